@@ -1,2 +1,40 @@
 //! pg_mend: backfill, validate and repair multi-tenant data, inside Postgres.
+//!
+//! One way through, no going back: **call → rule → plan → run → report**.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`catalog`] | the database as typed values; name resolution |
+//! | [`rule`] | the rule: types, path grammar, JSON, checks against the catalog |
+//! | [`infer`] | catalog → rules: what a column refers to, its sources, its tenant |
+//! | [`plan`] | rule + catalog → SQL statements; pure |
+//! | [`run`] | executes plans: dry and for real; the proof; the record |
+//! | `functions` | what SQL sees |
+//! | [`pg`] | the one room with `unsafe` |
+//!
+//! [`problem`] is how every room refuses, [`identifier`] and [`names`] are about names.
+
 ::pgrx::pg_module_magic!(name, version);
+
+pub mod catalog;
+mod functions;
+pub mod identifier;
+pub mod infer;
+pub mod names;
+pub mod pg;
+pub mod plan;
+pub mod problem;
+pub mod rule;
+pub mod run;
+
+use pgrx::prelude::*;
+
+extension_sql_file!("../sql/state.sql", name = "state", bootstrap);
+extension_sql_file!("../sql/comments.sql", name = "comments", finalize);
+
+/// Called by Postgres when it loads the library.
+#[pg_guard]
+#[allow(non_snake_case)]
+pub extern "C-unwind" fn _PG_init() {
+    run::register_settings();
+}

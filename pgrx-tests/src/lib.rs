@@ -1,1 +1,43 @@
-//! harness
+//! pg_mend's harness: throwaway clusters for tests, demo and benchmarks, and what `#[pg_test]` calls.
+//!
+//! A cluster lives in a temporary folder, listens on a socket in that folder only, and is watched over by a shell that
+//! stops and removes it as soon as the process that started it is gone, however it went. As root, servers run as the
+//! system user `postgres`.
+
+mod cluster;
+pub mod example;
+pub mod print;
+
+use std::sync::OnceLock;
+
+pub use cluster::{Cluster, Database, Options};
+
+/// One cluster for all tests of a binary, with the extension in a template database.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| Cluster::start(Options::default()).unwrap_or_else(|error| panic!("{error:#}")))
+}
+
+/// A fresh database with pg_mend in it, dropped with the value.
+pub fn database() -> Database<'static> {
+    shared().database().unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// The contract of the `#[pg_test]` macro: runs `tests.name()` in a transaction that is rolled back.
+///
+/// `expected`: the message of the error that the test must raise.
+pub fn run_test(name: &str, expected: Option<&str>, _settings: Vec<&'static str>) -> Result<(), String> {
+    let database = database();
+    let mut client = database.connect();
+    let mut transaction = client.transaction().map_err(|error| error.to_string())?;
+    let result = transaction.simple_query(&format!("SELECT tests.\"{name}\"()"));
+    match (result, expected) {
+        (Ok(_), None) => Ok(()),
+        (Ok(_), Some(message)) => Err(format!("expected the error: {message}")),
+        (Err(error), expected) => match error.as_db_error() {
+            Some(raised) if Some(raised.message()) == expected => Ok(()),
+            Some(raised) => Err(format!("{}: {}", raised.code().code(), raised.message())),
+            None => Err(error.to_string()),
+        },
+    }
+}

@@ -1,0 +1,116 @@
+-- What \df+ shows, who may call, and the one call that lets a role in.
+
+COMMENT ON FUNCTION backfill(text, text, text[], boolean, text, text, boolean, text) IS
+  'fill one column from its sources (NULL: inferred), or count what that would do (dry_run, the default); every row of the table is counted in exactly one reason';
+COMMENT ON FUNCTION backfill(jsonb, boolean) IS
+  'the same as backfill(table_name, column_name, ...), the rule as one JSON object: {"table": ..., "column": ..., "sources": [...], ...}';
+COMMENT ON FUNCTION backfill_party_ids(text, boolean, text, text, boolean, text, text) IS
+  'fill every column that references Party from its legacy contact, organization and user columns, parents first; or count what that would do (dry_run, the default)';
+COMMENT ON FUNCTION backfill_unfilled(text, text, text[], text, text, boolean, text, bigint) IS
+  'the rows that backfill with the same arguments leaves empty: key, reason, and what was found in words';
+COMMENT ON FUNCTION backfill_sql(text, text, text[], text, text, boolean, text) IS
+  'the statements that backfill with the same arguments would run, formatted for review; runs none of them';
+
+CREATE FUNCTION grant_mend(role_name text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  grantee  name;
+  routine  record;
+  granted  integer := 0;
+BEGIN
+  -- Exact letters first, then as Postgres folds them, as everywhere in pg_mend.
+  SELECT r.rolname INTO grantee
+  FROM pg_roles r
+  WHERE r.rolname IN (role_name, lower(role_name))
+  ORDER BY r.rolname <> role_name
+  LIMIT 1;
+  IF grantee IS NULL THEN
+    RAISE EXCEPTION 'role "%" does not exist', coalesce(role_name, 'NULL')
+      USING ERRCODE = 'undefined_object',
+            HINT = 'create it first: CREATE ROLE ' || quote_ident(coalesce(role_name, 'app')) || ' LOGIN; or see \du for the roles there are';
+  END IF;
+  FOR routine IN
+    SELECT p.oid::regprocedure AS signature, n.nspname
+    FROM pg_depend d
+    JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_mend'
+    JOIN pg_proc p ON p.oid = d.objid
+    JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+      AND p.proname NOT IN ('grant_mend', 'revoke_mend')
+    ORDER BY 1
+  LOOP
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', routine.signature, grantee);
+    IF NOT has_schema_privilege(grantee, routine.nspname, 'USAGE') THEN
+      EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', routine.nspname, grantee);
+    END IF;
+    granted := granted + 1;
+  END LOOP;
+  EXECUTE format('GRANT USAGE ON SCHEMA mend TO %I', grantee);
+  EXECUTE format('GRANT SELECT, INSERT ON mend.runs TO %I', grantee);
+  RETURN format('%s may call %s functions of pg_mend, on tables that it may read and update; it sees its own runs in mend.runs',
+                quote_ident(grantee), granted);
+END
+$$;
+COMMENT ON FUNCTION grant_mend(text) IS
+  'let a role use pg_mend: EXECUTE on its functions, and what is needed to record its own runs. Rights on tables are not touched';
+
+CREATE FUNCTION revoke_mend(role_name text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  grantee  name;
+  routine  record;
+BEGIN
+  SELECT r.rolname INTO grantee
+  FROM pg_roles r
+  WHERE r.rolname IN (role_name, lower(role_name))
+  ORDER BY r.rolname <> role_name
+  LIMIT 1;
+  IF grantee IS NULL THEN
+    RAISE EXCEPTION 'role "%" does not exist', coalesce(role_name, 'NULL')
+      USING ERRCODE = 'undefined_object', HINT = 'see \du for the roles there are';
+  END IF;
+  FOR routine IN
+    SELECT p.oid::regprocedure AS signature
+    FROM pg_depend d
+    JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_mend'
+    JOIN pg_proc p ON p.oid = d.objid
+    WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+  LOOP
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', routine.signature, grantee);
+  END LOOP;
+  EXECUTE format('REVOKE ALL ON mend.runs FROM %I', grantee);
+  EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', grantee);
+  RETURN format('%s can no longer use pg_mend; the records of its runs are kept', quote_ident(grantee));
+END
+$$;
+COMMENT ON FUNCTION revoke_mend(text) IS
+  'take back what grant_mend gave; the records of the role''s runs are kept';
+
+-- Nobody calls by default but superusers and whoever ran CREATE EXTENSION (a trusted extension's objects belong to the
+-- bootstrap superuser, so its installer needs grants as well, and the right to pass them on).
+DO $$
+DECLARE
+  routine   regprocedure;
+  installer name := (SELECT r.rolname FROM pg_catalog.pg_extension e
+                     JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) e.extowner
+                     WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend');
+BEGIN
+  FOR routine IN
+    SELECT d.objid::pg_catalog.regprocedure
+    FROM pg_catalog.pg_depend d
+    JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid AND e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+      AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+      AND d.deptype OPERATOR(pg_catalog.=) 'e'
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
+    EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I WITH GRANT OPTION', routine, installer);
+  END LOOP;
+  EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA mend TO %I WITH GRANT OPTION', installer);
+  EXECUTE pg_catalog.format('GRANT SELECT, INSERT ON mend.runs TO %I WITH GRANT OPTION', installer);
+END
+$$;

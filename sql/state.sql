@@ -1,0 +1,69 @@
+-- pg_mend's state, in a schema of its own. The functions go to the schema of CREATE EXTENSION.
+
+CREATE SCHEMA mend;
+COMMENT ON SCHEMA mend IS 'pg_mend: what ran, kept beside the data that it changed';
+
+CREATE TABLE mend.runs (
+  run_id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  operation          text NOT NULL,
+  table_name         text NOT NULL,
+  column_name        text NOT NULL,
+  rule               jsonb NOT NULL,
+  statement          text NOT NULL,
+  total              bigint NOT NULL,
+  already_set        bigint NOT NULL,
+  filled             bigint NOT NULL,
+  unfilled           bigint NOT NULL,
+  reasons            jsonb NOT NULL,
+  note               text,
+  run_by             name NOT NULL DEFAULT CURRENT_USER,
+  session_role       name NOT NULL DEFAULT SESSION_USER,
+  started_at         timestamptz NOT NULL,
+  finished_at        timestamptz NOT NULL,
+  duration           interval NOT NULL GENERATED ALWAYS AS (finished_at - started_at) STORED,
+  schema_fingerprint text NOT NULL,
+  extension_version  text NOT NULL,
+  CONSTRAINT runs_reconcile CHECK (total = already_set + filled + unfilled)
+);
+
+COMMENT ON TABLE mend.runs IS 'every real run, written in the same transaction as the run itself: a row here is a run that committed';
+COMMENT ON COLUMN mend.runs.run_id IS 'the run_id that the call returned';
+COMMENT ON COLUMN mend.runs.operation IS 'which family of calls: backfill';
+COMMENT ON COLUMN mend.runs.table_name IS 'the target, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.runs.column_name IS 'the column that was filled, without quotes';
+COMMENT ON COLUMN mend.runs.rule IS 'the complete rule, inferred parts included: backfill(rule) does the same again';
+COMMENT ON COLUMN mend.runs.statement IS 'the UPDATE that was run';
+COMMENT ON COLUMN mend.runs.total IS 'rows of the table = already_set + filled + unfilled';
+COMMENT ON COLUMN mend.runs.already_set IS 'rows whose column had a value before';
+COMMENT ON COLUMN mend.runs.filled IS 'rows that this run filled, read back and compared with their sources';
+COMMENT ON COLUMN mend.runs.unfilled IS 'rows left empty = the sum of reasons';
+COMMENT ON COLUMN mend.runs.reasons IS 'rows left empty, per reason';
+COMMENT ON COLUMN mend.runs.note IS 'what the call said besides the numbers';
+COMMENT ON COLUMN mend.runs.run_by IS 'the role whose rights the run had (current_user)';
+COMMENT ON COLUMN mend.runs.session_role IS 'the role that logged in (session_user)';
+COMMENT ON COLUMN mend.runs.started_at IS 'when the run began (wall clock)';
+COMMENT ON COLUMN mend.runs.finished_at IS 'when the run was proved, just before it returned (wall clock)';
+COMMENT ON COLUMN mend.runs.duration IS 'finished_at - started_at';
+COMMENT ON COLUMN mend.runs.schema_fingerprint IS 'md5 over the columns, keys and constraints of every table that the run read: differs when the schema has changed since';
+COMMENT ON COLUMN mend.runs.extension_version IS 'the version of pg_mend that ran';
+
+-- A role reads and writes the records of its own runs; the extension's owner reads all.
+ALTER TABLE mend.runs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own_runs ON mend.runs
+  USING (run_by = CURRENT_USER)
+  WITH CHECK (run_by = CURRENT_USER AND session_role = SESSION_USER);
+COMMENT ON POLICY own_runs ON mend.runs IS 'a role sees its own runs and can write records in no other name';
+
+CREATE POLICY owner_sees_all ON mend.runs FOR SELECT
+  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
+                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON POLICY owner_sees_all ON mend.runs IS 'the extension''s owner sees the runs of all roles';
+
+REVOKE ALL ON SCHEMA mend FROM PUBLIC;
+REVOKE ALL ON mend.runs FROM PUBLIC;
+
+-- Records are data, not definition: pg_dump takes them along.
+SELECT pg_catalog.pg_extension_config_dump('mend.runs', '');
+SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.runs', 'run_id'), '');

@@ -1,0 +1,189 @@
+//! What one target table enforces on a new value: read in a second query, only for the table that is written.
+
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::types::{Catalog, Column, Oid, Table};
+use crate::problem::Problem;
+
+/// Everything on a table that can refuse or change a value that an UPDATE writes to one column.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub struct Details {
+    /// CHECK constraints of the table, and (since 18) NOT NULL constraints that are NOT VALID: an UPDATE is checked
+    /// against all of them, also those that do not name the column.
+    pub checks: Vec<Check>,
+    /// CHECK constraints of the column's domain and of the domains below; their expressions speak of VALUE.
+    pub domain_checks: Vec<Check>,
+    /// Unique indexes whose keys, expressions or predicate use the column.
+    pub unique_indexes: Vec<UniqueIndex>,
+    /// Exclusion constraints that use the column.
+    pub exclusions: Vec<Exclusion>,
+    /// Row and statement triggers of the user that fire on an UPDATE of the column.
+    pub triggers: Vec<String>,
+    /// Rewrite rules ON UPDATE.
+    pub update_rules: Vec<String>,
+    /// Generated columns with their expressions, by column number.
+    pub generated: Vec<(i16, String)>,
+    /// The column is part of the partition key.
+    pub partition_key: bool,
+    /// Constraints and unique indexes that only single partitions have.
+    pub partition_only: Vec<String>,
+}
+
+/// A CHECK constraint.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub struct Check {
+    /// Constraint name.
+    pub name: String,
+    /// The condition, with bare column names.
+    pub expression: String,
+    /// Columns that it reads; 0 stands for the whole row.
+    pub columns: Vec<i16>,
+}
+
+/// A unique index that a new value of the column can collide with.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub struct UniqueIndex {
+    /// Index name (the constraint's name as well, where there is one).
+    pub name: String,
+    /// Key expressions in order, with bare column names.
+    pub expressions: Vec<String>,
+    /// The type of each key.
+    pub types: Vec<Oid>,
+    /// WHERE of a partial index.
+    pub predicate: Option<String>,
+    /// NULLs count as equal (since 15).
+    pub nulls_not_distinct: bool,
+}
+
+/// An exclusion constraint.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub struct Exclusion {
+    /// Constraint name.
+    pub name: String,
+}
+
+/// `indnullsnotdistinct` exists since 15.
+const NULLS_NOT_DISTINCT: &str =
+    if cfg!(any(feature = "pg13", feature = "pg14")) { "false" } else { "i.indnullsnotdistinct" };
+
+/// NOT NULL constraints are in pg_constraint, and may be NOT VALID, since 18.
+const NOT_NULL_NOT_VALID: &str = if cfg!(feature = "pg18") {
+    "UNION ALL
+     SELECT n.conname, quote_ident(a.attname) || ' IS NOT NULL', n.conkey
+     FROM pg_constraint n JOIN pg_attribute a ON a.attrelid = n.conrelid AND a.attnum = n.conkey[1]
+     WHERE n.conrelid = $1 AND n.contype = 'n' AND NOT n.convalidated"
+} else {
+    ""
+};
+
+/// `conenforced` exists since 18.
+const CHECK_ENFORCED: &str = if cfg!(feature = "pg18") { "AND k.conenforced" } else { "" };
+
+impl Catalog {
+    /// Reads what `table` enforces on `column`. Expressions come out with every name qualified that
+    /// `search_path = pg_catalog, pg_temp` does not find.
+    pub fn details(&self, table: &Table, column: &Column) -> Result<Details, Problem> {
+        let sql = format!(
+            r#"
+WITH RECURSIVE domains AS (
+  SELECT $3::oid AS oid
+  UNION ALL
+  SELECT t.typbasetype FROM domains d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype = 'd'
+),
+checks AS (
+  SELECT k.conname AS name, pg_get_expr(k.conbin, k.conrelid) AS expression, coalesce(k.conkey, '{{}}') AS columns
+  FROM pg_constraint k
+  WHERE k.conrelid = $1 AND k.contype = 'c' {CHECK_ENFORCED}
+  {NOT_NULL_NOT_VALID}
+),
+uses AS (
+  SELECT i.*, c.relname
+  FROM pg_index i
+  JOIN pg_class c ON c.oid = i.indexrelid
+  WHERE i.indrelid = $1 AND i.indisready
+    AND ($2 = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+         OR ((i.indpred IS NOT NULL OR i.indexprs IS NOT NULL)
+             AND EXISTS (SELECT FROM pg_depend d
+                         WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                           AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.refobjsubid = $2)))
+),
+partitions AS (
+  SELECT p.relid FROM pg_partition_tree($1::regclass) p WHERE $4 AND p.relid <> $1::oid
+)
+SELECT jsonb_build_object(
+  'checks', (SELECT coalesce(jsonb_agg(to_jsonb(k) ORDER BY k.name), '[]') FROM checks k),
+  'domain_checks', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+             'name', k.conname, 'expression', pg_get_expr(k.conbin, 0), 'columns', '[]'::jsonb) ORDER BY k.conname), '[]')
+    FROM domains d
+    JOIN pg_constraint k ON k.contypid = d.oid AND k.contype = 'c'),
+  'unique_indexes', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'name', u.relname,
+      'expressions', (SELECT jsonb_agg(pg_get_indexdef(u.indexrelid, n, false) ORDER BY n)
+                      FROM generate_series(1, u.indnkeyatts) n),
+      'types', (SELECT jsonb_agg(a.atttypid::bigint ORDER BY a.attnum) FROM pg_attribute a
+                WHERE a.attrelid = u.indexrelid AND a.attnum <= u.indnkeyatts),
+      'predicate', pg_get_expr(u.indpred, u.indrelid),
+      'nulls_not_distinct', {nulls}) ORDER BY u.relname), '[]')
+    FROM uses u WHERE u.indisunique),
+  'exclusions', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object('name', u.relname) ORDER BY u.relname), '[]')
+    FROM uses u WHERE u.indisexclusion),
+  'triggers', (
+    SELECT coalesce(jsonb_agg(g.tgname ORDER BY g.tgname), '[]')
+    FROM pg_trigger g
+    WHERE g.tgrelid = $1 AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A')
+      AND (g.tgtype & 16) <> 0
+      AND (cardinality(g.tgattr::int2[]) = 0 OR $2 = ANY (g.tgattr::int2[]))),
+  'update_rules', (
+    SELECT coalesce(jsonb_agg(r.rulename ORDER BY r.rulename), '[]')
+    FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '2'),
+  'generated', (
+    SELECT coalesce(jsonb_agg(jsonb_build_array(a.attnum, pg_get_expr(d.adbin, d.adrelid)) ORDER BY a.attnum), '[]')
+    FROM pg_attribute a
+    JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = $1 AND a.attgenerated <> '' AND NOT a.attisdropped),
+  'partition_key', EXISTS (
+    SELECT FROM pg_partitioned_table p
+    WHERE p.partrelid IN (SELECT $1::oid UNION SELECT a.relid FROM pg_partition_ancestors($1::regclass) a)
+      AND ((SELECT a.attname FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum = $2) IN (
+             SELECT b.attname FROM pg_attribute b
+             WHERE b.attrelid = p.partrelid AND b.attnum = ANY (p.partattrs::int2[]))
+           OR p.partexprs IS NOT NULL)),
+  'partition_only', (
+    SELECT coalesce(jsonb_agg(x.name ORDER BY x.name), '[]')
+    FROM (
+      SELECT k.conrelid::regclass || ': ' || k.conname AS name
+      FROM pg_constraint k
+      WHERE k.conrelid IN (SELECT relid FROM partitions) AND k.contype IN ('c', 'f', 'x') AND k.conislocal
+        AND k.conparentid = 0
+        AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.conrelid = $1 AND p.conname = k.conname AND p.contype = k.contype)
+      UNION ALL
+      SELECT i.indrelid::regclass || ': ' || c.relname
+      FROM pg_index i
+      JOIN pg_class c ON c.oid = i.indexrelid
+      WHERE i.indrelid IN (SELECT relid FROM partitions) AND (i.indisunique OR i.indisexclusion)
+        AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
+      UNION ALL
+      SELECT g.tgrelid::regclass || ': trigger ' || g.tgname
+      FROM pg_trigger g
+      WHERE g.tgrelid IN (SELECT relid FROM partitions) AND NOT g.tgisinternal AND (g.tgtype & 16) <> 0
+        AND NOT EXISTS (SELECT FROM pg_trigger p WHERE p.tgrelid = $1 AND p.tgname = g.tgname)
+    ) x)
+)"#,
+            nulls = NULLS_NOT_DISTINCT.replace("i.", "u."),
+        );
+        let arguments = [
+            pg_sys::Oid::from(table.oid).into(),
+            column.number.into(),
+            pg_sys::Oid::from(column.type_oid).into(),
+            (table.kind == 'p').into(),
+        ];
+        let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?
+            .unwrap_or(JsonB(serde_json::Value::Null));
+        Ok(serde_json::from_value(value)?)
+    }
+}

@@ -1,0 +1,17 @@
+//! The database as typed values: tables, columns, keys, foreign keys, and what a target table enforces.
+//!
+//! `load` reads the whole graph once per call into a [`Catalog`]; `details` adds, for the one table that will be
+//! written, the constraints, indexes, triggers and expressions that decide whether a value is accepted. Nothing else in
+//! the extension asks pg_catalog. Everything here is plain data, so the rooms behind it can be tested without a server.
+
+mod details;
+mod load;
+mod resolve;
+mod types;
+
+pub use details::{Check, Details, Exclusion, UniqueIndex};
+pub use load::load;
+pub use resolve::ResolveError;
+#[cfg(test)]
+pub use types::testing;
+pub use types::{Catalog, Column, ForeignKey, Key, Operator, Table, Type};

@@ -1,0 +1,424 @@
+//! The typed values themselves, and the questions that can be answered from them alone.
+
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+use crate::identifier::Identifier;
+use crate::names;
+
+/// An object id of Postgres.
+pub type Oid = u32;
+
+/// Every table that the caller's database has, with columns, keys and foreign keys.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Catalog {
+    /// Tables, views and foreign tables of all schemas but the system's, ordered by schema and name.
+    pub tables: Vec<Table>,
+    /// The types of all columns, domains followed down to their base.
+    pub types: Vec<Type>,
+    /// Every declared foreign key, one entry each (partitions' inherited copies included, on the partition).
+    pub foreign_keys: Vec<ForeignKey>,
+    /// The schemas in which a bare name is looked up, in order; the caller's, not ours.
+    #[serde(default)]
+    pub search_path: Vec<String>,
+    #[serde(skip)]
+    by_oid: HashMap<Oid, usize>,
+    #[serde(skip)]
+    type_by_oid: HashMap<Oid, usize>,
+    #[serde(skip)]
+    by_name: HashMap<(String, String), usize>,
+    #[serde(skip)]
+    by_words: HashMap<Vec<String>, Vec<usize>>,
+    #[serde(skip)]
+    keys_of: HashMap<Oid, Vec<usize>>,
+}
+
+/// One relation.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub struct Table {
+    /// pg_class.oid
+    pub oid: Oid,
+    /// The bare schema name.
+    pub schema: String,
+    /// The bare name.
+    pub name: String,
+    /// `schema.name`, quoted by Postgres's own rules where needed.
+    pub quoted_schema: String,
+    /// As `quoted_schema`, the name.
+    pub quoted_name: String,
+    /// pg_class.relkind: r table, p partitioned, v view, m materialized view, f foreign, c composite type.
+    pub kind: char,
+    /// pg_class.relispartition
+    pub is_partition: bool,
+    /// Other tables inherit from it (partitions included).
+    pub has_children: bool,
+    /// Policies would hide rows from the caller.
+    pub row_security_active: bool,
+    /// Row-level security is switched on for the table.
+    pub row_security: bool,
+    /// pg_class.reltuples, negative where never analyzed.
+    pub estimated_rows: f64,
+    /// The caller may read all columns.
+    pub may_select: bool,
+    /// The caller may look into the schema.
+    pub may_use_schema: bool,
+    /// An extension's own table (pg_mend's state included): never inferred as a target or source.
+    pub of_extension: bool,
+    /// In the order of the table.
+    pub columns: Vec<Column>,
+    /// Primary key first, then unique indexes without expression and predicate.
+    pub keys: Vec<Key>,
+}
+
+/// One column.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub struct Column {
+    /// pg_attribute.attnum
+    pub number: i16,
+    /// The bare name.
+    pub name: String,
+    /// As `name`, quoted where needed.
+    pub quoted: String,
+    /// pg_attribute.atttypid
+    pub type_oid: Oid,
+    /// pg_attribute.atttypmod
+    pub type_modifier: i32,
+    /// Declared NOT NULL.
+    pub not_null: bool,
+    /// GENERATED ALWAYS AS (expression).
+    pub generated: bool,
+    /// GENERATED ALWAYS AS IDENTITY.
+    pub identity_always: bool,
+    /// The caller may read it.
+    pub may_select: bool,
+    /// The caller may UPDATE it.
+    pub may_update: bool,
+}
+
+/// A unique key over plain columns.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub struct Key {
+    /// Name of its index.
+    pub name: String,
+    /// Column numbers in the order of the index.
+    pub columns: Vec<i16>,
+    /// Is it the primary key?
+    pub primary: bool,
+}
+
+/// A type of some column.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub struct Type {
+    /// pg_type.oid
+    pub oid: Oid,
+    /// The bare schema name.
+    pub schema: String,
+    /// The bare name (`int4`, not `integer`).
+    pub name: String,
+    /// format_type: the name that people know (`integer`).
+    pub display: String,
+    /// pg_type.typtype: b base, d domain, e enum, c composite, r range, m multirange, p pseudo.
+    pub kind: char,
+    /// pg_type.typcategory: S string, N numeric, A array ...
+    pub category: char,
+    /// For a domain, the type below it (maybe a domain again).
+    pub base: Option<Oid>,
+    /// For a domain, the modifier that it puts on its base.
+    pub base_modifier: i32,
+    /// The operator of its default btree or hash operator class, where one exists.
+    pub equality: Option<Operator>,
+    /// For an enum, its labels in order.
+    pub labels: Vec<String>,
+}
+
+/// An operator by schema and symbol.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Operator {
+    /// The bare schema name.
+    pub schema: String,
+    /// `=` as a rule.
+    pub name: String,
+}
+
+/// A declared foreign key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ForeignKey {
+    /// Constraint name.
+    pub name: String,
+    /// The referencing table.
+    pub table: Oid,
+    /// Its columns.
+    pub columns: Vec<i16>,
+    /// The referenced table.
+    pub parent: Oid,
+    /// Its columns, in the same order.
+    pub parent_columns: Vec<i16>,
+    /// pg_constraint.convalidated
+    pub validated: bool,
+    /// pg_constraint.conenforced (always true before 18)
+    pub enforced: bool,
+    /// pg_constraint.confdeltype: a no action, r restrict, c cascade, n set null, d set default.
+    pub on_delete: char,
+    /// MATCH FULL
+    pub match_full: bool,
+}
+
+impl Catalog {
+    /// Builds the look-up tables; to be called once after decoding.
+    pub fn index(mut self) -> Self {
+        self.by_oid = self.tables.iter().enumerate().map(|(i, t)| (t.oid, i)).collect();
+        self.type_by_oid = self.types.iter().enumerate().map(|(i, t)| (t.oid, i)).collect();
+        for (i, table) in self.tables.iter().enumerate() {
+            self.by_name.insert((table.schema.clone(), table.name.clone()), i);
+            self.by_words.entry(names::stem(&table.name)).or_default().push(i);
+        }
+        for (i, key) in self.foreign_keys.iter().enumerate() {
+            self.keys_of.entry(key.table).or_default().push(i);
+        }
+        self
+    }
+
+    /// The table with exactly this schema and name.
+    pub fn table_in(&self, schema: &str, name: &str) -> Option<&Table> {
+        self.by_name.get(&(schema.to_string(), name.to_string())).map(|&i| &self.tables[i])
+    }
+
+    /// Tables whose names have these words, the last one in the singular (see [`names::stem`]).
+    pub fn tables_of_stem(&self, stem: &[String]) -> impl Iterator<Item = &Table> {
+        self.by_words.get(stem).into_iter().flatten().map(|&i| &self.tables[i])
+    }
+
+    /// The table with this id, if the caller's database has it outside the system's schemas.
+    pub fn table(&self, oid: Oid) -> Option<&Table> {
+        self.by_oid.get(&oid).map(|&i| &self.tables[i])
+    }
+
+    /// The type with this id.
+    pub fn type_of(&self, oid: Oid) -> Option<&Type> {
+        self.type_by_oid.get(&oid).map(|&i| &self.types[i])
+    }
+
+    /// The type below all domains, and the modifier that holds there.
+    pub fn base_type(&self, oid: Oid, modifier: i32) -> Option<(&Type, i32)> {
+        let mut current = self.type_of(oid)?;
+        let mut modifier = modifier;
+        while let Some(base) = current.base {
+            modifier = current.base_modifier;
+            current = self.type_of(base)?;
+        }
+        Some((current, modifier))
+    }
+
+    /// Foreign keys declared on `table`.
+    pub fn foreign_keys_of(&self, table: Oid) -> impl Iterator<Item = &ForeignKey> {
+        self.keys_of.get(&table).into_iter().flatten().map(|&i| &self.foreign_keys[i])
+    }
+
+    /// Can `a = b` be asked of values of these column types? Same base type with an equality operator, or two built-in
+    /// types of the string or of the number family.
+    pub fn comparable(&self, a: Oid, b: Oid) -> bool {
+        let (Some((a, _)), Some((b, _))) = (self.base_type(a, -1), self.base_type(b, -1)) else { return false };
+        if a.oid == b.oid {
+            return a.equality.is_some();
+        }
+        let family = |t: &Type| t.schema == "pg_catalog" && t.equality.is_some() && matches!(t.category, 'S' | 'N');
+        family(a) && family(b) && a.category == b.category && a.name != "char" && b.name != "char"
+    }
+
+    /// How a table is called in results: like `regclass::text`, the schema only where the search_path does not find it.
+    pub fn display(&self, table: &Table) -> String {
+        if self.visible(table) {
+            table.quoted_name.clone()
+        } else {
+            format!("{}.{}", table.quoted_schema, table.quoted_name)
+        }
+    }
+
+    /// Does the bare name find this table?
+    pub fn visible(&self, table: &Table) -> bool {
+        self.search_path
+            .iter()
+            .find_map(|schema| self.table_in(schema, &table.name))
+            .is_some_and(|found| found.oid == table.oid)
+    }
+}
+
+impl Table {
+    /// The name as it enters SQL text: always with its schema.
+    pub fn sql(&self) -> String {
+        format!("{}.{}", Identifier::new(&self.schema), Identifier::new(&self.name))
+    }
+
+    /// The name for FROM and UPDATE. A table with inheritance children (not partitions) is read alone, because keys and
+    /// foreign keys of Postgres concern it alone.
+    pub fn from_sql(&self) -> String {
+        if self.kind == 'r' && self.has_children { format!("ONLY {}", self.sql()) } else { self.sql() }
+    }
+
+    /// The column with this number.
+    pub fn column(&self, number: i16) -> Option<&Column> {
+        self.columns.iter().find(|c| c.number == number)
+    }
+
+    /// The column with exactly this name.
+    pub fn column_named(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|c| c.name == name)
+    }
+
+    /// The primary key, where there is one.
+    pub fn primary_key(&self) -> Option<&Key> {
+        self.keys.iter().find(|k| k.primary)
+    }
+
+    /// Is a combination of values in these columns found at most once? (Some key is contained in them.)
+    pub fn is_unique(&self, columns: &[i16]) -> bool {
+        self.keys.iter().any(|key| key.columns.iter().all(|c| columns.contains(c)))
+    }
+
+    /// Ordinary or partitioned: a table whose rows can be written.
+    pub fn is_table(&self) -> bool {
+        matches!(self.kind, 'r' | 'p')
+    }
+
+    /// Names of the columns with these numbers; a number that is unknown is left out.
+    pub fn names_of(&self, columns: &[i16]) -> Vec<&str> {
+        columns.iter().filter_map(|n| self.column(*n)).map(|c| c.name.as_str()).collect()
+    }
+}
+
+impl Column {
+    /// The name as it enters SQL text.
+    pub fn sql(&self) -> Identifier<'_> {
+        Identifier::new(&self.name)
+    }
+}
+
+impl Type {
+    /// The name as it enters SQL text, for a cast.
+    pub fn sql(&self) -> String {
+        if self.schema == "pg_catalog" && self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) {
+            format!("pg_catalog.{}", self.name)
+        } else {
+            format!("{}.{}", Identifier::new(&self.schema), Identifier::new(&self.name))
+        }
+    }
+
+    /// A built-in text type: text, varchar, bpchar.
+    pub fn is_string(&self) -> bool {
+        self.schema == "pg_catalog" && matches!(self.name.as_str(), "text" | "varchar" | "bpchar")
+    }
+
+    /// The largest value of a built-in integer type.
+    pub fn integer_range(&self) -> Option<(i64, i64)> {
+        match (self.schema.as_str(), self.name.as_str()) {
+            ("pg_catalog", "int2") => Some((i16::MIN.into(), i16::MAX.into())),
+            ("pg_catalog", "int4") => Some((i32::MIN.into(), i32::MAX.into())),
+            ("pg_catalog", "int8") => Some((i64::MIN, i64::MAX)),
+            _ => None,
+        }
+    }
+}
+
+/// Small catalogs made by hand, for unit tests of the rooms that need no server.
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    const INT: Oid = 23;
+    const TEXT: Oid = 25;
+
+    fn builtin(oid: Oid, name: &str, display: &str, category: char) -> Type {
+        Type {
+            oid,
+            schema: "pg_catalog".into(),
+            name: name.into(),
+            display: display.into(),
+            kind: 'b',
+            category,
+            base_modifier: -1,
+            equality: Some(Operator { schema: "pg_catalog".into(), name: "=".into() }),
+            ..Type::default()
+        }
+    }
+
+    /// Adds tables step by step: `Builder::new().table("Contact", &["id", "partyId?"]).build()`. The first column is the
+    /// primary key; `?` marks a nullable one, `:text` a text one (int otherwise).
+    #[derive(Default)]
+    pub struct Builder(Catalog);
+
+    impl Builder {
+        pub fn new() -> Self {
+            Builder(Catalog {
+                types: vec![builtin(INT, "int4", "integer", 'N'), builtin(TEXT, "text", "text", 'S')],
+                search_path: vec!["public".into()],
+                ..Catalog::default()
+            })
+        }
+
+        pub fn table(self, name: &str, columns: &[&str]) -> Self {
+            self.table_in("public", name, columns)
+        }
+
+        pub fn table_in(mut self, schema: &str, name: &str, columns: &[&str]) -> Self {
+            let oid = 1000 + self.0.tables.len() as Oid;
+            let columns = columns
+                .iter()
+                .enumerate()
+                .map(|(i, spec)| {
+                    let name = spec.trim_end_matches('?');
+                    let (name, type_oid) = match name.strip_suffix(":text") {
+                        Some(name) => (name, TEXT),
+                        None => (name, INT),
+                    };
+                    Column {
+                        number: i as i16 + 1,
+                        name: name.into(),
+                        quoted: Identifier::new(name).to_string(),
+                        type_oid,
+                        type_modifier: -1,
+                        not_null: !spec.ends_with('?'),
+                        may_select: true,
+                        may_update: true,
+                        ..Column::default()
+                    }
+                })
+                .collect();
+            self.0.tables.push(Table {
+                oid,
+                schema: schema.into(),
+                name: name.into(),
+                quoted_schema: Identifier::new(schema).to_string(),
+                quoted_name: Identifier::new(name).to_string(),
+                kind: 'r',
+                may_select: true,
+                may_use_schema: true,
+                columns,
+                keys: vec![Key { name: format!("{name}_pkey"), columns: vec![1], primary: true }],
+                ..Table::default()
+            });
+            self
+        }
+
+        /// Declares `table.column -> parent(first column)`.
+        pub fn references(mut self, table: &str, column: &str, parent: &str) -> Self {
+            let find = |name: &str| self.0.tables.iter().find(|t| t.name == name).expect("a table of this catalog");
+            let (child, parent) = (find(table), find(parent));
+            self.0.foreign_keys.push(ForeignKey {
+                name: format!("{table}_{column}_fkey"),
+                table: child.oid,
+                columns: vec![child.column_named(column).expect("a column of this table").number],
+                parent: parent.oid,
+                parent_columns: vec![1],
+                validated: true,
+                enforced: true,
+                on_delete: 'n',
+                match_full: false,
+            });
+            self
+        }
+
+        pub fn build(self) -> Catalog {
+            self.0.index()
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What SQL sees. Each function decodes its arguments, makes one call, reports. Their COMMENTs are in `sql/comments.sql`.
+
+use pgrx::JsonB;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::problem::Problem;
+use crate::rule::{OnConflict, RuleSpec, SourceSpec};
+use crate::run::{self, Outcome, PartyRequest, Request, Session};
+
+/// One row of the result: table, column, dry run, total, already set, filled, unfilled, reasons, run, note.
+type Row = (String, String, bool, i64, i64, i64, i64, JsonB, Option<i64>, Option<String>);
+
+/// Fills one column from its sources, or (by default) counts what that would do.
+///
+/// * `table_name`, `column_name`: the target, as people type it (`WaitlistEntry`, `public."WaitlistEntry"`).
+/// * `sources`: paths in order of precedence, such as `contactId -> Contact.partyId`; NULL: inferred.
+/// * `dry_run`: true counts and writes nothing; works read-only and on a standby.
+/// * `on_conflict`: `skip`, `first`, `error` or `any_two`, for sources that give different values.
+/// * `only_where`: a condition over the target's columns; other rows are `excluded`.
+/// * `tenant_guard`: refuse values whose row belongs to another tenant.
+/// * `tenant`: only rows of this tenant (its key as text).
+///
+/// Returns one row: `total = already_set + filled + unfilled`, and `unfilled` is the sum of `reasons`.
+///
+/// Errors: 42P01, 42703 (names, with the nearest ones), 42601 (grammar), 42804 (types), 42830 (no key to join by), 42809,
+/// 428C9, 0A000 (what cannot be filled), 42501 (privileges, row-level security), 42P08 (ambiguous tenant root), 21000
+/// (conflicts under `error`), 25006 (read-only), 40001, 27000; all problems of a rule at once.
+///
+/// ```sql
+/// SELECT * FROM backfill('WaitlistEntry', 'clientPartyId', ARRAY['contactId -> Contact.partyId']);
+/// ```
+#[pg_extern]
+#[allow(clippy::too_many_arguments)]
+fn backfill(
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    sources: default!(Option<Vec<Option<String>>>, "NULL"),
+    dry_run: default!(Option<bool>, "true"),
+    on_conflict: default!(Option<&str>, "'skip'"),
+    only_where: default!(Option<&str>, "NULL"),
+    tenant_guard: default!(Option<bool>, "true"),
+    tenant: default!(Option<&str>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(column_name, String),
+            name!(dry_run, bool),
+            name!(total, i64),
+            name!(already_set, i64),
+            name!(filled, i64),
+            name!(unfilled, i64),
+            name!(reasons, JsonB),
+            name!(run_id, Option<i64>),
+            name!(note, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let spec = spec(table_name, column_name, sources, on_conflict, only_where, tenant_guard, tenant)?;
+    let outcome = fill(&spec, given(dry_run, "dry_run")?)?;
+    Ok(TableIterator::once(row(outcome)))
+}
+
+/// The same as `backfill(table, column, ...)`, the rule as one JSON object.
+///
+/// Keys: `table`, `column` (required); `sources` (array of paths as text, or as
+/// `{"columns": [...], "hops": [{"table": ..., "key": [...], "columns": [...]}]}`), `on_conflict`, `only_where`,
+/// `tenant_guard`, `tenant`. An unknown key is an error, so that a misspelt one is not ignored.
+///
+/// Errors: 22023 for JSON that is no rule; those of `backfill`.
+///
+/// ```sql
+/// SELECT * FROM backfill('{"table": "WaitlistEntry", "column": "clientPartyId"}');
+/// ```
+#[pg_extern(name = "backfill")]
+fn backfill_rule(
+    rule: Option<JsonB>,
+    dry_run: default!(Option<bool>, "true"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(column_name, String),
+            name!(dry_run, bool),
+            name!(total, i64),
+            name!(already_set, i64),
+            name!(filled, i64),
+            name!(unfilled, i64),
+            name!(reasons, JsonB),
+            name!(run_id, Option<i64>),
+            name!(note, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let JsonB(value) = given(rule, "rule")?;
+    let spec: RuleSpec = serde_json::from_value(value).map_err(|error| {
+        Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("this JSON is no rule: {error}"))
+            .detail("keys: table, column, sources, on_conflict, only_where, tenant_guard, tenant")
+            .hint(r#"for example backfill('{"table": "WaitlistEntry", "column": "clientPartyId"}')"#)
+    })?;
+    let outcome = fill(&spec, given(dry_run, "dry_run")?)?;
+    Ok(TableIterator::once(row(outcome)))
+}
+
+/// Fills every column that references Party from its legacy contact, organization and user columns, parents first.
+///
+/// * `table_name`: one table; NULL: all.
+/// * `party_table`: the table of the parties.
+/// * the others as in `backfill`.
+///
+/// Returns one row per column, in the order of the run, all in one transaction. When all tables are asked, one whose
+/// legacy columns are gone is a row with a note.
+///
+/// Errors: 42703 if the named table has no party column, or none that can be derived; those of `backfill`.
+///
+/// ```sql
+/// SELECT * FROM backfill_party_ids('WaitlistEntry', true);
+/// ```
+#[pg_extern]
+fn backfill_party_ids(
+    table_name: default!(Option<&str>, "NULL"),
+    dry_run: default!(Option<bool>, "true"),
+    on_conflict: default!(Option<&str>, "'skip'"),
+    only_where: default!(Option<&str>, "NULL"),
+    tenant_guard: default!(Option<bool>, "true"),
+    tenant: default!(Option<&str>, "NULL"),
+    party_table: default!(Option<&str>, "'Party'"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(column_name, String),
+            name!(dry_run, bool),
+            name!(total, i64),
+            name!(already_set, i64),
+            name!(filled, i64),
+            name!(unfilled, i64),
+            name!(reasons, JsonB),
+            name!(run_id, Option<i64>),
+            name!(note, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let request = PartyRequest {
+        table: table_name.map(str::to_string),
+        party_table: given(party_table, "party_table")?.to_string(),
+        dry_run: given(dry_run, "dry_run")?,
+        on_conflict: given(on_conflict, "on_conflict")?.parse()?,
+        only_where: only_where.map(str::to_string),
+        tenant_guard: given(tenant_guard, "tenant_guard")?,
+        tenant: tenant.map(str::to_string),
+    };
+    let outcomes = run::party(&Session::begin()?, &request)?;
+    Ok(TableIterator::new(outcomes.into_iter().map(row)))
+}
+
+/// The rows that `backfill` with the same arguments leaves empty: key, reason, and what was found in words.
+///
+/// * `max_rows`: at most this many; rows that the caller excluded come last.
+/// * the others as in `backfill`.
+///
+/// Rows without a primary key are named by their ctid. Writes nothing.
+///
+/// Errors: those of `backfill`; 22023 for a negative `max_rows`.
+///
+/// ```sql
+/// SELECT * FROM backfill_unfilled('WaitlistEntry', 'clientPartyId') WHERE reason = 'conflict';
+/// ```
+#[pg_extern]
+#[allow(clippy::too_many_arguments)]
+fn backfill_unfilled(
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    sources: default!(Option<Vec<Option<String>>>, "NULL"),
+    on_conflict: default!(Option<&str>, "'skip'"),
+    only_where: default!(Option<&str>, "NULL"),
+    tenant_guard: default!(Option<bool>, "true"),
+    tenant: default!(Option<&str>, "NULL"),
+    max_rows: default!(Option<i64>, "100"),
+) -> Result<
+    TableIterator<'static, (name!(key, JsonB), name!(reason, String), name!(detail, Option<String>))>,
+    ErrorReport,
+> {
+    let max_rows = given(max_rows, "max_rows")?;
+    if max_rows < 0 {
+        return Err(Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "max_rows must not be negative")
+            .hint("max_rows => 100 shows the first hundred")
+            .into());
+    }
+    let spec = spec(table_name, column_name, sources, on_conflict, only_where, tenant_guard, tenant)?;
+    let session = Session::begin()?;
+    let blueprint = run::prepare(&session, &spec, Request::default())?;
+    Ok(TableIterator::new(run::unfilled(&blueprint, max_rows)?))
+}
+
+/// The statements that `backfill` with the same arguments would run, formatted for review. Runs none of them.
+///
+/// Every name in them is qualified, so they mean the same under any search_path; run by hand, they write what the
+/// function would write (without its proof and its record).
+///
+/// Errors: those of `backfill`.
+///
+/// ```sql
+/// SELECT statement FROM backfill_sql('WaitlistEntry', 'clientPartyId') WHERE purpose = 'write';
+/// ```
+#[pg_extern]
+#[allow(clippy::too_many_arguments)]
+fn backfill_sql(
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    sources: default!(Option<Vec<Option<String>>>, "NULL"),
+    on_conflict: default!(Option<&str>, "'skip'"),
+    only_where: default!(Option<&str>, "NULL"),
+    tenant_guard: default!(Option<bool>, "true"),
+    tenant: default!(Option<&str>, "NULL"),
+) -> Result<
+    TableIterator<'static, (name!(step, i32), name!(purpose, String), name!(statement, String))>,
+    ErrorReport,
+> {
+    let spec = spec(table_name, column_name, sources, on_conflict, only_where, tenant_guard, tenant)?;
+    let session = Session::begin()?;
+    let blueprint = run::prepare(&session, &spec, Request::default())?;
+    let statements = run::sql(&blueprint).into_iter().enumerate();
+    Ok(TableIterator::new(statements.map(|(i, (purpose, statement))| (i as i32 + 1, purpose, statement))))
+}
+
+fn fill(spec: &RuleSpec, dry_run: bool) -> Result<Outcome, Problem> {
+    let session = Session::begin()?;
+    let request = Request { will_write: !dry_run, ..Request::default() };
+    let mut blueprint = run::prepare(&session, spec, request)?;
+    if dry_run { run::dry(&mut blueprint, false) } else { run::real(&blueprint) }
+}
+
+fn spec(
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    sources: Option<Vec<Option<String>>>,
+    on_conflict: Option<&str>,
+    only_where: Option<&str>,
+    tenant_guard: Option<bool>,
+    tenant: Option<&str>,
+) -> Result<RuleSpec, Problem> {
+    let sources = sources
+        .map(|paths| paths.into_iter().map(|path| given(path, "each of sources").map(SourceSpec::Text)).collect())
+        .transpose()?;
+    let on_conflict: OnConflict = given(on_conflict, "on_conflict")?.parse()?;
+    Ok(RuleSpec {
+        table: given(table_name, "table_name")?.to_string(),
+        column: given(column_name, "column_name")?.to_string(),
+        sources,
+        on_conflict,
+        only_where: only_where.map(str::to_string),
+        tenant_guard: given(tenant_guard, "tenant_guard")?,
+        tenant: tenant.map(str::to_string),
+    })
+}
+
+/// NULL is never taken for a default: a NULL `dry_run` must not mean anything.
+fn given<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
+    value.ok_or_else(|| {
+        Problem::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{name} must not be NULL"))
+            .hint("leave the argument out to have its default")
+    })
+}
+
+fn row(outcome: Outcome) -> Row {
+    let counts = &outcome.counts;
+    let reasons = counts.reasons.iter().map(|(reason, rows)| (reason.clone(), (*rows).into())).collect();
+    (
+        outcome.table,
+        outcome.column,
+        outcome.dry_run,
+        counts.total(),
+        counts.already_set,
+        counts.filled,
+        counts.unfilled(),
+        JsonB(serde_json::Value::Object(reasons)),
+        outcome.run_id,
+        outcome.note,
+    )
+}

@@ -1,0 +1,337 @@
+//! Where the value of a column can come from: sibling columns whose referenced row has a value of the same kind.
+//!
+//! The column to fill refers to some table R (Party, organizations). A sibling column that refers to a table P is a
+//! source if P has *its own* R: a column named after R without a role in front (`Contact.partyId`, not
+//! `Animal.buyerPartyId`), or its only reference to R where that is unique in P. Of the siblings, those whose role is
+//! that of the column come first (`buyerPartyId` from `buyerContactId`); only where there are none, those without a role
+//! (`clientPartyId` from `contactId`). Where one hop does not lead there, the shortest chain of foreign keys does.
+
+use super::InferError;
+use crate::names::prefix_before;
+use super::reference::{self, Reference};
+use crate::catalog::{Catalog, Column, Table};
+use crate::rule::{Hop, Source};
+
+/// How many parents a path may pass through.
+const LONGEST_PATH: usize = 4;
+
+/// What was inferred for one column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inferred {
+    /// In order of precedence.
+    pub sources: Vec<Source>,
+    /// The row that the value means.
+    pub reference: Reference,
+}
+
+/// Infers the sources of `column`.
+///
+/// Errors: 42703 if there is none, 42702 with the choices if several answers are equally good.
+pub fn infer(catalog: &Catalog, table: &Table, column: &Column) -> Result<Inferred, InferError> {
+    let Some(reference) = reference::of(catalog, table, column) else {
+        return Err(InferError::NoSource {
+            table: catalog.display(table),
+            column: column.name.clone(),
+            looked_for: format!(
+                "{} has no foreign key, and no table is named after it: what its values mean is unknown",
+                column.name
+            ),
+        });
+    };
+    let sources = infer_for(catalog, table, column, &reference)?;
+    Ok(Inferred { sources, reference })
+}
+
+/// As [`infer`], where it is known what the column refers to.
+pub fn infer_for(
+    catalog: &Catalog,
+    table: &Table,
+    column: &Column,
+    reference: &Reference,
+) -> Result<Vec<Source>, InferError> {
+    let siblings = siblings(catalog, table, column, reference);
+    if let Some(chosen) = by_role(catalog, table, column, reference, siblings)? {
+        return Ok(chosen);
+    }
+    let mut chains = chains(catalog, table, column, reference);
+    match chains.len() {
+        0 => Err(InferError::NoSource {
+            table: catalog.display(table),
+            column: column.name.clone(),
+            looked_for: match catalog.table(reference.parent) {
+                Some(parent) => format!(
+                    "no other column of {} leads to a row that has its own reference to {}",
+                    catalog.display(table),
+                    catalog.display(parent)
+                ),
+                None => "the referenced table is not visible".into(),
+            },
+        }),
+        1 => Ok(vec![chains.remove(0)]),
+        _ => Err(InferError::AmbiguousSources {
+            table: catalog.display(table),
+            column: column.name.clone(),
+            choices: chains.iter().map(|s| vec![s.to_path(catalog, table).to_string()]).collect(),
+        }),
+    }
+}
+
+/// A sibling column that leads to a value.
+struct Sibling {
+    /// The words before the referenced table's name; `None` if it is not named after that table.
+    role: Option<Vec<String>>,
+    source: Source,
+}
+
+fn siblings(catalog: &Catalog, table: &Table, column: &Column, wanted: &Reference) -> Vec<Sibling> {
+    let mut found = Vec::new();
+    for sibling in table.columns.iter().filter(|c| c.number != column.number) {
+        let Some(to) = reference::of(catalog, table, sibling) else { continue };
+        if to.parent == wanted.parent {
+            continue;
+        }
+        let Some(parent) = catalog.table(to.parent) else { continue };
+        let Some(own) = own_reference(catalog, parent, wanted) else { continue };
+        found.push(Sibling {
+            role: prefix_before(&sibling.name, &parent.name),
+            source: Source {
+                columns: vec![sibling.number],
+                hops: vec![Hop { parent: parent.oid, key: vec![to.key], columns: vec![own] }],
+            },
+        });
+    }
+    found
+}
+
+/// The column in which a row of `parent` keeps its own `wanted` (Contact.partyId), as opposed to one in some role
+/// (Animal.buyerPartyId).
+pub fn own_reference(catalog: &Catalog, parent: &Table, wanted: &Reference) -> Option<i16> {
+    let wanted_table = catalog.table(wanted.parent)?;
+    if parent.oid == wanted.parent {
+        return None;
+    }
+    let referring: Vec<&Column> = parent
+        .columns
+        .iter()
+        .filter(|c| {
+            reference::of(catalog, parent, c).is_some_and(|r| r.parent == wanted.parent && r.key == wanted.key)
+        })
+        .collect();
+    let without_role =
+        referring.iter().find(|c| prefix_before(&c.name, &wanted_table.name).is_some_and(|role| role.is_empty()));
+    match (without_role, referring.as_slice()) {
+        (Some(own), _) => Some(own.number),
+        (None, [only]) if parent.is_unique(&[only.number]) => Some(only.number),
+        // Named neither with a role nor after the table (orders.created_by -> profiles): what the row itself has.
+        (None, [only]) if prefix_before(&only.name, &wanted_table.name).is_none() => Some(only.number),
+        _ => None,
+    }
+}
+
+/// Chooses among siblings by role; `None` where no sibling fits.
+fn by_role(
+    catalog: &Catalog,
+    table: &Table,
+    column: &Column,
+    wanted: &Reference,
+    siblings: Vec<Sibling>,
+) -> Result<Option<Vec<Source>>, InferError> {
+    let Some(wanted_table) = catalog.table(wanted.parent) else { return Ok(None) };
+    let role = prefix_before(&column.name, &wanted_table.name).unwrap_or_default();
+    let of_role = |role: &[String]| -> Vec<Source> {
+        siblings.iter().filter(|s| s.role.as_deref() == Some(role)).map(|s| s.source.clone()).collect()
+    };
+    let same = of_role(&role);
+    if !same.is_empty() {
+        return Ok(Some(same));
+    }
+    let plain = of_role(&[]);
+    if !role.is_empty() && !plain.is_empty() {
+        // Siblings without a role belong to a column without a role, if there is one; if several columns with roles
+        // could claim them, nobody can say whose they are.
+        let others: Vec<&Column> = table
+            .columns
+            .iter()
+            .filter(|c| c.number != column.number)
+            .filter(|c| reference::of(catalog, table, c).is_some_and(|r| r.parent == wanted.parent))
+            .filter(|c| {
+                let other = prefix_before(&c.name, &wanted_table.name).unwrap_or_default();
+                other.is_empty() || of_role(&other).is_empty()
+            })
+            .collect();
+        if others.is_empty() {
+            return Ok(Some(plain));
+        }
+        return Err(InferError::AmbiguousSources {
+            table: catalog.display(table),
+            column: column.name.clone(),
+            choices: plain.iter().map(|s| vec![s.to_path(catalog, table).to_string()]).collect(),
+        });
+    }
+    if !plain.is_empty() {
+        return Ok(Some(plain));
+    }
+    // Siblings that are not named after their table (created_by) or have another role: a single one is an answer.
+    let unnamed: Vec<&Sibling> = siblings.iter().filter(|s| s.role.is_none()).collect();
+    match unnamed.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(vec![only.source.clone()])),
+        several => Err(InferError::AmbiguousSources {
+            table: catalog.display(table),
+            column: column.name.clone(),
+            choices: several.iter().map(|s| vec![s.source.to_path(catalog, table).to_string()]).collect(),
+        }),
+    }
+}
+
+/// The shortest chains of declared foreign keys (two hops or more) to a row that has its own `wanted`.
+fn chains(catalog: &Catalog, table: &Table, column: &Column, wanted: &Reference) -> Vec<Source> {
+    let step = |from: &Table, skip: Option<i16>| -> Vec<(Vec<i16>, u32, Vec<i16>)> {
+        catalog
+            .foreign_keys_of(from.oid)
+            .filter(|key| key.parent != wanted.parent && key.parent != table.oid && key.enforced)
+            .filter(|key| skip.is_none_or(|column| !key.columns.contains(&column)))
+            .map(|key| (key.columns.clone(), key.parent, key.parent_columns.clone()))
+            .collect()
+    };
+    let mut paths: Vec<Source> = step(table, Some(column.number))
+        .into_iter()
+        .map(|(columns, parent, key)| Source { columns, hops: vec![Hop { parent, key, columns: vec![] }] })
+        .collect();
+    for _ in 1..LONGEST_PATH {
+        let mut longer = Vec::new();
+        for path in &paths {
+            let Some(last) = path.hops.last() else { continue };
+            let Some(from) = catalog.table(last.parent) else { continue };
+            for (columns, parent, key) in step(from, None) {
+                if path.hops.iter().any(|hop| hop.parent == parent) {
+                    continue;
+                }
+                let mut next = path.clone();
+                if let Some(last) = next.hops.last_mut() {
+                    last.columns = columns;
+                }
+                next.hops.push(Hop { parent, key, columns: vec![] });
+                longer.push(next);
+            }
+        }
+        let arrived: Vec<Source> = longer
+            .iter()
+            .filter_map(|path| {
+                let mut path = path.clone();
+                let parent = catalog.table(path.hops.last()?.parent)?;
+                let own = own_reference(catalog, parent, wanted)?;
+                path.hops.last_mut()?.columns = vec![own];
+                Some(path)
+            })
+            .collect();
+        if !arrived.is_empty() {
+            return arrived;
+        }
+        paths = longer;
+    }
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::Builder;
+
+    fn party() -> Builder {
+        Builder::new()
+            .table("Party", &["id"])
+            .table("Contact", &["id", "partyId?"])
+            .table("Organization", &["id", "partyId?"])
+            .table("User", &["id", "partyId?", "contactId?"])
+            .references("Contact", "partyId", "Party")
+            .references("Organization", "partyId", "Party")
+            .references("User", "partyId", "Party")
+            .references("User", "contactId", "Contact")
+    }
+
+    fn inferred(catalog: &Catalog, table: &str, column: &str) -> Result<Vec<String>, InferError> {
+        let table = catalog.resolve_table(table).unwrap();
+        let column = catalog.resolve_column(table, column).unwrap();
+        infer(catalog, table, column)
+            .map(|found| found.sources.iter().map(|s| s.to_path(catalog, table).to_string()).collect())
+    }
+
+    #[test]
+    fn the_same_role_first_then_no_role() {
+        let catalog = party()
+            .table("Offspring", &["id", "buyerPartyId?", "buyerContactId?", "buyerOrganizationId?", "contactId?"])
+            .references("Offspring", "buyerPartyId", "Party")
+            .references("Offspring", "buyerContactId", "Contact")
+            .references("Offspring", "buyerOrganizationId", "Organization")
+            .references("Offspring", "contactId", "Contact")
+            .table("WaitlistEntry", &["id", "clientPartyId?", "contactId?", "organizationId?"])
+            .references("WaitlistEntry", "clientPartyId", "Party")
+            .references("WaitlistEntry", "contactId", "Contact")
+            .references("WaitlistEntry", "organizationId", "Organization")
+            .build();
+        assert_eq!(
+            inferred(&catalog, "Offspring", "buyerPartyId").unwrap(),
+            ["buyerContactId -> Contact.partyId", "buyerOrganizationId -> Organization.partyId"]
+        );
+        assert_eq!(
+            inferred(&catalog, "WaitlistEntry", "clientPartyId").unwrap(),
+            ["contactId -> Contact.partyId", "organizationId -> Organization.partyId"]
+        );
+        assert_eq!(inferred(&catalog, "User", "partyId").unwrap(), ["contactId -> Contact.partyId"]);
+    }
+
+    #[test]
+    fn a_parent_that_has_a_party_in_some_role_is_no_source() {
+        let catalog = party()
+            .table("Animal", &["id", "buyerPartyId?", "buyerContactId?"])
+            .references("Animal", "buyerPartyId", "Party")
+            .references("Animal", "buyerContactId", "Contact")
+            .table("AnimalOwner", &["id", "partyId?", "animalId", "contactId?"])
+            .references("AnimalOwner", "partyId", "Party")
+            .references("AnimalOwner", "animalId", "Animal")
+            .references("AnimalOwner", "contactId", "Contact")
+            .build();
+        assert_eq!(inferred(&catalog, "AnimalOwner", "partyId").unwrap(), ["contactId -> Contact.partyId"]);
+    }
+
+    #[test]
+    fn two_columns_that_could_claim_the_same_sibling_are_ambiguous() {
+        let catalog = party()
+            .table("Deal", &["id", "sellerPartyId?", "buyerPartyId?", "contactId?"])
+            .references("Deal", "sellerPartyId", "Party")
+            .references("Deal", "buyerPartyId", "Party")
+            .references("Deal", "contactId", "Contact")
+            .build();
+        assert!(matches!(inferred(&catalog, "Deal", "buyerPartyId"), Err(InferError::AmbiguousSources { .. })));
+    }
+
+    #[test]
+    fn legacy_columns_without_foreign_keys_are_found_by_name_and_type() {
+        let catalog = party()
+            .table("Invoice", &["id", "clientPartyId?", "contactId?", "note:text?"])
+            .references("Invoice", "clientPartyId", "Party")
+            .table("Loose", &["id", "partyId?", "contactId:text?"])
+            .build();
+        assert_eq!(inferred(&catalog, "Invoice", "clientPartyId").unwrap(), ["contactId -> Contact.partyId"]);
+        assert!(matches!(inferred(&catalog, "Loose", "partyId"), Err(InferError::NoSource { .. })));
+    }
+
+    #[test]
+    fn a_chain_leads_further_than_one_hop() {
+        let catalog = Builder::new()
+            .table("organizations", &["id"])
+            .table("domains", &["id", "organization_id"])
+            .table("conversations", &["id", "domain_id"])
+            .table("messages", &["id", "conversation_id", "organization_id?"])
+            .references("domains", "organization_id", "organizations")
+            .references("conversations", "domain_id", "domains")
+            .references("messages", "conversation_id", "conversations")
+            .references("messages", "organization_id", "organizations")
+            .build();
+        assert_eq!(
+            inferred(&catalog, "messages", "organization_id").unwrap(),
+            ["conversation_id -> conversations.domain_id -> domains.organization_id"]
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! The one room with `unsafe`: what pgrx offers no safe call for.
+//!
+//! Scoped settings, subtransactions, the id of the current (sub)transaction, and reading a condition that a user typed
+//! with Postgres's own parser.
+
+use std::ffi::{CStr, CString};
+use std::panic::{AssertUnwindSafe, UnwindSafe};
+
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::prelude::*;
+
+use crate::problem::Problem;
+
+/// Settings that hold until this value is dropped, like the SET clause of a function.
+///
+/// Postgres itself puts them back when an error ends the (sub)transaction.
+pub struct Settings {
+    level: i32,
+}
+
+impl Settings {
+    /// Sets each `(name, value)` for the life of the returned guard.
+    ///
+    /// Errors: whatever the setting's own check raises (22023 for a bad value).
+    pub fn push(settings: &[(&str, &str)]) -> Settings {
+        // SAFETY: called inside a transaction, as every function call is; the level is handed back on drop.
+        let guard = Settings { level: unsafe { pg_sys::NewGUCNestLevel() } };
+        for (name, value) in settings {
+            let (Ok(name), Ok(value)) = (CString::new(*name), CString::new(*value)) else {
+                Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "a setting contains a zero byte").raise()
+            };
+            // SAFETY: both strings are NUL-terminated and copied by Postgres before it returns.
+            unsafe {
+                pg_sys::set_config_option(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_SAVE,
+                    true,
+                    0,
+                    false,
+                );
+            }
+        }
+        guard
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        // While an error unwinds, the abort of the (sub)transaction restores the settings; doing it here as well
+        // would pop a level that no longer is ours.
+        if !std::thread::panicking() {
+            // SAFETY: `level` came from NewGUCNestLevel in this transaction and guards are dropped in reverse order.
+            unsafe { pg_sys::AtEOXact_GUC(true, self.level) }
+        }
+    }
+}
+
+/// Runs `work` in a subtransaction: committed into the outer one if it returns `Ok`, rolled back if it returns `Err`
+/// or raises.
+///
+/// Returns what `work` returned, or the Postgres error that it raised, with nothing of it left behind.
+pub fn subtransaction<T>(work: impl FnOnce() -> Result<T, Problem> + UnwindSafe) -> Result<T, Problem> {
+    // SAFETY: the order is that of plpgsql's exception blocks (pl_exec.c): remember context and owner, begin, work,
+    // then release or roll back and put both back. SPI connections made by `work` are closed by their own guards.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = context;
+        let roll_back = move || {
+            pg_sys::CurrentMemoryContext = context;
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            pg_sys::CurrentMemoryContext = context;
+            pg_sys::CurrentResourceOwner = owner;
+        };
+        PgTryBuilder::new(AssertUnwindSafe(move || {
+            let result = work();
+            if result.is_ok() {
+                pg_sys::ReleaseCurrentSubTransaction();
+                pg_sys::CurrentMemoryContext = context;
+                pg_sys::CurrentResourceOwner = owner;
+            } else {
+                roll_back();
+            }
+            result
+        }))
+        .catch_others(move |error| {
+            roll_back();
+            match error {
+                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => Err(problem_of(&report)),
+                // Not a Postgres error: our own bug. Let it out as it is.
+                panic @ CaughtError::RustPanic { .. } => panic.rethrow(),
+            }
+        })
+        .execute()
+    }
+}
+
+fn problem_of(report: &pg_sys::panic::ErrorReportWithLevel) -> Problem {
+    Problem {
+        code: report.sql_error_code(),
+        message: report.message().to_string(),
+        detail: report.detail().map(str::to_string),
+        hint: report.hint().map(str::to_string),
+    }
+}
+
+/// The id under which this (sub)transaction writes: what `xmin` of a row that it wrote shows. Assigns one if needed.
+pub fn current_transaction_id() -> u32 {
+    // SAFETY: called inside a transaction that may write.
+    unsafe { pg_sys::GetCurrentTransactionId().into_inner() }
+}
+
+/// Is the current transaction unable to write (READ ONLY, or a standby)?
+pub fn is_read_only() -> bool {
+    // SAFETY: plain reads of backend state.
+    unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() }
+}
+
+/// A condition over one table, as the caller typed it, in the form in which we may embed it.
+///
+/// * `relation`: the table as SQL text (`public."T"`), `oid` its id.
+/// * `alias`: the name that the result gives to the table.
+/// * `search_path`: the caller's own, under which names in the condition are looked up.
+///
+/// The result names every function, operator and type with its schema as far as the *current* search_path needs it, so
+/// with `pg_catalog` alone in the path it means the same whatever the path is later. Only a single condition is
+/// accepted: no second statement, no UNION or ORDER BY smuggled in behind a parenthesis.
+///
+/// Errors: 42601 for a text that is no single condition; whatever Postgres raises for unknown names and types.
+pub fn qualify_condition(
+    condition: &str,
+    relation: &str,
+    oid: u32,
+    alias: &str,
+    search_path: &str,
+) -> Result<String, Problem> {
+    let not_one = || {
+        Problem::new(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, "only_where must be one condition over the table's columns")
+            .detail(format!("got: {condition}"))
+            .hint("for example only_where => $$status = 'OPEN' AND archived_at IS NULL$$")
+    };
+    let text = format!("SELECT FROM {relation} WHERE (\n{condition}\n)");
+    let (Ok(text), Ok(alias)) = (CString::new(text), CString::new(alias)) else { return Err(not_one()) };
+    // SAFETY: the parse trees are palloc'd in the current memory context and used before it is reset; each node's tag
+    // is checked before it is cast; lists are only asked for their length and first cell.
+    unsafe {
+        let quals = {
+            let _path = Settings::push(&[("search_path", search_path)]);
+            let statements = pg_sys::pg_parse_query(text.as_ptr());
+            if statements.is_null() || (*statements).length != 1 {
+                return Err(not_one());
+            }
+            let raw = (*(*statements).elements).ptr_value.cast::<pg_sys::RawStmt>();
+            if !is_bare_select((*raw).stmt) {
+                return Err(not_one());
+            }
+            #[cfg(any(feature = "pg13", feature = "pg14"))]
+            let query = pg_sys::parse_analyze(raw, text.as_ptr(), std::ptr::null_mut(), 0, std::ptr::null_mut());
+            #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+            let query =
+                pg_sys::parse_analyze_fixedparams(raw, text.as_ptr(), std::ptr::null(), 0, std::ptr::null_mut());
+            (*(*query).jointree).quals
+        };
+        if quals.is_null() {
+            return Err(not_one());
+        }
+        let context = pg_sys::deparse_context_for(alias.as_ptr(), pg_sys::Oid::from(oid));
+        let deparsed = pg_sys::deparse_expression(quals, context, true, false);
+        Ok(CStr::from_ptr(deparsed).to_string_lossy().into_owned())
+    }
+}
+
+/// Is this `SELECT FROM one_table WHERE ...` and nothing more?
+///
+/// # Safety
+/// `node` points at a valid parse node.
+unsafe fn is_bare_select(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag is checked before the cast; the fields are pointers that are only compared with NULL, and the
+    // list header of a non-NULL fromClause.
+    unsafe {
+        if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_SelectStmt {
+            return false;
+        }
+        let select = &*node.cast::<pg_sys::SelectStmt>();
+        select.op == pg_sys::SetOperation::SETOP_NONE
+            && select.targetList.is_null()
+            && !select.fromClause.is_null()
+            && (*select.fromClause).length == 1
+            && !select.whereClause.is_null()
+            && select.distinctClause.is_null()
+            && select.intoClause.is_null()
+            && select.groupClause.is_null()
+            && select.havingClause.is_null()
+            && select.windowClause.is_null()
+            && select.valuesLists.is_null()
+            && select.sortClause.is_null()
+            && select.limitOffset.is_null()
+            && select.limitCount.is_null()
+            && select.lockingClause.is_null()
+            && select.withClause.is_null()
+    }
+}
+
+/// Raises a caught problem again where a function of ours cannot return it.
+pub fn report(problem: Problem) -> ErrorReport {
+    problem.into()
+}

@@ -1,0 +1,234 @@
+//! The statements of a run, each made from the classification.
+
+use super::classify::Extra;
+use super::expression::indent;
+use super::{Blueprint, Statement, View};
+use crate::catalog::ForeignKey;
+
+impl<'a> Blueprint<'a> {
+    /// Counts rows per outcome: `outcome text, rows bigint, unguarded bigint`, with [`View::Proof`] also
+    /// `written boolean, agrees boolean`.
+    pub fn count(&self, view: View) -> Statement {
+        let proof = match view {
+            View::Proof(_) => ", written, agrees",
+            _ => "",
+        };
+        let groups = if proof.is_empty() { "1" } else { "1, 4, 5" };
+        self.statement(format!(
+            "{}SELECT outcome, pg_catalog.count(*) AS rows, pg_catalog.count(*) FILTER (WHERE unguarded) AS unguarded{proof}\n\
+             FROM (\n{}\n) AS classified\nGROUP BY {groups}",
+            self.overlays.with_sql(),
+            indent(&self.classification(view, Extra::None), 2)
+        ))
+    }
+
+    /// Writes the value of every row whose outcome is `filled`.
+    ///
+    /// The target is joined with its own classification by ctid. A row that somebody else changes meanwhile has a new
+    /// ctid, so it is passed over, never written with a value derived from its old contents; the next pass sees it anew.
+    pub fn write(&self) -> Statement {
+        let set = format!("{} = classified.value{}", self.column.sql(), self.write_cast());
+        self.statement(format!(
+            "UPDATE {} AS t\nSET {set}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\n  AND {}",
+            self.table.from_sql(),
+            indent(&self.classification(View::Missing, Extra::Row), 2),
+            self.same_row("classified")
+        ))
+    }
+
+    /// Puts right what the run itself wrote and what its sources no longer say (they changed while it wrote): the value
+    /// that they give now, or NULL again.
+    pub fn correct(&self, transaction: u32) -> Statement {
+        self.statement(format!(
+            "UPDATE {} AS t\nSET {} = CASE WHEN classified.outcome = 'filled' THEN classified.value{} END\nFROM (\n{}\n) AS classified\n\
+             WHERE classified.written AND (classified.outcome <> 'filled' OR classified.agrees IS NOT TRUE)\n  AND {}",
+            self.table.from_sql(),
+            self.column.sql(),
+            self.write_cast(),
+            indent(&self.classification(View::Proof(transaction), Extra::Row), 2),
+            self.same_row("classified")
+        ))
+    }
+
+    /// The rows that stay empty: `key jsonb, reason text, detail text`, excluded ones last, at most `limit`.
+    pub fn unfilled(&self, limit: i64) -> Statement {
+        self.statement(format!(
+            "{}SELECT key, pg_catalog.split_part(outcome, ': ', 1) AS reason,\n  CASE\n    WHEN outcome LIKE 'constraint_failed: %'\n      \
+             THEN pg_catalog.concat_ws('; ', 'refused by ' || pg_catalog.substr(outcome, 20), detail)\n    ELSE detail\n  END AS detail\n\
+             FROM (\n{}\n) AS classified\nWHERE outcome NOT IN ('already_set', 'filled')\n\
+             ORDER BY outcome = 'excluded', outcome, key\nLIMIT {limit}",
+            self.overlays.with_sql(),
+            indent(&self.classification(View::All, Extra::Explained), 2)
+        ))
+    }
+
+    /// The table as it would be after this run, to stand in for it in the next step of a dry run.
+    pub fn after(&self) -> String {
+        let mut columns = vec!["classified.row_ctid AS ctid".to_string()];
+        if self.rows_need_table() {
+            columns.push("classified.row_table AS tableoid".into());
+        }
+        columns.extend(self.table.columns.iter().map(|c| {
+            if c.number == self.column.number {
+                format!(
+                    "CASE WHEN classified.outcome = 'filled' THEN {} ELSE classified.column_{} END AS {}",
+                    self.cast_to_column("classified.value"),
+                    c.number,
+                    c.sql()
+                )
+            } else {
+                format!("classified.column_{} AS {}", c.number, c.sql())
+            }
+        }));
+        format!(
+            "SELECT\n  {}\nFROM (\n{}\n) AS classified",
+            columns.join(",\n  "),
+            indent(&self.classification(View::All, Extra::Columns), 2)
+        )
+    }
+
+    /// Could a second pass find more than the first: does a source lead through the target column itself?
+    pub fn feeds_itself(&self) -> bool {
+        self.rule.sources.iter().any(|source| {
+            source.hops.iter().any(|hop| hop.parent == self.table.oid && hop.columns.contains(&self.column.number))
+        })
+    }
+
+    fn same_row(&self, other: &str) -> String {
+        let table = if self.rows_need_table() { format!("t.tableoid = {other}.row_table AND ") } else { String::new() };
+        format!("{table}t.ctid = {other}.row_ctid")
+    }
+
+    fn statement(&self, sql: String) -> Statement {
+        let parameters = match (&self.restriction, &self.rule.tenant) {
+            (Some(_), Some(tenant)) => vec![tenant.clone()],
+            _ => vec![],
+        };
+        Statement { sql, parameters }
+    }
+
+    /// Enforced foreign keys that the target column is part of.
+    pub(super) fn foreign_keys(&self) -> impl Iterator<Item = &'a ForeignKey> + use<'a> {
+        let column = self.column.number;
+        self.catalog.foreign_keys_of(self.table.oid).filter(move |key| key.enforced && key.columns.contains(&column))
+    }
+
+    /// Is this foreign key the one whose parent row is joined as `referenced` anyway?
+    pub(super) fn is_reference(&self, key: &ForeignKey) -> bool {
+        self.reference
+            .as_ref()
+            .is_some_and(|r| key.columns.len() == 1 && key.parent == r.parent && key.parent_columns[0] == r.key)
+    }
+
+    /// The value in the target's base type; NULL where the type refuses it, because there the cast would raise.
+    pub(super) fn value_as_target(&self) -> String {
+        let value = self.cast_to_column("found.value");
+        match self.type_limit() {
+            Some((_, refused)) => format!("CASE WHEN NOT ({refused}) THEN {value} END"),
+            None => value,
+        }
+    }
+
+    fn cast_to_column(&self, value: &str) -> String {
+        if self.sources_have_target_type() { value.to_string() } else { format!("{value}::{}", self.value_type_sql()) }
+    }
+
+    /// The base type of the target column, as SQL.
+    pub(super) fn value_type_sql(&self) -> String {
+        let base = self.catalog.base_type(self.column.type_oid, self.column.type_modifier);
+        base.map(|(base, _)| base.sql()).unwrap_or_else(|| "pg_catalog.text".into())
+    }
+
+    fn sources_have_target_type(&self) -> bool {
+        let Some((target, _)) = self.catalog.base_type(self.column.type_oid, -1) else { return false };
+        self.rule.sources.iter().all(|source| {
+            let (table, column) = source.value(self.table.oid);
+            self.catalog.base_type(self.type_of(table, column), -1).is_some_and(|(base, _)| base.oid == target.oid)
+        })
+    }
+
+    /// An explicit cast where assignment would need more than Postgres does by itself.
+    fn write_cast(&self) -> String {
+        if self.sources_have_target_type() { String::new() } else { format!("::{}", self.value_type_sql()) }
+    }
+
+    /// The condition under which the column's type itself refuses the value (too long, out of range), and its name.
+    pub(super) fn type_limit(&self) -> Option<(String, String)> {
+        let (target, modifier) = self.catalog.base_type(self.column.type_oid, self.column.type_modifier)?;
+        let sources = || {
+            self.rule.sources.iter().filter_map(|source| {
+                let (table, column) = source.value(self.table.oid);
+                let column = self.table_of(table).column(column)?;
+                self.catalog.base_type(column.type_oid, column.type_modifier)
+            })
+        };
+        // pg_type.h: the modifier of varchar(n) and char(n) is n + 4.
+        if target.is_string() && modifier > 4 {
+            let fits = |(source, length): (&crate::catalog::Type, i32)| {
+                source.name == target.name && length > 4 && length <= modifier
+            };
+            let length = modifier - 4;
+            return (!sources().all(fits)).then(|| {
+                (
+                    format!("{}({length})", target.display),
+                    format!("pg_catalog.char_length(found.value::pg_catalog.text) > {length}"),
+                )
+            });
+        }
+        let (least, greatest) = target.integer_range()?;
+        let fits = |(source, _): (&crate::catalog::Type, i32)| {
+            source.integer_range().is_some_and(|(a, b)| a >= least && b <= greatest)
+        };
+        (!sources().all(fits))
+            .then(|| (target.display.clone(), format!("found.value NOT BETWEEN {least} AND {greatest}")))
+    }
+}
+
+/// Tables and columns that the classification reads, for checking privileges.
+impl Blueprint<'_> {
+    /// Each table once, with the columns read of it.
+    pub fn reads(&self) -> Vec<(u32, Vec<i16>)> {
+        let mut reads: Vec<(u32, Vec<i16>)> = Vec::new();
+        let mut add = |table: u32, columns: &[i16]| match reads.iter_mut().find(|(t, _)| *t == table) {
+            Some((_, known)) => known.extend(columns),
+            None => reads.push((table, columns.to_vec())),
+        };
+        let target = self.table.oid;
+        add(target, &[self.column.number]);
+        for source in &self.rule.sources {
+            add(target, &source.columns);
+            for hop in &source.hops {
+                add(hop.parent, &hop.key);
+                add(hop.parent, &hop.columns);
+            }
+        }
+        for check in &self.details.checks {
+            add(target, &check.columns);
+        }
+        if self.details.unique_indexes.iter().any(|index| index.predicate.is_some() || index.expressions.len() > 1)
+            || !self.details.generated.is_empty()
+        {
+            add(target, &self.table.columns.iter().map(|c| c.number).collect::<Vec<_>>());
+        }
+        for key in self.foreign_keys() {
+            add(target, &key.columns);
+            add(key.parent, &key.parent_columns);
+        }
+        if let Some(reference) = self.reference.as_ref().filter(|_| self.reference_join().is_some()) {
+            add(reference.parent, &[reference.key]);
+        }
+        let mut paths = Vec::new();
+        if let crate::infer::tenant::Guard::By(guard) = &self.guard {
+            paths.extend([&guard.row, &guard.value]);
+        }
+        paths.extend(&self.restriction);
+        for path in paths {
+            add(path.table, &path.columns);
+            for hop in &path.hops {
+                add(hop.parent, &hop.key);
+                add(hop.parent, &hop.columns);
+            }
+        }
+        reads
+    }
+}

@@ -1,0 +1,197 @@
+//! The rule: what a person or a program asks for, and the same thing after every name has been looked up.
+//!
+//! [`RuleSpec`] is typed words (SQL arguments or JSON); [`Rule`] is catalog ids. `check` leads from one to the other and
+//! reports everything that is wrong with a spec at once.
+
+pub mod check;
+mod path;
+
+use serde::{Deserialize, Serialize};
+
+pub use path::{Path, PathHop, typed};
+
+use crate::catalog::{Catalog, Table};
+use crate::problem::Problem;
+
+/// A rule as asked for. As JSON: `{"table": "WaitlistEntry", "column": "clientPartyId", "sources":
+/// ["contactId -> Contact.partyId"], "on_conflict": "skip", "only_where": "status = 'OPEN'", "tenant_guard": true,
+/// "tenant": "7"}`; all but table and column may be left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    /// The table to fill, as typed.
+    pub table: String,
+    /// The column to fill, as typed.
+    pub column: String,
+    /// Source paths in order of precedence; `None`: inferred.
+    #[serde(default)]
+    pub sources: Option<Vec<SourceSpec>>,
+    /// What happens where sources disagree.
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+    /// A condition over the target's columns; rows for which it is not true are `excluded`.
+    #[serde(default)]
+    pub only_where: Option<String>,
+    /// Refuse values whose row belongs to another tenant.
+    #[serde(default = "yes")]
+    pub tenant_guard: bool,
+    /// Restrict the run to the rows of this tenant (the tenant's key as text).
+    #[serde(default)]
+    pub tenant: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A source path as text or spelled out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SourceSpec {
+    /// `"contactId -> Contact.partyId"`
+    Text(String),
+    /// `{"columns": ["contactId"], "hops": [{"table": "Contact", "columns": ["partyId"]}]}`
+    Path(Path),
+}
+
+/// What happens where sources give different values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// Leave the row alone and count it as `conflict`.
+    #[default]
+    Skip,
+    /// The first source that gives a value wins.
+    First,
+    /// Raise an error, nothing is written.
+    Error,
+    /// As `skip`, and two sources that are set count as a conflict even when they agree.
+    AnyTwo,
+}
+
+impl std::str::FromStr for OnConflict {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        match text {
+            "skip" => Ok(OnConflict::Skip),
+            "first" => Ok(OnConflict::First),
+            "error" => Ok(OnConflict::Error),
+            "any_two" => Ok(OnConflict::AnyTwo),
+            other => Err(Problem::new(
+                pgrx::PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("on_conflict cannot be \"{other}\""),
+            )
+            .detail("it is one of 'skip', 'first', 'error', 'any_two'")
+            .hint("on_conflict => 'skip' leaves rows whose sources disagree alone and counts them as conflict")),
+        }
+    }
+}
+
+/// A rule whose names have been looked up.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// pg_class.oid of the target table.
+    pub table: u32,
+    /// Number of the target column.
+    pub column: i16,
+    /// In order of precedence; may be empty only where nothing could be inferred and that is not an error.
+    pub sources: Vec<Source>,
+    /// What happens where sources disagree.
+    pub on_conflict: OnConflict,
+    /// As typed, and with every name qualified and columns prefixed with the alias `t`.
+    pub only_where: Option<Condition>,
+    /// Guard asked for.
+    pub tenant_guard: bool,
+    /// Restriction asked for.
+    pub tenant: Option<String>,
+}
+
+/// A condition of the caller.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// As typed.
+    pub typed: String,
+    /// As embedded in our statements.
+    pub qualified: String,
+}
+
+/// One way to derive the value, by catalog ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Columns of the target row.
+    pub columns: Vec<i16>,
+    /// Parents on the way.
+    pub hops: Vec<Hop>,
+}
+
+/// One parent on the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// The parent table.
+    pub parent: u32,
+    /// The columns that are compared with the previous hop's.
+    pub key: Vec<i16>,
+    /// The columns that are taken.
+    pub columns: Vec<i16>,
+}
+
+impl Source {
+    /// The table and column whose value is taken (the target's own where there is no hop).
+    pub fn value(&self, target: u32) -> (u32, i16) {
+        match self.hops.last() {
+            Some(hop) => (hop.parent, hop.columns[0]),
+            None => (target, self.columns[0]),
+        }
+    }
+
+    /// Does each key on the way find at most one row?
+    pub fn is_unique(&self, catalog: &Catalog) -> bool {
+        self.hops.iter().all(|hop| catalog.table(hop.parent).is_some_and(|t| t.is_unique(&hop.key)))
+    }
+
+    /// The path in the grammar, with keys spelled out where they are not the primary key.
+    pub fn to_path(&self, catalog: &Catalog, target: &Table) -> Path {
+        let names = |table: &Table, columns: &[i16]| -> Vec<String> {
+            table.names_of(columns).into_iter().map(str::to_string).collect()
+        };
+        let hops = self
+            .hops
+            .iter()
+            .filter_map(|hop| catalog.table(hop.parent).map(|parent| (hop, parent)))
+            .map(|(hop, parent)| {
+                let implied = parent.primary_key().is_some_and(|key| key.columns == hop.key);
+                PathHop {
+                    table: shown_table(catalog, parent),
+                    key: (!implied).then(|| names(parent, &hop.key)),
+                    columns: names(parent, &hop.columns),
+                }
+            })
+            .collect();
+        Path { columns: names(target, &self.columns), hops }
+    }
+}
+
+/// A table as the path grammar reads it: bare where that finds it, quoted only where the grammar needs it.
+fn shown_table(catalog: &Catalog, table: &Table) -> String {
+    if catalog.visible(table) { typed(&table.name) } else { format!("{}.{}", typed(&table.schema), typed(&table.name)) }
+}
+
+impl Rule {
+    /// The rule as it is kept in `mend.runs`: complete, so that `backfill(rule)` does the same again.
+    pub fn to_spec(&self, catalog: &Catalog) -> Option<RuleSpec> {
+        let table = catalog.table(self.table)?;
+        let column = table.column(self.column)?;
+        Some(RuleSpec {
+            table: format!("{}.{}", table.quoted_schema, table.quoted_name),
+            column: column.name.clone(),
+            sources: Some(
+                self.sources.iter().map(|s| SourceSpec::Text(s.to_path(catalog, table).to_string())).collect(),
+            ),
+            on_conflict: self.on_conflict,
+            only_where: self.only_where.as_ref().map(|c| c.typed.clone()),
+            tenant_guard: self.tenant_guard,
+            tenant: self.tenant.clone(),
+        })
+    }
+}

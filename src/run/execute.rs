@@ -1,0 +1,405 @@
+//! Runs the statements of a blueprint and proves what they did.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+
+use super::record;
+use crate::infer::tenant::{Guard, describe};
+use crate::pg::{self, Settings};
+use crate::plan::{Blueprint, Statement, View};
+use crate::problem::Problem;
+use crate::rule::OnConflict;
+
+/// First key of the advisory lock that keeps two runs off the same table; the second is the table's oid. The letters
+/// "mend" in ASCII.
+const LOCK: i32 = 0x6d65_6e64;
+
+/// How often a run that was chosen as the victim of a deadlock starts again.
+const ATTEMPTS: usize = 5;
+
+/// How often a run writes what turned up (or what its sources changed) while it was writing, before it gives up.
+const PASSES: usize = 25;
+
+/// How deep a tree may be that a table fills from itself.
+const LEVELS: usize = 100;
+
+/// What a run did, or would do: one row of the result.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// As displayed.
+    pub table: String,
+    /// The bare name.
+    pub column: String,
+    /// Nothing was written.
+    pub dry_run: bool,
+    /// Rows per reason.
+    pub counts: Counts,
+    /// `mend.runs.run_id` of a real run.
+    pub run_id: Option<i64>,
+    /// What a reader should know besides the numbers.
+    pub note: Option<String>,
+}
+
+/// Rows per reason. `already_set + filled + the others = total`, always: each row is in exactly one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows whose target column had a value.
+    pub already_set: i64,
+    /// Rows that were filled, or would be.
+    pub filled: i64,
+    /// Every other reason with a non-zero count.
+    pub reasons: BTreeMap<String, i64>,
+    /// For `constraint_failed`: rows per constraint.
+    pub refused_by: BTreeMap<String, i64>,
+    /// Filled rows where one side has no tenant, so that nothing could be compared.
+    pub unguarded: i64,
+}
+
+impl Counts {
+    /// All rows of the table.
+    pub fn total(&self) -> i64 {
+        self.already_set + self.filled + self.unfilled()
+    }
+
+    /// Rows that stay NULL.
+    pub fn unfilled(&self) -> i64 {
+        self.reasons.values().sum()
+    }
+
+    fn add(&mut self, outcome: &str, rows: i64, unguarded: i64) {
+        match outcome {
+            "already_set" => self.already_set += rows,
+            "filled" => {
+                self.filled += rows;
+                self.unguarded += unguarded;
+            }
+            other => match other.split_once(": ") {
+                Some((reason, constraint)) => {
+                    *self.reasons.entry(reason.into()).or_default() += rows;
+                    *self.refused_by.entry(constraint.into()).or_default() += rows;
+                }
+                None => *self.reasons.entry(other.into()).or_default() += rows,
+            },
+        }
+    }
+}
+
+/// One line of a count.
+struct Line {
+    outcome: String,
+    rows: i64,
+    unguarded: i64,
+    written: bool,
+    agrees: bool,
+}
+
+/// What a run would do. Writes nothing; works in READ ONLY transactions and on standbys.
+///
+/// Pushes what it would write onto the blueprint's overlays where later passes or steps must see it.
+pub fn dry(blueprint: &mut Blueprint, for_later_steps: bool) -> Result<Outcome, Problem> {
+    let _settings = Settings::push(&[("row_security", "off")]);
+    let mut counts = count_all(blueprint)?;
+    let mut before = 0;
+    let mut unguarded = 0;
+    if blueprint.feeds_itself() {
+        // Rows that this pass would fill give values to the rows below them: look again, as if they were filled.
+        let mut levels = 1;
+        while counts.filled > 0 {
+            if levels == LEVELS {
+                return Err(Problem::new(
+                    PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX,
+                    format!("the rows of {} depend on each other more than {LEVELS} levels deep", shown(blueprint)),
+                )
+                .hint("run it for real: it is not limited in depth, and it can be rolled back"));
+            }
+            before += counts.filled;
+            unguarded += counts.unguarded;
+            let after = blueprint.after();
+            blueprint.overlays.push(blueprint.table, after);
+            counts = count_all(blueprint)?;
+            levels += 1;
+        }
+        counts.already_set -= before;
+        counts.filled += before;
+        counts.unguarded += unguarded;
+    } else if for_later_steps && counts.filled > 0 {
+        let after = blueprint.after();
+        blueprint.overlays.push(blueprint.table, after);
+    }
+    no_conflict_if_forbidden(blueprint, &counts)?;
+    Ok(outcome(blueprint, counts, true, None))
+}
+
+/// Writes, proves, records. An error leaves the data as it was.
+///
+/// Errors: 25006 in a read-only transaction, 40001 where other writers never pause, 27000 where a trigger changes what
+/// was written, 21000 for a conflict under `on_conflict => 'error'`, and whatever the table's own triggers raise.
+pub fn real(blueprint: &Blueprint) -> Result<Outcome, Problem> {
+    if pg::is_read_only() {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            "a real run cannot be done in a read-only transaction or on a standby",
+        )
+        .hint("dry_run => true works here; run for real on the primary, outside BEGIN READ ONLY"));
+    }
+    let started = record::clock()?;
+    Spi::connect_mut(|client| {
+        let lock = "SELECT pg_catalog.pg_advisory_xact_lock($1, $2)";
+        client.update(lock, None, &[LOCK.into(), (blueprint.table.oid as i32).into()]).map(|_| ())
+    })?;
+    let mut attempt = 1;
+    let (counts, skipped_by_trigger) = loop {
+        match pg::subtransaction(AssertUnwindSafe(|| write_and_prove(blueprint))) {
+            // Whoever writes the same rows in another order can deadlock with us. Nothing of ours is left, so begin anew.
+            Err(problem) if problem.code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED && attempt < ATTEMPTS => {
+                attempt += 1;
+            }
+            result => break result?,
+        }
+    };
+    no_conflict_if_forbidden(blueprint, &counts)?;
+    let mut outcome = outcome(blueprint, counts, false, skipped_by_trigger);
+    outcome.run_id = Some(record::insert(blueprint, &outcome, &started)?);
+    Ok(outcome)
+}
+
+/// The statements that a real run would execute, for review.
+pub fn sql(blueprint: &Blueprint) -> Vec<(String, String)> {
+    vec![
+        ("count what would happen".into(), blueprint.count(View::All).for_review()),
+        ("write".into(), blueprint.write().for_review()),
+        ("count again, to prove it".into(), blueprint.count(View::All).for_review()),
+    ]
+}
+
+/// The rows that stay empty: key, reason, detail.
+pub fn unfilled(blueprint: &Blueprint, limit: i64) -> Result<Vec<(pgrx::JsonB, String, Option<String>)>, Problem> {
+    let _settings = Settings::push(&[("row_security", "off")]);
+    let statement = blueprint.unfilled(limit);
+    let rows = Spi::connect(|client| {
+        let mut rows = Vec::new();
+        for row in client.select(&statement.sql, None, &arguments(&statement))? {
+            let key = row.get::<pgrx::JsonB>(1)?.unwrap_or(pgrx::JsonB(serde_json::Value::Null));
+            rows.push((key, row.get::<String>(2)?.unwrap_or_default(), row.get::<String>(3)?));
+        }
+        Ok::<_, pgrx::spi::Error>(rows)
+    })?;
+    Ok(rows)
+}
+
+/// Returns the counts, and how many rows a trigger refused without an error.
+fn write_and_prove(blueprint: &Blueprint) -> Result<(Counts, Option<i64>), Problem> {
+    let _settings = Settings::push(&[("row_security", "off")]);
+    let mut expected: i64 = 0;
+    let mut idle = 0;
+    let passes = if blueprint.feeds_itself() { usize::MAX } else { PASSES };
+    for _ in 0..passes {
+        pgrx::check_for_interrupts!();
+        let written_now = execute(&blueprint.write())?;
+        let transaction = pg::current_transaction_id();
+        let mut lines = count(blueprint, View::Proof(transaction))?;
+        let mut corrections = 0;
+        expected += written_now;
+        while lines.iter().any(|l| l.written && !(l.agrees && l.outcome == "filled")) {
+            pgrx::check_for_interrupts!();
+            if corrections == PASSES {
+                return Err(changed_under_us(blueprint));
+            }
+            let before = written(&lines);
+            execute(&blueprint.correct(transaction))?;
+            lines = count(blueprint, View::Proof(transaction))?;
+            // Rows whose sources no longer give a value are NULL again.
+            expected -= before - written(&lines);
+            corrections += 1;
+        }
+        if written(&lines) != expected {
+            return Err(does_not_reconcile(blueprint, expected, written(&lines)));
+        }
+        let left: i64 = lines.iter().filter(|l| !l.written && l.outcome == "filled").map(|l| l.rows).sum();
+        if left == 0 {
+            return Ok((tally(&lines), None));
+        }
+        idle = if written_now == 0 { idle + 1 } else { 0 };
+        if idle == 2 && !blueprint.details.triggers.is_empty() {
+            // Nobody else is writing them, and neither can we: a BEFORE trigger returns NULL.
+            let mut counts = tally(&lines);
+            counts.filled -= left;
+            *counts.reasons.entry("constraint_failed".into()).or_default() += left;
+            return Ok((counts, Some(left)));
+        }
+    }
+    Err(Problem::new(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        format!("other sessions write to {} faster than it can be filled", shown(blueprint)),
+    )
+    .detail(format!("after {PASSES} passes there still were new rows to fill; nothing was written"))
+    .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction"))
+}
+
+fn tally(lines: &[Line]) -> Counts {
+    let mut counts = Counts::default();
+    for line in lines {
+        counts.add(&line.outcome, line.rows, line.unguarded);
+    }
+    counts
+}
+
+fn written(lines: &[Line]) -> i64 {
+    lines.iter().filter(|l| l.written).map(|l| l.rows).sum()
+}
+
+fn count_all(blueprint: &Blueprint) -> Result<Counts, Problem> {
+    Ok(tally(&count(blueprint, View::All)?))
+}
+
+fn count(blueprint: &Blueprint, view: View) -> Result<Vec<Line>, Problem> {
+    let statement = blueprint.count(view);
+    let proof = matches!(view, View::Proof(_));
+    // `select` without a row limit is the one way through SPI that may use parallel workers.
+    let lines = Spi::connect(|client| {
+        let mut lines = Vec::new();
+        for row in client.select(&statement.sql, None, &arguments(&statement))? {
+            lines.push(Line {
+                outcome: row.get::<String>(1)?.unwrap_or_default(),
+                rows: row.get::<i64>(2)?.unwrap_or_default(),
+                unguarded: row.get::<i64>(3)?.unwrap_or_default(),
+                written: proof && row.get::<bool>(4)?.unwrap_or_default(),
+                agrees: proof && row.get::<bool>(5)?.unwrap_or_default(),
+            });
+        }
+        Ok::<_, pgrx::spi::Error>(lines)
+    })?;
+    Ok(lines)
+}
+
+/// Runs an UPDATE; returns the number of rows.
+fn execute(statement: &Statement) -> Result<i64, Problem> {
+    let rows = Spi::connect_mut(|client| Ok::<_, pgrx::spi::Error>(client.update(&statement.sql, None, &arguments(statement))?.len()))?;
+    Ok(rows as i64)
+}
+
+fn arguments(statement: &Statement) -> Vec<DatumWithOid<'_>> {
+    statement.parameters.iter().map(|value| value.as_str().into()).collect()
+}
+
+fn no_conflict_if_forbidden(blueprint: &Blueprint, counts: &Counts) -> Result<(), Problem> {
+    let conflicts = counts.reasons.get("conflict").copied().unwrap_or(0);
+    if blueprint.rule.on_conflict != OnConflict::Error || conflicts == 0 {
+        return Ok(());
+    }
+    let table = blueprint.catalog.display(blueprint.table).replace('\'', "''");
+    Err(Problem::new(
+        PgSqlErrorCode::ERRCODE_CARDINALITY_VIOLATION,
+        format!("{conflicts} rows of {} have sources that disagree", shown(blueprint)),
+    )
+    .detail(format!("on_conflict is 'error': nothing was written, {} rows could have been filled", counts.filled))
+    .hint(format!(
+        "see them: SELECT * FROM backfill_unfilled('{table}', '{}') WHERE reason = 'conflict'; or leave them alone with on_conflict => 'skip'",
+        blueprint.column.name.replace('\'', "''")
+    )))
+}
+
+fn changed_under_us(blueprint: &Blueprint) -> Problem {
+    if blueprint.details.triggers.is_empty() {
+        return Problem::new(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("the sources of {} change faster than they can be read", shown(blueprint)),
+        )
+        .hint("run it again at a quieter time");
+    }
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+        format!("a trigger changes the values that are written to {}", shown(blueprint)),
+    )
+    .detail(format!(
+        "read back, they are not what the sources say; triggers on UPDATE: {}; nothing was written",
+        blueprint.details.triggers.join(", ")
+    ))
+    .hint("ALTER TABLE ... DISABLE TRIGGER ... for the backfill, in the same transaction")
+}
+
+fn does_not_reconcile(blueprint: &Blueprint, expected: i64, found: i64) -> Problem {
+    let code = if blueprint.details.triggers.is_empty() {
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
+    } else {
+        PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION
+    };
+    Problem::new(code, format!("the numbers of {} do not reconcile; nothing was written", shown(blueprint)))
+        .detail(format!(
+            "UPDATE reported {expected} rows, reading back finds {found}; triggers on UPDATE: {}",
+            if blueprint.details.triggers.is_empty() { "none".into() } else { blueprint.details.triggers.join(", ") }
+        ))
+        .hint("a trigger that writes or deletes the same rows must be disabled for the backfill")
+}
+
+fn shown(blueprint: &Blueprint) -> String {
+    format!("{}.{}", blueprint.catalog.display(blueprint.table), blueprint.column.quoted)
+}
+
+fn outcome(blueprint: &Blueprint, counts: Counts, dry_run: bool, skipped_by_trigger: Option<i64>) -> Outcome {
+    let note = note(blueprint, &counts, dry_run, skipped_by_trigger);
+    Outcome {
+        table: blueprint.catalog.display(blueprint.table),
+        column: blueprint.column.name.clone(),
+        dry_run,
+        counts,
+        run_id: None,
+        note: (!note.is_empty()).then(|| note.join("; ")),
+    }
+}
+
+/// What a reader should know besides the numbers, most important first.
+fn note(blueprint: &Blueprint, counts: &Counts, dry_run: bool, skipped_by_trigger: Option<i64>) -> Vec<String> {
+    let (catalog, table) = (blueprint.catalog, blueprint.table);
+    let mut note = Vec::new();
+    if !counts.refused_by.is_empty() {
+        let each: Vec<String> = counts.refused_by.iter().map(|(name, rows)| format!("{rows} by {name}")).collect();
+        note.push(format!("refused: {}", each.join(", ")));
+    }
+    let triggers = blueprint.details.triggers.join(", ");
+    if let Some(rows) = skipped_by_trigger {
+        note.push(format!("{rows} rows were refused by a trigger that returned NULL ({triggers})"));
+    }
+    if dry_run && !triggers.is_empty() {
+        note.push(format!("triggers fire when it is written and cannot be predicted: {triggers}"));
+    }
+    match &blueprint.guard {
+        Guard::By(guard) => {
+            let root = catalog.table(guard.root).map(|root| catalog.display(root)).unwrap_or_default();
+            let value = catalog.table(guard.value.table).map(|t| catalog.display(t)).unwrap_or_default();
+            note.push(format!(
+                "tenant guard: {} must equal {} of {value} ({root})",
+                describe(catalog, &guard.row),
+                describe(catalog, &guard.value)
+            ));
+            if counts.unguarded > 0 {
+                note.push(format!("{} filled rows have no tenant on one side and are not guarded", counts.unguarded));
+            }
+        }
+        Guard::Unguarded(why) => note.push(why.clone()),
+        Guard::Off => note.push("not guarded: tenant_guard is off".into()),
+    }
+    if blueprint.rule.tenant.is_some() && blueprint.restriction.is_none() {
+        note.push("all rows are excluded: nothing says which tenant they belong to".into());
+    }
+    let sources: Vec<String> =
+        blueprint.rule.sources.iter().map(|source| source.to_path(catalog, table).to_string()).collect();
+    if !sources.is_empty() {
+        note.push(format!("from {}", sources.join(", ")));
+    }
+    for (source, text) in blueprint.rule.sources.iter().zip(&sources) {
+        if !source.is_unique(catalog) {
+            note.push(format!("{text}: the key is not unique, rows that match several different values are ambiguous"));
+        }
+    }
+    if table.kind == 'r' && table.has_children {
+        note.push(format!("tables that inherit from {} are not touched", catalog.display(table)));
+    }
+    if dry_run && !blueprint.column.may_update {
+        note.push(format!("the real run needs UPDATE on {}", shown(blueprint)));
+    }
+    note
+}

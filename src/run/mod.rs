@@ -1,0 +1,20 @@
+//! Executes plans: dry, for real with proof, and the record of it.
+//!
+//! ```text
+//! prepare   names, preflight, guard → Blueprint            (nothing is written, everything wrong is reported at once)
+//! dry       the classification, counted
+//! real      write, count again, write again if more turned up meanwhile, correct what sources changed under us,
+//!           compare the numbers; record
+//! ```
+
+mod execute;
+mod party;
+mod prepare;
+mod record;
+mod session;
+
+
+pub use execute::{Outcome, dry, real, sql, unfilled};
+pub use party::{PartyRequest, party};
+pub use prepare::{Request, prepare};
+pub use session::{Session, register_settings};

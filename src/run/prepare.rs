@@ -1,0 +1,347 @@
+//! Preflight: from a request to a blueprint, or to one error that lists everything that is in the way.
+
+use pgrx::prelude::PgSqlErrorCode;
+use pgrx::prelude::*;
+
+use super::Session;
+use crate::catalog::{Column, Details, Table};
+use crate::infer::reference::{self, Reference};
+use crate::infer::tenant::{self, Guard, TenantPath};
+use crate::infer::{InferError, sources};
+use crate::pg;
+use crate::plan::{Blueprint, Overlays};
+use crate::problem::Problem;
+use crate::rule::check::{self, Problems};
+use crate::rule::{Condition, Rule, RuleSpec, Source};
+
+/// What is to be prepared, beyond the rule itself.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The sources are inferred already (the party model).
+    pub inferred: Option<(Vec<Source>, Reference)>,
+    /// A table whose rows have no tenant is no error: with `tenant`, all its rows are excluded.
+    pub tenant_optional: bool,
+    /// UPDATE will really be run, so the privilege for it must be there.
+    pub will_write: bool,
+    /// Tables as they would be after earlier steps of a dry run.
+    pub overlays: Overlays,
+}
+
+/// Looks everything up and checks everything.
+///
+/// Errors: see `rule::check`; further 42809 (not a table), 428C9 (generated or identity column), 0A000 (what cannot be
+/// predicted or proved), 42501 (privileges, row-level security), 42P08 (ambiguous root), 22P02 (bad tenant). Several at
+/// once are one error with all of them in DETAIL.
+pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> Result<Blueprint<'a>, Problem> {
+    let catalog = &session.catalog;
+    let mut problems = Problems::default();
+    let table = match problems.keep(catalog.resolve_table(&spec.table)) {
+        Some(table) => table,
+        // Without the table nothing else can be looked up, but paths that do not even parse can be told.
+        None => {
+            for source in spec.sources.iter().flatten() {
+                if let crate::rule::SourceSpec::Text(text) = source {
+                    problems.keep(text.parse::<crate::rule::Path>());
+                }
+            }
+            problems.into_result()?;
+            return Err(internal("a table was neither found nor missed"));
+        }
+    };
+    relation_can_be_filled(session, table, &mut problems);
+    let column = problems.keep(catalog.resolve_column(table, &spec.column));
+    if let Some(column) = column {
+        column_can_be_filled(session, table, column, &mut problems);
+    }
+    let details = match column {
+        Some(column) if table.is_table() => problems.keep(catalog.details(table, column)),
+        _ => None,
+    };
+    if let (Some(details), Some(column)) = (&details, column) {
+        details_can_be_predicted(session, table, column, details, &mut problems);
+    }
+
+    let mut inferred_reference = None;
+    let found = match (&request.inferred, &spec.sources, column) {
+        (Some((sources, reference)), _, _) => {
+            inferred_reference = Some(reference.clone());
+            sources.clone()
+        }
+        (None, Some(specs), Some(column)) => {
+            if specs.is_empty() {
+                problems.push(
+                    Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "sources is an empty array")
+                        .hint("leave sources out (NULL) to have them inferred"),
+                );
+            }
+            specs.iter().filter_map(|s| check::source(catalog, table, column, s, &mut problems)).collect()
+        }
+        (None, None, Some(column)) => match sources::infer(catalog, table, column) {
+            Ok(inferred) => {
+                inferred_reference = Some(inferred.reference);
+                inferred.sources
+            }
+            Err(error) => {
+                problems.push(error);
+                vec![]
+            }
+        },
+        (None, _, None) => vec![],
+    };
+    let only_where = spec.only_where.as_ref().filter(|text| !text.trim().is_empty()).and_then(|typed| {
+        let from = table.from_sql();
+        let (oid, path) = (table.oid, session.search_path.as_str());
+        // A subtransaction, so that Postgres's own complaint about the condition joins the list.
+        let result =
+            pg::subtransaction(std::panic::AssertUnwindSafe(|| pg::qualify_condition(typed, &from, oid, "t", path)));
+        let result = result.map_err(|p| Problem { message: format!("only_where: {}", p.message), ..p });
+        problems.keep(result).map(|qualified| Condition { typed: typed.clone(), qualified })
+    });
+
+    let (Some(column), Some(details)) = (column, details) else {
+        problems.into_result()?;
+        return Err(internal("a column was neither found nor missed"));
+    };
+    let refuse_dangling = inferred_reference.is_some();
+    let reference = inferred_reference
+        .or_else(|| reference::declared(catalog, table, column))
+        .or_else(|| reference_of_values(session, table, &found))
+        .or_else(|| reference::of(catalog, table, column));
+    let root = problems.keep(session.tenant_root()).flatten();
+    let mut avoid: Vec<i16> = found.iter().flat_map(|s| s.columns.iter().copied()).collect();
+    avoid.push(column.number);
+    let guard = match (spec.tenant_guard, &reference) {
+        (false, _) => Guard::Off,
+        (true, None) => Guard::Unguarded(format!(
+            "not guarded: no foreign key says what the values of {} mean",
+            column.quoted
+        )),
+        (true, Some(reference)) => match catalog.table(reference.parent) {
+            None => Guard::Unguarded("not guarded: the referenced table is not visible".into()),
+            Some(parent) => problems.keep(tenant::guard(catalog, table, parent, root, &avoid)).unwrap_or(Guard::Off),
+        },
+    };
+    let restriction = spec.tenant.as_ref().and_then(|wanted| {
+        let path = match &guard {
+            Guard::By(guard) => Some(guard.row.clone()),
+            _ => match tenant::of_table(catalog, table, root, &avoid) {
+                Err(InferError::NoTenant { .. }) if request.tenant_optional => None,
+                result => problems.keep(result).map(|(_, path)| path),
+            },
+        };
+        path.inspect(|path| tenant_reads_as_key(session, path, wanted, &mut problems))
+    });
+
+    let rule = Rule {
+        table: table.oid,
+        column: column.number,
+        sources: found,
+        on_conflict: spec.on_conflict,
+        only_where,
+        tenant_guard: spec.tenant_guard,
+        tenant: spec.tenant.clone(),
+    };
+    let blueprint = Blueprint {
+        catalog,
+        table,
+        column,
+        rule,
+        details,
+        reference,
+        refuse_dangling,
+        guard,
+        restriction,
+        overlays: request.overlays,
+    };
+    everything_can_be_read(session, &blueprint, request.will_write, &mut problems);
+    problems.into_result()?;
+    Ok(blueprint)
+}
+
+fn internal(what: &str) -> Problem {
+    Problem::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, what).hint("this is a bug in pg_mend: please report it")
+}
+
+fn relation_can_be_filled(session: &Session, table: &Table, problems: &mut Problems) {
+    let shown = session.catalog.display(table);
+    let what = match table.kind {
+        'r' | 'p' => {
+            if table.of_extension {
+                problems.push(
+                    Problem::new(
+                        PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                        format!("{shown} belongs to an extension"),
+                    )
+                    .hint("pg_mend fills tables of your own"),
+                );
+            }
+            return;
+        }
+        'v' => "a view",
+        'm' => "a materialized view",
+        'f' => "a foreign table",
+        _ => "a composite type",
+    };
+    let problem =
+        Problem::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{shown} is {what}, it cannot be filled"));
+    problems.push(match table.kind {
+        'f' => problem
+            .detail("its rows are on another server: what is written there cannot be proved or rolled back here")
+            .hint("install pg_mend on that server and run it there"),
+        'c' => problem.hint("name a table that uses the type"),
+        _ => problem.hint("name the table below it"),
+    });
+}
+
+fn column_can_be_filled(session: &Session, table: &Table, column: &Column, problems: &mut Problems) {
+    let name = format!("{}.{}", session.catalog.display(table), column.quoted);
+    if column.generated {
+        problems.push(
+            Problem::new(PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS, format!("{name} is a generated column"))
+                .detail("Postgres computes its values from other columns of the row")
+                .hint("fill the columns that its expression reads"),
+        );
+    } else if column.identity_always {
+        problems.push(
+            Problem::new(PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS, format!("{name} is GENERATED ALWAYS AS IDENTITY"))
+                .hint("an identity column is never NULL: there is nothing to fill"),
+        );
+    }
+}
+
+fn details_can_be_predicted(
+    session: &Session,
+    table: &Table,
+    column: &Column,
+    details: &Details,
+    problems: &mut Problems,
+) {
+    let shown = session.catalog.display(table);
+    let mut refuse = |message: String, hint: &str| {
+        problems.push(Problem::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message).hint(hint));
+    };
+    if details.partition_key {
+        refuse(
+            format!("{}.{} is part of the partition key", shown, column.quoted),
+            "filling it would move rows between partitions: create the table anew with the key filled",
+        );
+    }
+    for exclusion in &details.exclusions {
+        refuse(
+            format!("exclusion constraint {} uses {}: what it refuses cannot be predicted", exclusion.name, column.quoted),
+            "drop the constraint for the backfill and add it again afterwards",
+        );
+    }
+    for rule in &details.update_rules {
+        refuse(
+            format!("rule {rule} rewrites every UPDATE of {shown}"),
+            "disable it for the backfill: ALTER TABLE ... DISABLE RULE ...",
+        );
+    }
+    for check in details.checks.iter().filter(|check| check.columns.contains(&0)) {
+        refuse(
+            format!("CHECK {} of {shown} reads the whole row: what it refuses cannot be predicted", check.name),
+            "write the constraint over single columns",
+        );
+    }
+    if !details.partition_only.is_empty() {
+        refuse(
+            format!("single partitions of {shown} have constraints or triggers of their own: {}", details.partition_only.join(", ")),
+            "fill those partitions by their own names, one call each",
+        );
+    }
+}
+
+/// What the values mean where the target column has no foreign key: what all sources' value columns reference.
+fn reference_of_values(session: &Session, table: &Table, sources: &[Source]) -> Option<Reference> {
+    let mut references = sources.iter().map(|source| {
+        let (owner, column) = source.value(table.oid);
+        let owner = session.catalog.table(owner)?;
+        let column = owner.column(column)?;
+        reference::declared(&session.catalog, owner, column).or_else(|| {
+            // A source may take the key of the parent itself: organization_id -> organizations.id.
+            owner.is_unique(&[column.number]).then_some(Reference {
+                parent: owner.oid,
+                key: column.number,
+                declared: false,
+            })
+        })
+    });
+    let first = references.next()??;
+    references.all(|r| r.as_ref().is_some_and(|r| r.parent == first.parent && r.key == first.key)).then_some(Reference {
+        declared: false,
+        ..first
+    })
+}
+
+/// `tenant => 'x'` must be a value of the tenant key's type.
+fn tenant_reads_as_key(session: &Session, path: &TenantPath, wanted: &str, problems: &mut Problems) {
+    let catalog = &session.catalog;
+    let base = catalog.table(path.owner).and_then(|t| t.column(path.column)).and_then(|c| catalog.base_type(c.type_oid, -1));
+    let Some((base, _)) = base else { return };
+    let sql = format!("SELECT CAST($1 AS {}) IS NULL", base.sql());
+    let result = pg::subtransaction(std::panic::AssertUnwindSafe(|| {
+        Ok(Spi::connect(|client| client.select(&sql, None, &[wanted.into()]).map(|_| ()))?)
+    }));
+    problems.keep(result.map_err(|p| Problem {
+        message: format!("tenant: {}", p.message),
+        hint: Some(format!("pass the tenant's key as text, of type {}", base.display)),
+        ..p
+    }));
+}
+
+/// Privileges and row-level security of every table that takes part.
+fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: bool, problems: &mut Problems) {
+    for (oid, columns) in blueprint.reads() {
+        let Some(table) = session.catalog.table(oid) else { continue };
+        let shown = session.catalog.display(table);
+        if !table.may_use_schema {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("permission denied for schema {}", table.quoted_schema),
+                )
+                .hint(format!("GRANT USAGE ON SCHEMA {} TO ...", table.quoted_schema)),
+            );
+        }
+        let denied: Vec<&str> = columns
+            .iter()
+            .filter_map(|n| table.column(*n))
+            .filter(|c| !c.may_select)
+            .map(|c| c.quoted.as_str())
+            .collect();
+        if !table.may_select && !denied.is_empty() {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("permission denied to read {} of {shown}", denied.join(", ")),
+                )
+                .hint(format!("GRANT SELECT ON {shown} TO ...")),
+            );
+        }
+        if table.row_security_active {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("row-level security of {shown} would hide rows from you"),
+                )
+                .detail("counts over the rows that a policy shows would look complete and not be")
+                .hint(format!(
+                    "run as the owner of {shown} (without FORCE ROW LEVEL SECURITY) or as a role with BYPASSRLS"
+                )),
+            );
+        }
+    }
+    let (table, column) = (blueprint.table, blueprint.column);
+    if will_write && !column.may_update {
+        let shown = session.catalog.display(table);
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied to update {} of {shown}", column.quoted),
+            )
+            .hint(format!("GRANT UPDATE ({}) ON {shown} TO ...", column.quoted)),
+        );
+    }
+}
+

@@ -1,0 +1,69 @@
+//! One call's surroundings: the catalog as it is now, the caller's names, and settings under which our SQL means what
+//! it says.
+
+use pgrx::prelude::*;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+use crate::catalog::{self, Catalog, Table};
+use crate::pg::Settings;
+use crate::problem::Problem;
+
+static TENANT_ROOT: GucSetting<Option<std::ffi::CString>> = GucSetting::<Option<std::ffi::CString>>::new(None);
+
+/// Registers `pg_mend.tenant_root`; called once when the library is loaded.
+pub fn register_settings() {
+    GucRegistry::define_string_guc(
+        c"pg_mend.tenant_root",
+        c"The table whose key is the tenant, where more than one could be.",
+        c"For example 'organizations'. Empty: found from the foreign keys that both sides share.",
+        &TENANT_ROOT,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+}
+
+/// From its creation to its end, names in our SQL are looked up in pg_catalog only; the caller's search_path is kept
+/// for the names that the caller typed.
+pub struct Session {
+    /// The database.
+    pub catalog: Catalog,
+    /// The caller's setting, as text.
+    pub search_path: String,
+    _settings: Settings,
+}
+
+impl Session {
+    /// Reads the catalog. Assigns no transaction id.
+    pub fn begin() -> Result<Session, Problem> {
+        // The two calls are qualified and use no operator, so they are safe under any search_path.
+        let (search_path, schemas) = Spi::connect(|client| {
+            let row = client
+                .select(
+                    "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schemas(true)::pg_catalog.text[]",
+                    None,
+                    &[],
+                )?
+                .first();
+            let (path, schemas) = row.get_two::<String, Vec<Option<String>>>()?;
+            Ok::<_, pgrx::spi::Error>((path.unwrap_or_default(), schemas.unwrap_or_default()))
+        })?;
+        let settings = Settings::push(&[("search_path", "pg_catalog, pg_temp")]);
+        let catalog = catalog::load(schemas.into_iter().flatten().collect())?;
+        Ok(Session { catalog, search_path, _settings: settings })
+    }
+
+    /// The table that `pg_mend.tenant_root` names, if it is set.
+    ///
+    /// Errors: 42P01 if it names none.
+    pub fn tenant_root(&self) -> Result<Option<&Table>, Problem> {
+        let setting = TENANT_ROOT.get().map(|value| value.to_string_lossy().into_owned());
+        match setting.filter(|name| !name.trim().is_empty()) {
+            None => Ok(None),
+            Some(name) => self.catalog.resolve_table(&name).map(Some).map_err(|error| {
+                let problem = Problem::from(error);
+                let message = format!("pg_mend.tenant_root: {}", problem.message);
+                Problem { message, ..problem }
+            }),
+        }
+    }
+}
