@@ -9,7 +9,18 @@ use crate::rule::{OnConflict, RuleSpec, SourceSpec};
 use crate::run::{self, Outcome, PartyRequest, Request, Session};
 
 /// One row of the result: table, column, dry run, total, already set, filled, unfilled, reasons, run, note.
-type Row = (String, String, bool, i64, i64, i64, i64, JsonB, Option<i64>, Option<String>);
+type Row = (
+    String,
+    String,
+    bool,
+    i64,
+    i64,
+    i64,
+    i64,
+    JsonB,
+    Option<i64>,
+    Option<String>,
+);
 
 /// Fills one column from its sources, or (by default) counts what that would do.
 ///
@@ -59,7 +70,15 @@ fn backfill(
     >,
     ErrorReport,
 > {
-    let spec = spec(table_name, column_name, sources, on_conflict, only_where, tenant_guard, tenant)?;
+    let spec = spec(
+        table_name,
+        column_name,
+        sources,
+        on_conflict,
+        only_where,
+        tenant_guard,
+        tenant,
+    )?;
     let outcome = fill(&spec, given(dry_run, "dry_run")?)?;
     Ok(TableIterator::once(row(outcome)))
 }
@@ -99,9 +118,12 @@ fn backfill_rule(
 > {
     let JsonB(value) = given(rule, "rule")?;
     let spec: RuleSpec = serde_json::from_value(value).map_err(|error| {
-        Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("this JSON is no rule: {error}"))
-            .detail("keys: table, column, sources, on_conflict, only_where, tenant_guard, tenant")
-            .hint(r#"for example backfill('{"table": "WaitlistEntry", "column": "clientPartyId"}')"#)
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("this JSON is no rule: {error}"),
+        )
+        .detail("keys: table, column, sources, on_conflict, only_where, tenant_guard, tenant")
+        .hint(r#"for example backfill('{"table": "WaitlistEntry", "column": "clientPartyId"}')"#)
     })?;
     let outcome = fill(&spec, given(dry_run, "dry_run")?)?;
     Ok(TableIterator::once(row(outcome)))
@@ -190,11 +212,22 @@ fn backfill_unfilled(
 > {
     let max_rows = given(max_rows, "max_rows")?;
     if max_rows < 0 {
-        return Err(Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "max_rows must not be negative")
-            .hint("max_rows => 100 shows the first hundred")
-            .into());
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "max_rows must not be negative",
+        )
+        .hint("max_rows => 100 shows the first hundred")
+        .into());
     }
-    let spec = spec(table_name, column_name, sources, on_conflict, only_where, tenant_guard, tenant)?;
+    let spec = spec(
+        table_name,
+        column_name,
+        sources,
+        on_conflict,
+        only_where,
+        tenant_guard,
+        tenant,
+    )?;
     let session = Session::begin()?;
     let blueprint = run::prepare(&session, &spec, Request::default())?;
     Ok(TableIterator::new(run::unfilled(&blueprint, max_rows)?))
@@ -220,22 +253,36 @@ fn backfill_sql(
     only_where: default!(Option<&str>, "NULL"),
     tenant_guard: default!(Option<bool>, "true"),
     tenant: default!(Option<&str>, "NULL"),
-) -> Result<
-    TableIterator<'static, (name!(step, i32), name!(purpose, String), name!(statement, String))>,
-    ErrorReport,
-> {
-    let spec = spec(table_name, column_name, sources, on_conflict, only_where, tenant_guard, tenant)?;
+) -> Result<TableIterator<'static, (name!(step, i32), name!(purpose, String), name!(statement, String))>, ErrorReport> {
+    let spec = spec(
+        table_name,
+        column_name,
+        sources,
+        on_conflict,
+        only_where,
+        tenant_guard,
+        tenant,
+    )?;
     let session = Session::begin()?;
     let blueprint = run::prepare(&session, &spec, Request::default())?;
     let statements = run::sql(&blueprint).into_iter().enumerate();
-    Ok(TableIterator::new(statements.map(|(i, (purpose, statement))| (i as i32 + 1, purpose, statement))))
+    Ok(TableIterator::new(
+        statements.map(|(i, (purpose, statement))| (i as i32 + 1, purpose, statement)),
+    ))
 }
 
 fn fill(spec: &RuleSpec, dry_run: bool) -> Result<Outcome, Problem> {
     let session = Session::begin()?;
-    let request = Request { will_write: !dry_run, ..Request::default() };
+    let request = Request {
+        will_write: !dry_run,
+        ..Request::default()
+    };
     let mut blueprint = run::prepare(&session, spec, request)?;
-    if dry_run { run::dry(&mut blueprint, false) } else { run::real(&blueprint) }
+    if dry_run {
+        run::dry(&mut blueprint, false)
+    } else {
+        run::real(&blueprint)
+    }
 }
 
 fn spec(
@@ -248,7 +295,12 @@ fn spec(
     tenant: Option<&str>,
 ) -> Result<RuleSpec, Problem> {
     let sources = sources
-        .map(|paths| paths.into_iter().map(|path| given(path, "each of sources").map(SourceSpec::Text)).collect())
+        .map(|paths| {
+            paths
+                .into_iter()
+                .map(|path| given(path, "each of sources").map(SourceSpec::Text))
+                .collect()
+        })
         .transpose()?;
     let on_conflict: OnConflict = given(on_conflict, "on_conflict")?.parse()?;
     Ok(RuleSpec {
@@ -265,14 +317,21 @@ fn spec(
 /// NULL is never taken for a default: a NULL `dry_run` must not mean anything.
 fn given<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
     value.ok_or_else(|| {
-        Problem::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{name} must not be NULL"))
-            .hint("leave the argument out to have its default")
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("{name} must not be NULL"),
+        )
+        .hint("leave the argument out to have its default")
     })
 }
 
 fn row(outcome: Outcome) -> Row {
     let counts = &outcome.counts;
-    let reasons = counts.reasons.iter().map(|(reason, rows)| (reason.clone(), (*rows).into())).collect();
+    let reasons = counts
+        .reasons
+        .iter()
+        .map(|(reason, rows)| (reason.clone(), (*rows).into()))
+        .collect();
     (
         outcome.table,
         outcome.column,

@@ -24,14 +24,21 @@ impl<'a> Identifier<'a> {
     fn is_plain(&self) -> bool {
         let mut chars = self.0.chars();
         let starts = chars.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
-        let rest = self.0.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        let rest = self
+            .0
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         starts && rest && (self.0.ends_with("_id") || matches!(self.0, "id" | "public" | "t" | "ctid" | "tableoid"))
     }
 }
 
 impl fmt::Display for Identifier<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_plain() { f.write_str(self.0) } else { write!(f, "\"{}\"", self.0.replace('"', "\"\"")) }
+        if self.is_plain() {
+            f.write_str(self.0)
+        } else {
+            write!(f, "\"{}\"", self.0.replace('"', "\"\""))
+        }
     }
 }
 
@@ -57,7 +64,11 @@ impl fmt::Display for Literal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = self.0.replace('\'', "''");
         // With a backslash the meaning of a plain literal depends on standard_conforming_strings; E'' does not.
-        if quoted.contains('\\') { write!(f, "E'{}'", quoted.replace('\\', "\\\\")) } else { write!(f, "'{quoted}'") }
+        if quoted.contains('\\') {
+            write!(f, "E'{}'", quoted.replace('\\', "\\\\"))
+        } else {
+            write!(f, "'{quoted}'")
+        }
     }
 }
 
@@ -74,7 +85,11 @@ impl NamePart {
     /// The letters to try, in order: as typed, then as Postgres folds them.
     pub fn spellings(&self) -> Vec<String> {
         let folded = self.text.to_ascii_lowercase();
-        if self.quoted || folded == self.text { vec![self.text.clone()] } else { vec![self.text.clone(), folded] }
+        if self.quoted || folded == self.text {
+            vec![self.text.clone()]
+        } else {
+            vec![self.text.clone(), folded]
+        }
     }
 }
 
@@ -102,10 +117,22 @@ pub fn split_name(text: &str) -> Option<Vec<NamePart>> {
                     c => letters.push(c),
                 }
             }
-            (NamePart { text: letters, quoted: true }, quoted[end?..].trim_start())
+            (
+                NamePart {
+                    text: letters,
+                    quoted: true,
+                },
+                quoted[end?..].trim_start(),
+            )
         } else {
             let end = rest.find(['.', '"']).unwrap_or(rest.len());
-            (NamePart { text: rest[..end].trim().to_string(), quoted: false }, &rest[end..])
+            (
+                NamePart {
+                    text: rest[..end].trim().to_string(),
+                    quoted: false,
+                },
+                &rest[end..],
+            )
         };
         if part.text.is_empty() {
             return None;
@@ -142,7 +169,10 @@ mod tests {
     fn hostile_names_stay_inside_their_quotes() {
         let nasty = "x\"; DROP TABLE y; --";
         assert_eq!(Identifier::new(nasty).to_string(), "\"x\"\"; DROP TABLE y; --\"");
-        assert_eq!(Literal::new("'; DROP TABLE y; --").to_string(), "'''; DROP TABLE y; --'");
+        assert_eq!(
+            Literal::new("'; DROP TABLE y; --").to_string(),
+            "'''; DROP TABLE y; --'"
+        );
         for keyword in ["user", "order", "select", "value"] {
             assert!(Identifier::new(keyword).to_string().starts_with('"'));
         }

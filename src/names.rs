@@ -54,7 +54,12 @@ pub fn stem(table: &str) -> Vec<String> {
 /// As [`stem`], for a column that may refer to a table: without a final id, uuid, key, fk or ref.
 pub fn column_stem(column: &str) -> Vec<String> {
     let mut words = words(column);
-    if words.len() > 1 && matches!(words.last().map(String::as_str), Some("id" | "uuid" | "key" | "fk" | "ref")) {
+    if words.len() > 1
+        && matches!(
+            words.last().map(String::as_str),
+            Some("id" | "uuid" | "key" | "fk" | "ref")
+        )
+    {
         words.pop();
     }
     if let Some(last) = words.last_mut() {
@@ -86,9 +91,13 @@ mod tests {
 
     #[test]
     fn singular_forms() {
-        for (plural, one) in
-            [("companies", "company"), ("addresses", "address"), ("users", "user"), ("boxes", "box"), ("status", "status")]
-        {
+        for (plural, one) in [
+            ("companies", "company"),
+            ("addresses", "address"),
+            ("users", "user"),
+            ("boxes", "box"),
+            ("status", "status"),
+        ] {
             assert_eq!(singular(plural), one);
         }
     }
@@ -98,8 +107,14 @@ mod tests {
         assert_eq!(prefix_before("buyerContactId", "Contact").unwrap(), ["buyer"]);
         assert_eq!(prefix_before("contactId", "Contact").unwrap(), Vec::<String>::new());
         assert_eq!(prefix_before("contact_id", "contacts").unwrap(), Vec::<String>::new());
-        assert_eq!(prefix_before("stud_owner_contact_id", "contacts").unwrap(), ["stud", "owner"]);
-        assert_eq!(prefix_before("offspringGroupBuyerId", "OffspringGroupBuyer").unwrap(), Vec::<String>::new());
+        assert_eq!(
+            prefix_before("stud_owner_contact_id", "contacts").unwrap(),
+            ["stud", "owner"]
+        );
+        assert_eq!(
+            prefix_before("offspringGroupBuyerId", "OffspringGroupBuyer").unwrap(),
+            Vec::<String>::new()
+        );
         assert_eq!(prefix_before("createdBy", "users"), None);
         assert_eq!(prefix_before("id", "Contact"), None);
     }

@@ -24,10 +24,16 @@ impl Settings {
     /// Errors: whatever the setting's own check raises (22023 for a bad value).
     pub fn push(settings: &[(&str, &str)]) -> Settings {
         // SAFETY: called inside a transaction, as every function call is; the level is handed back on drop.
-        let guard = Settings { level: unsafe { pg_sys::NewGUCNestLevel() } };
+        let guard = Settings {
+            level: unsafe { pg_sys::NewGUCNestLevel() },
+        };
         for (name, value) in settings {
             let (Ok(name), Ok(value)) = (CString::new(*name), CString::new(*value)) else {
-                Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "a setting contains a zero byte").raise()
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    "a setting contains a zero byte",
+                )
+                .raise()
             };
             // SAFETY: both strings are NUL-terminated and copied by Postgres before it returns.
             unsafe {
@@ -139,12 +145,17 @@ pub fn qualify_condition(
     search_path: &str,
 ) -> Result<String, Problem> {
     let not_one = || {
-        Problem::new(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, "only_where must be one condition over the table's columns")
-            .detail(format!("got: {condition}"))
-            .hint("for example only_where => $$status = 'OPEN' AND archived_at IS NULL$$")
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            "only_where must be one condition over the table's columns",
+        )
+        .detail(format!("got: {condition}"))
+        .hint("for example only_where => $$status = 'OPEN' AND archived_at IS NULL$$")
     };
     let text = format!("SELECT FROM {relation} WHERE (\n{condition}\n)");
-    let (Ok(text), Ok(alias)) = (CString::new(text), CString::new(alias)) else { return Err(not_one()) };
+    let (Ok(text), Ok(alias)) = (CString::new(text), CString::new(alias)) else {
+        return Err(not_one());
+    };
     // SAFETY: the parse trees are palloc'd in the current memory context and used before it is reset; each node's tag
     // is checked before it is cast; lists are only asked for their length and first cell.
     unsafe {

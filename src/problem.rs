@@ -22,7 +22,12 @@ pub struct Problem {
 impl Problem {
     /// A problem without DETAIL and HINT yet.
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
-        Problem { code, message: message.into(), detail: None, hint: None }
+        Problem {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
     }
 
     /// Sets DETAIL.
@@ -58,18 +63,24 @@ impl From<Problem> for ErrorReport {
 }
 
 /// SPI's own failures are ours to mend: they say nothing about the user's data.
-impl From<pgrx::spi::Error> for Problem {
-    fn from(error: pgrx::spi::Error) -> Self {
-        Problem::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_mend could not read its own query: {error}"))
-            .hint("this is a bug in pg_mend: please report it with the call that you made")
+impl From<spi::Error> for Problem {
+    fn from(error: spi::Error) -> Self {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            format!("pg_mend could not read its own query: {error}"),
+        )
+        .hint("this is a bug in pg_mend: please report it with the call that you made")
     }
 }
 
 /// Likewise: our own query returned jsonb that our own types do not fit.
 impl From<serde_json::Error> for Problem {
     fn from(error: serde_json::Error) -> Self {
-        Problem::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pg_mend could not decode the catalog: {error}"))
-            .hint("this is a bug in pg_mend: please report it with the call that you made")
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            format!("pg_mend could not decode the catalog: {error}"),
+        )
+        .hint("this is a bug in pg_mend: please report it with the call that you made")
     }
 }
 

@@ -39,7 +39,21 @@ impl Cluster {
     pub fn start(options: Options) -> Result<Cluster> {
         let cluster = Cluster::prepare()?;
         let data = cluster.data();
-        cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])?;
+        cluster.run(
+            "initdb",
+            &[
+                "-D",
+                &data,
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
+        )?;
         let mut settings = vec![
             "listen_addresses = ''".to_string(),
             format!("unix_socket_directories = '{}'", cluster.folder.display()),
@@ -49,7 +63,11 @@ impl Cluster {
             "max_wal_senders = 4".into(),
         ];
         if !options.durable {
-            settings.extend(["fsync = off".to_string(), "synchronous_commit = off".into(), "full_page_writes = off".into()]);
+            settings.extend([
+                "fsync = off".to_string(),
+                "synchronous_commit = off".into(),
+                "full_page_writes = off".into(),
+            ]);
         }
         settings.extend(options.settings);
         cluster.configure(&settings)?;
@@ -64,24 +82,41 @@ impl Cluster {
     fn prepare() -> Result<Cluster> {
         let config = std::env::var("MEND_PG_CONFIG")
             .context("MEND_PG_CONFIG is not set: run `dev/test` or `dev/demo`, or `eval \"$(dev/setup)\"` first")?;
-        let bin = Command::new(&config).arg("--bindir").output().with_context(|| format!("cannot run {config}"))?;
+        let bin = Command::new(&config)
+            .arg("--bindir")
+            .output()
+            .with_context(|| format!("cannot run {config}"))?;
         let bin = PathBuf::from(String::from_utf8(bin.stdout)?.trim());
         // A short path: socket names are limited to about 100 bytes.
         let folder = tempfile::Builder::new().prefix("mend").tempdir_in("/tmp")?.keep();
         if is_root() {
             let id = |flag: &str| -> Result<u32> {
                 let output = Command::new("id").args([flag, "postgres"]).output()?;
-                Ok(String::from_utf8(output.stdout)?.trim().parse().context("there is no system user \"postgres\"")?)
+                Ok(String::from_utf8(output.stdout)?
+                    .trim()
+                    .parse()
+                    .context("there is no system user \"postgres\"")?)
             };
             chown(&folder, Some(id("-u")?), Some(id("-g")?))?;
         }
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755))?;
         let mut watcher = as_server_user("sh");
-        watcher.args(["-c", WATCH, "sh"]).arg(&bin).arg(&folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        watcher
+            .args(["-c", WATCH, "sh"])
+            .arg(&bin)
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // Its own process group, so that Ctrl-C reaches us and not the watcher before it has cleaned up.
         std::os::unix::process::CommandExt::process_group(&mut watcher, 0);
         let watcher = watcher.spawn().context("cannot start the watcher")?;
-        Ok(Cluster { folder, bin, watcher: Some(watcher), databases: AtomicUsize::new(0) })
+        Ok(Cluster {
+            folder,
+            bin,
+            watcher: Some(watcher),
+            databases: AtomicUsize::new(0),
+        })
     }
 
     /// A read-only copy of this cluster that follows it.
@@ -90,7 +125,25 @@ impl Cluster {
         let data = copy.data();
         let host = self.folder.display().to_string();
         let port = PORT.to_string();
-        copy.run("pg_basebackup", &["-D", &data, "-h", &host, "-p", &port, "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "--no-sync"])?;
+        copy.run(
+            "pg_basebackup",
+            &[
+                "-D",
+                &data,
+                "-h",
+                &host,
+                "-p",
+                &port,
+                "-U",
+                "postgres",
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "--no-sync",
+            ],
+        )?;
         copy.configure(&[format!("unix_socket_directories = '{}'", copy.folder.display())])?;
         copy.up()?;
         Ok(copy)
@@ -99,9 +152,10 @@ impl Cluster {
     /// Starts the server of a prepared or stopped cluster.
     pub fn up(&self) -> Result<()> {
         let log = self.folder.join("log").display().to_string();
-        self.run("pg_ctl", &["start", "-D", &self.data(), "-l", &log, "-w", "-s"]).with_context(|| {
-            std::fs::read_to_string(self.folder.join("log")).unwrap_or_else(|_| "no server log".into())
-        })
+        self.run("pg_ctl", &["start", "-D", &self.data(), "-l", &log, "-w", "-s"])
+            .with_context(|| {
+                std::fs::read_to_string(self.folder.join("log")).unwrap_or_else(|_| "no server log".into())
+            })
     }
 
     /// Kills every process of the server at once, as a power cut would, and starts it again.
@@ -127,7 +181,9 @@ impl Cluster {
     pub fn connect(&self, database: &str, user: &str) -> Result<Client> {
         let mut config = postgres::Config::new();
         config.host_path(&self.folder).port(PORT).dbname(database).user(user);
-        config.connect(NoTls).with_context(|| format!("cannot connect to {database} as {user}"))
+        config
+            .connect(NoTls)
+            .with_context(|| format!("cannot connect to {database} as {user}"))
     }
 
     /// A new database with the extension in it.
@@ -141,7 +197,8 @@ impl Cluster {
     /// A new database without the extension.
     pub fn empty_database(&self) -> Result<Database<'_>> {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.connect("postgres", "postgres")?.batch_execute(&format!("CREATE DATABASE {name}"))?;
+        self.connect("postgres", "postgres")?
+            .batch_execute(&format!("CREATE DATABASE {name}"))?;
         Ok(Database { cluster: self, name })
     }
 
@@ -149,10 +206,27 @@ impl Cluster {
     pub fn program(&self, program: &str, database: &str, arguments: &[&str], input: &str) -> Result<String> {
         use std::io::Write;
         let mut command = Command::new(self.bin.join(program));
-        command.args(["-h", &self.folder.display().to_string(), "-p", &PORT.to_string(), "-U", "postgres", "-d", database]);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args([
+            "-h",
+            &self.folder.display().to_string(),
+            "-p",
+            &PORT.to_string(),
+            "-U",
+            "postgres",
+            "-d",
+            database,
+        ]);
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot run {program}"))?;
-        child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
+        child
+            .stdin
+            .take()
+            .context("no standard input")?
+            .write_all(input.as_bytes())?;
         let output = child.wait_with_output()?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
     }
@@ -160,7 +234,9 @@ impl Cluster {
     /// Does this Postgres have the extension `name` to offer?
     pub fn offers(&self, name: &str) -> Result<bool> {
         let mut client = self.connect("postgres", "postgres")?;
-        Ok(!client.query("SELECT FROM pg_available_extensions WHERE name = $1", &[&name])?.is_empty())
+        Ok(!client
+            .query("SELECT FROM pg_available_extensions WHERE name = $1", &[&name])?
+            .is_empty())
     }
 
     fn configure(&self, settings: &[String]) -> Result<()> {
@@ -175,7 +251,12 @@ impl Cluster {
         let log = tempfile::tempfile()?;
         let mut command = as_server_user(&path.display().to_string());
         // The server inherits these: never a pipe, or whoever reads it waits as long as the server lives.
-        let status = command.args(arguments).stdout(log.try_clone()?).stderr(log.try_clone()?).stdin(Stdio::null()).status()?;
+        let status = command
+            .args(arguments)
+            .stdout(log.try_clone()?)
+            .stderr(log.try_clone()?)
+            .stdin(Stdio::null())
+            .status()?;
         if !status.success() {
             use std::io::{Read, Seek};
             let (mut log, mut text) = (log, String::new());
@@ -220,13 +301,17 @@ impl<'a> Database<'a> {
 
     /// Connects as `user`.
     pub fn connect_as(&self, user: &str) -> Client {
-        self.cluster.connect(&self.name, user).unwrap_or_else(|error| panic!("{error:#}"))
+        self.cluster
+            .connect(&self.name, user)
+            .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// What psql prints for `input`.
     pub fn psql(&self, arguments: &[&str], input: &str) -> String {
         let all: Vec<&str> = ["-X", "-q"].iter().chain(arguments).copied().collect();
-        self.cluster.program("psql", &self.name, &all, input).unwrap_or_else(|error| panic!("{error:#}"))
+        self.cluster
+            .program("psql", &self.name, &all, input)
+            .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// The cluster that it is in.
@@ -244,7 +329,10 @@ impl Drop for Database<'_> {
 }
 
 fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"))
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.starts_with(b"0\n"))
 }
 
 /// A command that runs as a user who may run servers.
@@ -257,6 +345,9 @@ fn as_server_user(program: &str) -> Command {
         Command::new(program)
     };
     // With it, every error of the extension would carry a Rust backtrace as DETAIL.
-    command.env_remove("RUST_BACKTRACE").env("LC_ALL", "C").current_dir("/tmp");
+    command
+        .env_remove("RUST_BACKTRACE")
+        .env("LC_ALL", "C")
+        .current_dir("/tmp");
     command
 }

@@ -6,7 +6,9 @@ use postgres::{Client, SimpleQueryMessage};
 /// Runs `sql` and returns its rows as a table; numbers to the right, NULL empty.
 pub fn table(client: &mut Client, sql: &str) -> Result<String, postgres::Error> {
     let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_preset(presets::ASCII_MARKDOWN)
+        .set_content_arrangement(ContentArrangement::Disabled);
     let mut numeric: Vec<bool> = Vec::new();
     for message in client.simple_query(sql)? {
         match message {

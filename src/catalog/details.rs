@@ -65,8 +65,11 @@ pub struct Exclusion {
 }
 
 /// `indnullsnotdistinct` exists since 15.
-const NULLS_NOT_DISTINCT: &str =
-    if cfg!(any(feature = "pg13", feature = "pg14")) { "false" } else { "i.indnullsnotdistinct" };
+const NULLS_NOT_DISTINCT: &str = if cfg!(any(feature = "pg13", feature = "pg14")) {
+    "false"
+} else {
+    "i.indnullsnotdistinct"
+};
 
 /// NOT NULL constraints are in pg_constraint, and may be NOT VALID, since 18.
 const NOT_NULL_NOT_VALID: &str = if cfg!(feature = "pg18") {
@@ -79,7 +82,11 @@ const NOT_NULL_NOT_VALID: &str = if cfg!(feature = "pg18") {
 };
 
 /// `conenforced` exists since 18.
-const CHECK_ENFORCED: &str = if cfg!(feature = "pg18") { "AND k.conenforced" } else { "" };
+const CHECK_ENFORCED: &str = if cfg!(feature = "pg18") {
+    "AND k.conenforced"
+} else {
+    ""
+};
 
 impl Catalog {
     /// Reads what `table` enforces on `column`. Expressions come out with every name qualified that

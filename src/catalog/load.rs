@@ -8,7 +8,11 @@ use super::Catalog;
 use crate::problem::Problem;
 
 /// `conenforced` exists since 18; before, every constraint is enforced.
-const ENFORCED: &str = if cfg!(feature = "pg18") { "f.conenforced" } else { "true" };
+const ENFORCED: &str = if cfg!(feature = "pg18") {
+    "f.conenforced"
+} else {
+    "true"
+};
 
 /// Reads the catalog. Runs under `search_path = pg_catalog, pg_temp`; `search_path` is the caller's own, resolved to
 /// schemas, for looking up and showing bare names.

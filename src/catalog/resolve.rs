@@ -66,7 +66,11 @@ impl From<ResolveError> for Problem {
                     format!("column \"{name}\" of table {table} does not exist"),
                 )
                 .detail(format!("{table} has {}", all.join(", ")));
-                if near.is_empty() { problem } else { problem.hint(format!("did you mean {}?", near.join(" or "))) }
+                if near.is_empty() {
+                    problem
+                } else {
+                    problem.hint(format!("did you mean {}?", near.join(" or ")))
+                }
             }
         }
     }
@@ -92,20 +96,34 @@ impl Catalog {
                 [] => continue,
                 [table] => return Ok(table),
                 several => {
-                    let choices = several.iter().map(|t| format!("{}.{}", quote(&t.schema), quote(&t.name))).collect();
-                    return Err(ResolveError::AmbiguousTable { name: name.into(), choices });
+                    let choices = several
+                        .iter()
+                        .map(|t| format!("{}.{}", quote(&t.schema), quote(&t.name)))
+                        .collect();
+                    return Err(ResolveError::AmbiguousTable {
+                        name: name.into(),
+                        choices,
+                    });
                 }
             }
         }
-        Err(ResolveError::NoTable { name: name.into(), near: self.near_tables(name) })
+        Err(ResolveError::NoTable {
+            name: name.into(),
+            near: self.near_tables(name),
+        })
     }
 
     /// Finds the column of `table` that `name` means, quotes allowed.
     ///
     /// Errors: 42703 with the nearest names.
     pub fn resolve_column<'a>(&self, table: &'a Table, name: &str) -> Result<&'a Column, ResolveError> {
-        let whole = NamePart { text: name.trim().into(), quoted: false };
-        let unquoted = split_name(name).filter(|parts| parts.len() == 1).map(|mut parts| parts.remove(0));
+        let whole = NamePart {
+            text: name.trim().into(),
+            quoted: false,
+        };
+        let unquoted = split_name(name)
+            .filter(|parts| parts.len() == 1)
+            .map(|mut parts| parts.remove(0));
         let spellings = unquoted.iter().chain([&whole]).flat_map(NamePart::spellings);
         for spelling in spellings {
             if let Some(column) = table.column_named(&spelling) {
@@ -140,7 +158,11 @@ impl Catalog {
         let elsewhere = candidates().filter(|t| t.name.eq_ignore_ascii_case(&wanted));
         let mut names: Vec<String> = elsewhere.map(|t| format!("'{}'", self.display(t))).collect();
         for near in nearest(&wanted, candidates().map(|t| t.name.as_str())) {
-            names.extend(candidates().filter(|t| t.name == near).map(|t| format!("'{}'", self.display(t))));
+            names.extend(
+                candidates()
+                    .filter(|t| t.name == near)
+                    .map(|t| format!("'{}'", self.display(t))),
+            );
         }
         let mut seen = std::collections::HashSet::new();
         names.retain(|n| seen.insert(n.clone()));
@@ -158,22 +180,37 @@ struct Reading {
 /// Every way: as quoted parts; without quotes also the whole text as one name, and a split at each dot.
 fn readings(text: &str) -> Vec<Reading> {
     let text = text.trim();
-    let plain = |s: &str| NamePart { text: s.trim().into(), quoted: false };
+    let plain = |s: &str| NamePart {
+        text: s.trim().into(),
+        quoted: false,
+    };
     let mut all = Vec::new();
     if !text.contains('"') {
-        all.push(Reading { schema: None, name: plain(text) });
+        all.push(Reading {
+            schema: None,
+            name: plain(text),
+        });
         for (at, _) in text.match_indices('.') {
-            all.push(Reading { schema: Some(plain(&text[..at])), name: plain(&text[at + 1..]) });
+            all.push(Reading {
+                schema: Some(plain(&text[..at])),
+                name: plain(&text[at + 1..]),
+            });
         }
     } else if let Some(mut parts) = split_name(text) {
         let name = parts.pop();
         match (parts.pop(), name, parts.is_empty()) {
             (schema, Some(name), true) => all.push(Reading { schema, name }),
-            _ => all.push(Reading { schema: None, name: plain(text) }),
+            _ => all.push(Reading {
+                schema: None,
+                name: plain(text),
+            }),
         }
     } else {
         // An unbalanced quote can still be the exact name of a table.
-        all.push(Reading { schema: None, name: plain(text) });
+        all.push(Reading {
+            schema: None,
+            name: plain(text),
+        });
     }
     all
 }
@@ -232,7 +269,9 @@ mod tests {
 
     #[test]
     fn two_readings_that_find_two_tables_are_an_error() {
-        let ResolveError::AmbiguousTable { choices, .. } = found("T.x").unwrap_err() else { panic!("not ambiguous") };
+        let ResolveError::AmbiguousTable { choices, .. } = found("T.x").unwrap_err() else {
+            panic!("not ambiguous")
+        };
         assert_eq!(choices, ["\"public\".\"T.x\"", "\"T\".\"x\""]);
     }
 
@@ -240,10 +279,20 @@ mod tests {
     fn a_miss_names_what_is_near() {
         assert_eq!(
             found("waitlistentry"),
-            Err(ResolveError::NoTable { name: "waitlistentry".into(), near: vec!["'\"WaitlistEntry\"'".into()] })
+            Err(ResolveError::NoTable {
+                name: "waitlistentry".into(),
+                near: vec!["'\"WaitlistEntry\"'".into()]
+            })
         );
-        let ResolveError::NoTable { near, .. } = found("ledger").unwrap_err() else { panic!("found") };
-        assert_eq!(near, ["'other.ledger'".replace("other", "\"other\"").replace("ledger", "\"ledger\"")]);
+        let ResolveError::NoTable { near, .. } = found("ledger").unwrap_err() else {
+            panic!("found")
+        };
+        assert_eq!(
+            near,
+            ["'other.ledger'"
+                .replace("other", "\"other\"")
+                .replace("ledger", "\"ledger\"")]
+        );
     }
 
     #[test]

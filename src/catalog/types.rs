@@ -180,7 +180,9 @@ impl Catalog {
 
     /// The table with exactly this schema and name.
     pub fn table_in(&self, schema: &str, name: &str) -> Option<&Table> {
-        self.by_name.get(&(schema.to_string(), name.to_string())).map(|&i| &self.tables[i])
+        self.by_name
+            .get(&(schema.to_string(), name.to_string()))
+            .map(|&i| &self.tables[i])
     }
 
     /// Tables whose names have these words, the last one in the singular (see [`names::stem`]).
@@ -211,13 +213,19 @@ impl Catalog {
 
     /// Foreign keys declared on `table`.
     pub fn foreign_keys_of(&self, table: Oid) -> impl Iterator<Item = &ForeignKey> {
-        self.keys_of.get(&table).into_iter().flatten().map(|&i| &self.foreign_keys[i])
+        self.keys_of
+            .get(&table)
+            .into_iter()
+            .flatten()
+            .map(|&i| &self.foreign_keys[i])
     }
 
     /// Can `a = b` be asked of values of these column types? Same base type with an equality operator, or two built-in
     /// types of the string or of the number family.
     pub fn comparable(&self, a: Oid, b: Oid) -> bool {
-        let (Some((a, _)), Some((b, _))) = (self.base_type(a, -1), self.base_type(b, -1)) else { return false };
+        let (Some((a, _)), Some((b, _))) = (self.base_type(a, -1), self.base_type(b, -1)) else {
+            return false;
+        };
         if a.oid == b.oid {
             return a.equality.is_some();
         }
@@ -252,7 +260,11 @@ impl Table {
     /// The name for FROM and UPDATE. A table with inheritance children (not partitions) is read alone, because keys and
     /// foreign keys of Postgres concern it alone.
     pub fn from_sql(&self) -> String {
-        if self.kind == 'r' && self.has_children { format!("ONLY {}", self.sql()) } else { self.sql() }
+        if self.kind == 'r' && self.has_children {
+            format!("ONLY {}", self.sql())
+        } else {
+            self.sql()
+        }
     }
 
     /// The column with this number.
@@ -272,7 +284,9 @@ impl Table {
 
     /// Is a combination of values in these columns found at most once? (Some key is contained in them.)
     pub fn is_unique(&self, columns: &[i16]) -> bool {
-        self.keys.iter().any(|key| key.columns.iter().all(|c| columns.contains(c)))
+        self.keys
+            .iter()
+            .any(|key| key.columns.iter().all(|c| columns.contains(c)))
     }
 
     /// Ordinary or partitioned: a table whose rows can be written.
@@ -282,7 +296,11 @@ impl Table {
 
     /// Names of the columns with these numbers; a number that is unknown is left out.
     pub fn names_of(&self, columns: &[i16]) -> Vec<&str> {
-        columns.iter().filter_map(|n| self.column(*n)).map(|c| c.name.as_str()).collect()
+        columns
+            .iter()
+            .filter_map(|n| self.column(*n))
+            .map(|c| c.name.as_str())
+            .collect()
     }
 }
 
@@ -321,6 +339,7 @@ impl Type {
 
 /// Small catalogs made by hand, for unit tests of the rooms that need no server.
 #[cfg(test)]
+#[allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 pub mod testing {
     use super::*;
 
@@ -336,7 +355,10 @@ pub mod testing {
             kind: 'b',
             category,
             base_modifier: -1,
-            equality: Some(Operator { schema: "pg_catalog".into(), name: "=".into() }),
+            equality: Some(Operator {
+                schema: "pg_catalog".into(),
+                name: "=".into(),
+            }),
             ..Type::default()
         }
     }
@@ -393,7 +415,11 @@ pub mod testing {
                 may_select: true,
                 may_use_schema: true,
                 columns,
-                keys: vec![Key { name: format!("{name}_pkey"), columns: vec![1], primary: true }],
+                keys: vec![Key {
+                    name: format!("{name}_pkey"),
+                    columns: vec![1],
+                    primary: true,
+                }],
                 ..Table::default()
             });
             self
@@ -401,7 +427,13 @@ pub mod testing {
 
         /// Declares `table.column -> parent(first column)`.
         pub fn references(mut self, table: &str, column: &str, parent: &str) -> Self {
-            let find = |name: &str| self.0.tables.iter().find(|t| t.name == name).expect("a table of this catalog");
+            let find = |name: &str| {
+                self.0
+                    .tables
+                    .iter()
+                    .find(|t| t.name == name)
+                    .expect("a table of this catalog")
+            };
             let (child, parent) = (find(table), find(parent));
             self.0.foreign_keys.push(ForeignKey {
                 name: format!("{table}_{column}_fkey"),

@@ -57,7 +57,11 @@ pub enum InferError {
 impl From<InferError> for Problem {
     fn from(error: InferError) -> Self {
         match error {
-            InferError::NoSource { table, column, looked_for } => Problem::new(
+            InferError::NoSource {
+                table,
+                column,
+                looked_for,
+            } => Problem::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
                 format!("no source for {table}.{column} can be inferred"),
             )
@@ -86,7 +90,11 @@ impl From<InferError> for Problem {
                     list[0]
                 ))
             }
-            InferError::AmbiguousRoot { table, value_table, choices } => {
+            InferError::AmbiguousRoot {
+                table,
+                value_table,
+                choices,
+            } => {
                 let list: Vec<String> = choices.iter().map(|(root, how)| format!("{root} ({how})")).collect();
                 Problem::new(
                     PgSqlErrorCode::ERRCODE_AMBIGUOUS_PARAMETER,
@@ -105,7 +113,9 @@ impl From<InferError> for Problem {
                 );
                 match root {
                     Some(root) => problem
-                        .detail(format!("no foreign key leads from {table} to {root}, directly or through parents"))
+                        .detail(format!(
+                            "no foreign key leads from {table} to {root}, directly or through parents"
+                        ))
                         .hint("leave out tenant => ..., or restrict the rows with only_where"),
                     None => problem
                         .detail("no tenant root was found: no parent table stands out as the tenant")
@@ -117,7 +127,9 @@ impl From<InferError> for Problem {
                 "the party columns depend on each other in a circle",
             )
             .detail(tables.join(" -> "))
-            .hint("break it by filling one table first: backfill(table, column, sources => ARRAY[...], dry_run => false)"),
+            .hint(
+                "break it by filling one table first: backfill(table, column, sources => ARRAY[...], dry_run => false)",
+            ),
         }
     }
 }

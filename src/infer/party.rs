@@ -33,14 +33,23 @@ pub struct PartyColumn {
 /// Errors: a circle of tables that take their party from each other.
 pub fn columns(catalog: &Catalog, party: &Table) -> Result<Vec<PartyColumn>, InferError> {
     let mut found = Vec::new();
-    for table in catalog.tables.iter().filter(|t| t.is_table() && !t.is_partition && !t.of_extension) {
+    for table in catalog
+        .tables
+        .iter()
+        .filter(|t| t.is_table() && !t.is_partition && !t.of_extension)
+    {
         if table.oid == party.oid {
             continue;
         }
         for column in &table.columns {
             if let Some(reference) = refers_to(catalog, table, column, party) {
                 let sources = sources::infer_for(catalog, table, column, &reference);
-                found.push(PartyColumn { table: table.oid, column: column.number, reference, sources });
+                found.push(PartyColumn {
+                    table: table.oid,
+                    column: column.number,
+                    reference,
+                    sources,
+                });
             }
         }
     }
@@ -53,10 +62,16 @@ fn refers_to(catalog: &Catalog, table: &Table, column: &Column, party: &Table) -
     match reference::declared(catalog, table, column) {
         Some(reference) => (reference.parent == party.oid).then_some(reference),
         None => {
-            let undeclared = !catalog.foreign_keys_of(table.oid).any(|key| key.columns.contains(&column.number));
+            let undeclared = !catalog
+                .foreign_keys_of(table.oid)
+                .any(|key| key.columns.contains(&column.number));
             let named = prefix_before(&column.name, &party.name).is_some();
             let whole = table.primary_key().is_some_and(|key| key.columns == [column.number]);
-            if undeclared && named && !whole { reference::by_name(catalog, column, party) } else { None }
+            if undeclared && named && !whole {
+                reference::by_name(catalog, column, party)
+            } else {
+                None
+            }
         }
     }
 }
@@ -68,8 +83,13 @@ fn drop_relations_between_kinds(catalog: &Catalog, party: &Table, columns: &mut 
     let mut uses: HashMap<u32, usize> = HashMap::new();
     let mut together: HashMap<(u32, u32), usize> = HashMap::new();
     for column in columns.iter() {
-        let parents: HashSet<u32> =
-            column.sources.iter().flatten().filter_map(|s| s.hops.first()).map(|hop| hop.parent).collect();
+        let parents: HashSet<u32> = column
+            .sources
+            .iter()
+            .flatten()
+            .filter_map(|s| s.hops.first())
+            .map(|hop| hop.parent)
+            .collect();
         for &a in &parents {
             *uses.entry(a).or_default() += 1;
             for &b in parents.iter().filter(|&&b| b != a) {
@@ -78,7 +98,9 @@ fn drop_relations_between_kinds(catalog: &Catalog, party: &Table, columns: &mut 
         }
     }
     for column in columns.iter_mut() {
-        let Some(table) = catalog.table(column.table) else { continue };
+        let Some(table) = catalog.table(column.table) else {
+            continue;
+        };
         let own = sources::own_reference(catalog, table, &column.reference) == Some(column.column);
         if !own || !(uses.contains_key(&table.oid) || kinds.contains(&table.oid)) {
             continue;
@@ -86,12 +108,18 @@ fn drop_relations_between_kinds(catalog: &Catalog, party: &Table, columns: &mut 
         let Ok(sources) = &mut column.sources else { continue };
         let before = sources.clone();
         sources.retain(|source| {
-            let Some(parent) = source.hops.first().map(|hop| hop.parent) else { return true };
+            let Some(parent) = source.hops.first().map(|hop| hop.parent) else {
+                return true;
+            };
             if kinds.contains(&table.oid) && kinds.contains(&parent) {
                 return false;
             }
             let both = together.get(&(table.oid, parent)).copied().unwrap_or(0);
-            let either = uses.get(&table.oid).copied().unwrap_or(0).max(uses.get(&parent).copied().unwrap_or(0));
+            let either = uses
+                .get(&table.oid)
+                .copied()
+                .unwrap_or(0)
+                .max(uses.get(&parent).copied().unwrap_or(0));
             table.is_unique(&source.columns) || both * 2 < either.max(1)
         });
         if sources.is_empty() {
@@ -116,7 +144,12 @@ fn kinds(catalog: &Catalog, party: &Table) -> HashSet<u32> {
         .filter_map(|column| catalog.base_type(column.type_oid, -1))
         .flat_map(|(column_type, _)| column_type.labels.iter().map(|label| words(&label.to_lowercase())))
         .collect();
-    catalog.tables.iter().filter(|t| labels.contains(&stem(&t.name))).map(|t| t.oid).collect()
+    catalog
+        .tables
+        .iter()
+        .filter(|t| labels.contains(&stem(&t.name)))
+        .map(|t| t.oid)
+        .collect()
 }
 
 /// Parents' own party columns before those that are taken from them; otherwise by schema and name.
@@ -124,16 +157,21 @@ fn in_order(catalog: &Catalog, columns: Vec<PartyColumn>) -> Result<Vec<PartyCol
     let targets: HashSet<(u32, i16)> = columns.iter().map(|c| (c.table, c.column)).collect();
     let mut pending = columns;
     // Tables that others take their party from go first among equals: users read the result from the top.
-    let feeding: HashSet<(u32, i16)> =
-        pending.iter().flat_map(|c| c.sources.iter().flatten()).map(|s| s.value(0)).collect();
+    let feeding: HashSet<(u32, i16)> = pending
+        .iter()
+        .flat_map(|c| c.sources.iter().flatten())
+        .map(|s| s.value(0))
+        .collect();
     pending.sort_by_key(|c| !feeding.contains(&(c.table, c.column)));
     let mut done: HashSet<(u32, i16)> = HashSet::new();
     let mut ordered = Vec::new();
     while !pending.is_empty() {
         let ready = pending.iter().position(|c| {
-            c.sources.iter().flatten().map(|s| s.value(c.table)).all(|value| {
-                !targets.contains(&value) || done.contains(&value) || value == (c.table, c.column)
-            })
+            c.sources
+                .iter()
+                .flatten()
+                .map(|s| s.value(c.table))
+                .all(|value| !targets.contains(&value) || done.contains(&value) || value == (c.table, c.column))
         });
         match ready {
             Some(at) => {
@@ -142,8 +180,11 @@ fn in_order(catalog: &Catalog, columns: Vec<PartyColumn>) -> Result<Vec<PartyCol
                 ordered.push(next);
             }
             None => {
-                let tables =
-                    pending.iter().filter_map(|c| catalog.table(c.table)).map(|t| catalog.display(t)).collect();
+                let tables = pending
+                    .iter()
+                    .filter_map(|c| catalog.table(c.table))
+                    .map(|t| catalog.display(t))
+                    .collect();
                 return Err(InferError::Cycle { tables });
             }
         }
@@ -161,10 +202,16 @@ mod tests {
             .table("Party", &["id"])
             .table("AnimalOwner", &["id", "partyId?", "contactId?", "organizationId?"])
             .table("Contact", &["id", "partyId?", "organizationId?"])
-            .table("ContractParty", &["id", "partyId?", "userId?", "contactId?", "organizationId?"])
+            .table(
+                "ContractParty",
+                &["id", "partyId?", "userId?", "contactId?", "organizationId?"],
+            )
             .table("Organization", &["id", "partyId?"])
             .table("User", &["id", "partyId?", "contactId?"])
-            .table("WaitlistEntry", &["id", "clientPartyId?", "contactId?", "organizationId?"])
+            .table(
+                "WaitlistEntry",
+                &["id", "clientPartyId?", "contactId?", "organizationId?"],
+            )
             .references("AnimalOwner", "partyId", "Party")
             .references("AnimalOwner", "contactId", "Contact")
             .references("AnimalOwner", "organizationId", "Organization")
@@ -190,7 +237,11 @@ mod tests {
             .map(|c| {
                 let table = catalog.table(c.table).unwrap();
                 let sources = match &c.sources {
-                    Ok(s) => s.iter().map(|s| s.to_path(&catalog, table).to_string()).collect::<Vec<_>>().join(", "),
+                    Ok(s) => s
+                        .iter()
+                        .map(|s| s.to_path(&catalog, table).to_string())
+                        .collect::<Vec<_>>()
+                        .join(", "),
                     Err(_) => "-".into(),
                 };
                 format!("{}.{}: {sources}", table.name, table.column(c.column).unwrap().name)

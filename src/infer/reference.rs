@@ -23,8 +23,14 @@ pub fn declared(catalog: &Catalog, table: &Table, column: &Column) -> Option<Ref
             let at = key.columns.iter().position(|c| *c == column.number)?;
             let parent = catalog.table(key.parent)?;
             let parent_column = key.parent_columns[at];
-            (key.columns.len() == 1 || parent.is_unique(&[parent_column]))
-                .then_some((key.columns.len(), Reference { parent: key.parent, key: parent_column, declared: true }))
+            (key.columns.len() == 1 || parent.is_unique(&[parent_column])).then_some((
+                key.columns.len(),
+                Reference {
+                    parent: key.parent,
+                    key: parent_column,
+                    declared: true,
+                },
+            ))
         })
         .collect();
     candidates.sort_by_key(|(length, _)| *length);
@@ -35,7 +41,10 @@ pub fn declared(catalog: &Catalog, table: &Table, column: &Column) -> Option<Ref
 /// same type. Two tables of that name: no answer.
 pub fn of(catalog: &Catalog, table: &Table, column: &Column) -> Option<Reference> {
     declared(catalog, table, column).or_else(|| {
-        if catalog.foreign_keys_of(table.oid).any(|key| key.columns.contains(&column.number)) {
+        if catalog
+            .foreign_keys_of(table.oid)
+            .any(|key| key.columns.contains(&column.number))
+        {
             return None;
         }
         // The longest table name explains most of the column's name, so the shortest prefix goes first.

@@ -7,9 +7,9 @@
 //! (`clientPartyId` from `contactId`). Where one hop does not lead there, the shortest chain of foreign keys does.
 
 use super::InferError;
-use crate::names::prefix_before;
 use super::reference::{self, Reference};
 use crate::catalog::{Catalog, Column, Table};
+use crate::names::prefix_before;
 use crate::rule::{Hop, Source};
 
 /// How many parents a path may pass through.
@@ -71,7 +71,10 @@ pub fn infer_for(
         _ => Err(InferError::AmbiguousSources {
             table: catalog.display(table),
             column: column.name.clone(),
-            choices: chains.iter().map(|s| vec![s.to_path(catalog, table).to_string()]).collect(),
+            choices: chains
+                .iter()
+                .map(|s| vec![s.to_path(catalog, table).to_string()])
+                .collect(),
         }),
     }
 }
@@ -86,17 +89,27 @@ struct Sibling {
 fn siblings(catalog: &Catalog, table: &Table, column: &Column, wanted: &Reference) -> Vec<Sibling> {
     let mut found = Vec::new();
     for sibling in table.columns.iter().filter(|c| c.number != column.number) {
-        let Some(to) = reference::of(catalog, table, sibling) else { continue };
+        let Some(to) = reference::of(catalog, table, sibling) else {
+            continue;
+        };
         if to.parent == wanted.parent {
             continue;
         }
-        let Some(parent) = catalog.table(to.parent) else { continue };
-        let Some(own) = own_reference(catalog, parent, wanted) else { continue };
+        let Some(parent) = catalog.table(to.parent) else {
+            continue;
+        };
+        let Some(own) = own_reference(catalog, parent, wanted) else {
+            continue;
+        };
         found.push(Sibling {
             role: prefix_before(&sibling.name, &parent.name),
             source: Source {
                 columns: vec![sibling.number],
-                hops: vec![Hop { parent: parent.oid, key: vec![to.key], columns: vec![own] }],
+                hops: vec![Hop {
+                    parent: parent.oid,
+                    key: vec![to.key],
+                    columns: vec![own],
+                }],
             },
         });
     }
@@ -113,12 +126,11 @@ pub fn own_reference(catalog: &Catalog, parent: &Table, wanted: &Reference) -> O
     let referring: Vec<&Column> = parent
         .columns
         .iter()
-        .filter(|c| {
-            reference::of(catalog, parent, c).is_some_and(|r| r.parent == wanted.parent && r.key == wanted.key)
-        })
+        .filter(|c| reference::of(catalog, parent, c).is_some_and(|r| r.parent == wanted.parent && r.key == wanted.key))
         .collect();
-    let without_role =
-        referring.iter().find(|c| prefix_before(&c.name, &wanted_table.name).is_some_and(|role| role.is_empty()));
+    let without_role = referring
+        .iter()
+        .find(|c| prefix_before(&c.name, &wanted_table.name).is_some_and(|role| role.is_empty()));
     match (without_role, referring.as_slice()) {
         (Some(own), _) => Some(own.number),
         (None, [only]) if parent.is_unique(&[only.number]) => Some(only.number),
@@ -136,10 +148,16 @@ fn by_role(
     wanted: &Reference,
     siblings: Vec<Sibling>,
 ) -> Result<Option<Vec<Source>>, InferError> {
-    let Some(wanted_table) = catalog.table(wanted.parent) else { return Ok(None) };
+    let Some(wanted_table) = catalog.table(wanted.parent) else {
+        return Ok(None);
+    };
     let role = prefix_before(&column.name, &wanted_table.name).unwrap_or_default();
     let of_role = |role: &[String]| -> Vec<Source> {
-        siblings.iter().filter(|s| s.role.as_deref() == Some(role)).map(|s| s.source.clone()).collect()
+        siblings
+            .iter()
+            .filter(|s| s.role.as_deref() == Some(role))
+            .map(|s| s.source.clone())
+            .collect()
     };
     let same = of_role(&role);
     if !same.is_empty() {
@@ -165,7 +183,10 @@ fn by_role(
         return Err(InferError::AmbiguousSources {
             table: catalog.display(table),
             column: column.name.clone(),
-            choices: plain.iter().map(|s| vec![s.to_path(catalog, table).to_string()]).collect(),
+            choices: plain
+                .iter()
+                .map(|s| vec![s.to_path(catalog, table).to_string()])
+                .collect(),
         });
     }
     if !plain.is_empty() {
@@ -179,7 +200,10 @@ fn by_role(
         several => Err(InferError::AmbiguousSources {
             table: catalog.display(table),
             column: column.name.clone(),
-            choices: several.iter().map(|s| vec![s.source.to_path(catalog, table).to_string()]).collect(),
+            choices: several
+                .iter()
+                .map(|s| vec![s.source.to_path(catalog, table).to_string()])
+                .collect(),
         }),
     }
 }
@@ -196,13 +220,22 @@ fn chains(catalog: &Catalog, table: &Table, column: &Column, wanted: &Reference)
     };
     let mut paths: Vec<Source> = step(table, Some(column.number))
         .into_iter()
-        .map(|(columns, parent, key)| Source { columns, hops: vec![Hop { parent, key, columns: vec![] }] })
+        .map(|(columns, parent, key)| Source {
+            columns,
+            hops: vec![Hop {
+                parent,
+                key,
+                columns: vec![],
+            }],
+        })
         .collect();
     for _ in 1..LONGEST_PATH {
         let mut longer = Vec::new();
         for path in &paths {
             let Some(last) = path.hops.last() else { continue };
-            let Some(from) = catalog.table(last.parent) else { continue };
+            let Some(from) = catalog.table(last.parent) else {
+                continue;
+            };
             for (columns, parent, key) in step(from, None) {
                 if path.hops.iter().any(|hop| hop.parent == parent) {
                     continue;
@@ -211,7 +244,11 @@ fn chains(catalog: &Catalog, table: &Table, column: &Column, wanted: &Reference)
                 if let Some(last) = next.hops.last_mut() {
                     last.columns = columns;
                 }
-                next.hops.push(Hop { parent, key, columns: vec![] });
+                next.hops.push(Hop {
+                    parent,
+                    key,
+                    columns: vec![],
+                });
                 longer.push(next);
             }
         }
@@ -253,32 +290,55 @@ mod tests {
     fn inferred(catalog: &Catalog, table: &str, column: &str) -> Result<Vec<String>, InferError> {
         let table = catalog.resolve_table(table).unwrap();
         let column = catalog.resolve_column(table, column).unwrap();
-        infer(catalog, table, column)
-            .map(|found| found.sources.iter().map(|s| s.to_path(catalog, table).to_string()).collect())
+        infer(catalog, table, column).map(|found| {
+            found
+                .sources
+                .iter()
+                .map(|s| s.to_path(catalog, table).to_string())
+                .collect()
+        })
     }
 
     #[test]
     fn the_same_role_first_then_no_role() {
         let catalog = party()
-            .table("Offspring", &["id", "buyerPartyId?", "buyerContactId?", "buyerOrganizationId?", "contactId?"])
+            .table(
+                "Offspring",
+                &[
+                    "id",
+                    "buyerPartyId?",
+                    "buyerContactId?",
+                    "buyerOrganizationId?",
+                    "contactId?",
+                ],
+            )
             .references("Offspring", "buyerPartyId", "Party")
             .references("Offspring", "buyerContactId", "Contact")
             .references("Offspring", "buyerOrganizationId", "Organization")
             .references("Offspring", "contactId", "Contact")
-            .table("WaitlistEntry", &["id", "clientPartyId?", "contactId?", "organizationId?"])
+            .table(
+                "WaitlistEntry",
+                &["id", "clientPartyId?", "contactId?", "organizationId?"],
+            )
             .references("WaitlistEntry", "clientPartyId", "Party")
             .references("WaitlistEntry", "contactId", "Contact")
             .references("WaitlistEntry", "organizationId", "Organization")
             .build();
         assert_eq!(
             inferred(&catalog, "Offspring", "buyerPartyId").unwrap(),
-            ["buyerContactId -> Contact.partyId", "buyerOrganizationId -> Organization.partyId"]
+            [
+                "buyerContactId -> Contact.partyId",
+                "buyerOrganizationId -> Organization.partyId"
+            ]
         );
         assert_eq!(
             inferred(&catalog, "WaitlistEntry", "clientPartyId").unwrap(),
             ["contactId -> Contact.partyId", "organizationId -> Organization.partyId"]
         );
-        assert_eq!(inferred(&catalog, "User", "partyId").unwrap(), ["contactId -> Contact.partyId"]);
+        assert_eq!(
+            inferred(&catalog, "User", "partyId").unwrap(),
+            ["contactId -> Contact.partyId"]
+        );
     }
 
     #[test]
@@ -292,7 +352,10 @@ mod tests {
             .references("AnimalOwner", "animalId", "Animal")
             .references("AnimalOwner", "contactId", "Contact")
             .build();
-        assert_eq!(inferred(&catalog, "AnimalOwner", "partyId").unwrap(), ["contactId -> Contact.partyId"]);
+        assert_eq!(
+            inferred(&catalog, "AnimalOwner", "partyId").unwrap(),
+            ["contactId -> Contact.partyId"]
+        );
     }
 
     #[test]
@@ -303,7 +366,10 @@ mod tests {
             .references("Deal", "buyerPartyId", "Party")
             .references("Deal", "contactId", "Contact")
             .build();
-        assert!(matches!(inferred(&catalog, "Deal", "buyerPartyId"), Err(InferError::AmbiguousSources { .. })));
+        assert!(matches!(
+            inferred(&catalog, "Deal", "buyerPartyId"),
+            Err(InferError::AmbiguousSources { .. })
+        ));
     }
 
     #[test]
@@ -313,8 +379,14 @@ mod tests {
             .references("Invoice", "clientPartyId", "Party")
             .table("Loose", &["id", "partyId?", "contactId:text?"])
             .build();
-        assert_eq!(inferred(&catalog, "Invoice", "clientPartyId").unwrap(), ["contactId -> Contact.partyId"]);
-        assert!(matches!(inferred(&catalog, "Loose", "partyId"), Err(InferError::NoSource { .. })));
+        assert_eq!(
+            inferred(&catalog, "Invoice", "clientPartyId").unwrap(),
+            ["contactId -> Contact.partyId"]
+        );
+        assert!(matches!(
+            inferred(&catalog, "Loose", "partyId"),
+            Err(InferError::NoSource { .. })
+        ));
     }
 
     #[test]

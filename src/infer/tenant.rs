@@ -56,8 +56,9 @@ pub enum Guard {
 /// Finds the guard for values of `column` in `table` that mean rows of `value_table`.
 ///
 /// * `root`: the setting `pg_mend.tenant_root`, looked up.
-/// * `avoid`: columns of `table` that the way to the tenant must not start with: the sources (a row's own contact proves
-///   nothing about its contact) and the target.
+/// * `target`: the column to fill; the way to the tenant must not start with it.
+/// * `sources`: columns of `table` through whose parents it must not lead either: a row's contact proves nothing about
+///   that contact.
 ///
 /// Errors: 42P08 where two roots are equally likely.
 pub fn guard(
@@ -65,13 +66,17 @@ pub fn guard(
     table: &Table,
     value_table: &Table,
     root: Option<&Table>,
-    avoid: &[i16],
+    target: i16,
+    sources: &[i16],
 ) -> Result<Guard, InferError> {
     if root.is_some_and(|root| root.oid == value_table.oid) {
-        return Ok(Guard::Unguarded(format!("not guarded: {} is the tenant itself", catalog.display(value_table))));
+        return Ok(Guard::Unguarded(format!(
+            "not guarded: {} is the tenant itself",
+            catalog.display(value_table)
+        )));
     }
-    let values = ways(catalog, value_table, &[]);
-    let rows = ways(catalog, table, avoid);
+    let values = ways(catalog, value_table, None, &[]);
+    let rows = ways(catalog, table, Some(target), sources);
     let mut candidates: Vec<(Score, u32, &TenantPath, &TenantPath)> = Vec::new();
     for (&parent, value) in &values {
         if root.is_some_and(|root| root.oid != parent) {
@@ -121,9 +126,11 @@ pub fn guard(
                 choices,
             })
         }
-        [(_, parent, row, value), ..] => {
-            Ok(Guard::By(TenantGuard { root: *parent, row: (*row).clone(), value: (*value).clone() }))
-        }
+        [(_, parent, row, value), ..] => Ok(Guard::By(TenantGuard {
+            root: *parent,
+            row: (*row).clone(),
+            value: (*value).clone(),
+        })),
     }
 }
 
@@ -135,18 +142,23 @@ pub fn of_table(
     catalog: &Catalog,
     table: &Table,
     root: Option<&Table>,
-    avoid: &[i16],
+    target: i16,
+    sources: &[i16],
 ) -> Result<(u32, TenantPath), InferError> {
-    let nothing =
-        || InferError::NoTenant { table: catalog.display(table), root: root.map(|root| catalog.display(root)) };
-    let ways = ways(catalog, table, avoid);
+    let nothing = || InferError::NoTenant {
+        table: catalog.display(table),
+        root: root.map(|root| catalog.display(root)),
+    };
+    let ways = ways(catalog, table, Some(target), sources);
     let mut candidates: Vec<(Score, u32, &TenantPath)> = Vec::new();
     for (&parent, paths) in &ways {
         if root.is_some_and(|root| root.oid != parent) {
             continue;
         }
         if let Some((mut score, path, _)) = best_pair(catalog, parent, paths, paths) {
-            score.top = !catalog.foreign_keys_of(parent).any(|key| key.parent != parent && ways.contains_key(&key.parent));
+            score.top = !catalog
+                .foreign_keys_of(parent)
+                .any(|key| key.parent != parent && ways.contains_key(&key.parent));
             candidates.push((score, parent, path));
         }
     }
@@ -167,8 +179,13 @@ pub fn of_table(
 
 /// The way in words: `tenantId`, or `animalId -> Animal.tenantId`.
 pub fn describe(catalog: &Catalog, path: &TenantPath) -> String {
-    let Some(table) = catalog.table(path.table) else { return String::new() };
-    let source = crate::rule::Source { columns: path.columns.clone(), hops: path.hops.clone() };
+    let Some(table) = catalog.table(path.table) else {
+        return String::new();
+    };
+    let source = crate::rule::Source {
+        columns: path.columns.clone(),
+        hops: path.hops.clone(),
+    };
     source.to_path(catalog, table).to_string()
 }
 
@@ -194,13 +211,17 @@ fn best_pair<'a>(
     let mut best: Option<(Score, &TenantPath, &TenantPath)> = None;
     for value in values {
         for row in rows {
-            let (Some(a), Some(b)) = (column(row), column(value)) else { continue };
+            let (Some(a), Some(b)) = (column(row), column(value)) else {
+                continue;
+            };
             let itself = row.owner == parent || value.owner == parent;
             let score = Score {
                 same_name: a.name == b.name || itself,
                 not_null: a.not_null && b.not_null,
                 top: true,
-                named_after: [a, b].iter().any(|c| prefix_before(&c.name, &root.name).is_some_and(|role| role.is_empty())),
+                named_after: [a, b]
+                    .iter()
+                    .any(|c| prefix_before(&c.name, &root.name).is_some_and(|role| role.is_empty())),
                 shared_by: sharing(catalog, parent, &a.name),
             };
             // `rows` and `values` are in order of preference, so only a better score replaces an earlier pair.
@@ -219,14 +240,17 @@ fn sharing(catalog: &Catalog, parent: u32, name: &str) -> usize {
         .iter()
         .filter(|key| key.parent == parent && key.columns.len() == 1)
         .filter(|key| {
-            catalog.table(key.table).and_then(|t| t.column(key.columns[0])).is_some_and(|column| column.name == name)
+            catalog
+                .table(key.table)
+                .and_then(|t| t.column(key.columns[0]))
+                .is_some_and(|column| column.name == name)
         })
         .count()
 }
 
 /// Every table that can be reached as a tenant, with the ways that lead there, best first: direct columns, then through
 /// parents. Only the shortest kind of way is kept per root.
-fn ways(catalog: &Catalog, table: &Table, avoid: &[i16]) -> HashMap<u32, Vec<TenantPath>> {
+fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) -> HashMap<u32, Vec<TenantPath>> {
     let mut found: HashMap<u32, Vec<TenantPath>> = HashMap::new();
     // A row of the root is its own tenant.
     if let Some(key) = table.primary_key().filter(|key| key.columns.len() == 1) {
@@ -247,16 +271,25 @@ fn ways(catalog: &Catalog, table: &Table, avoid: &[i16]) -> HashMap<u32, Vec<Ten
         for (start, hops, at) in &level {
             let Some(here) = catalog.table(*at) else { continue };
             for key in ranked(catalog, here) {
-                if depth == 0 && key.columns.iter().any(|c| avoid.contains(c)) {
+                if depth == 0 && key.columns.iter().any(|c| Some(*c) == target) {
                     continue;
                 }
                 if key.columns.len() == 1 && key.parent != *at {
-                    at_this_depth.entry(key.parent).or_default().push(arrive(table.oid, start, hops, *at, key.columns[0]));
+                    at_this_depth.entry(key.parent).or_default().push(arrive(
+                        table.oid,
+                        start,
+                        hops,
+                        *at,
+                        key.columns[0],
+                    ));
                 }
                 // On through this parent: it must be one row, and not one that we came from.
-                let Some(parent) = catalog.table(key.parent) else { continue };
+                let Some(parent) = catalog.table(key.parent) else {
+                    continue;
+                };
                 let again = key.parent == table.oid || hops.iter().any(|hop| hop.parent == key.parent);
-                if !again && parent.is_unique(&key.parent_columns) {
+                let through_source = depth == 0 && key.columns.iter().any(|c| sources.contains(c));
+                if !again && !through_source && parent.is_unique(&key.parent_columns) {
                     next.push(onward(start, hops, key));
                 }
             }
@@ -278,7 +311,13 @@ fn arrive(table: u32, start: &[i16], hops: &[Hop], owner: u32, column: i16) -> T
         }
         None => vec![column],
     };
-    TenantPath { table, hops, columns, owner, column }
+    TenantPath {
+        table,
+        hops,
+        columns,
+        owner,
+        column,
+    }
 }
 
 fn onward(start: &[i16], hops: &[Hop], key: &ForeignKey) -> (Vec<i16>, Vec<Hop>, u32) {
@@ -290,7 +329,11 @@ fn onward(start: &[i16], hops: &[Hop], key: &ForeignKey) -> (Vec<i16>, Vec<Hop>,
         }
         None => key.columns.clone(),
     };
-    hops.push(Hop { parent: key.parent, key: key.parent_columns.clone(), columns: vec![] });
+    hops.push(Hop {
+        parent: key.parent,
+        key: key.parent_columns.clone(),
+        columns: vec![],
+    });
     (start, hops, key.parent)
 }
 
@@ -303,7 +346,12 @@ fn ranked<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<&'a ForeignKey> {
         let in_front = catalog
             .table(key.parent)
             .is_some_and(|parent| crate::names::words(&table.name).starts_with(&crate::names::stem(&parent.name)));
-        (Reverse(not_null), Reverse(key.on_delete == 'c'), Reverse(in_front), key.columns.clone())
+        (
+            Reverse(not_null),
+            Reverse(key.on_delete == 'c'),
+            Reverse(in_front),
+            key.columns.clone(),
+        )
     });
     keys
 }
@@ -322,9 +370,12 @@ mod tests {
 
     fn guarded(catalog: &Catalog, table: &str, root: Option<&str>, avoid: &[&str]) -> Result<Guard, InferError> {
         let table = catalog.resolve_table(table).unwrap();
-        let avoid: Vec<i16> = avoid.iter().map(|name| table.column_named(name).unwrap().number).collect();
+        let avoid: Vec<i16> = avoid
+            .iter()
+            .map(|name| table.column_named(name).unwrap().number)
+            .collect();
         let root = root.map(|name| catalog.resolve_table(name).unwrap());
-        guard(catalog, table, catalog.resolve_table("Party").unwrap(), root, &avoid)
+        guard(catalog, table, catalog.resolve_table("Party").unwrap(), root, 0, &avoid)
     }
 
     fn base() -> Builder {
@@ -384,6 +435,9 @@ mod tests {
     #[test]
     fn nothing_in_common_is_said() {
         let catalog = base().table("Entry", &["id", "partyId?"]).build();
-        assert!(matches!(guarded(&catalog, "Entry", None, &[]).unwrap(), Guard::Unguarded(_)));
+        assert!(matches!(
+            guarded(&catalog, "Entry", None, &[]).unwrap(),
+            Guard::Unguarded(_)
+        ));
     }
 }

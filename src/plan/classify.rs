@@ -38,6 +38,8 @@ struct SourceSql {
     joins: Vec<String>,
     /// The key is there.
     set: String,
+    /// It is not.
+    unset: String,
     /// It is set and leads to no row.
     missing: String,
     /// The value, NULL if none.
@@ -52,8 +54,7 @@ impl Blueprint<'_> {
     /// The classification as seen by `view`: columns `outcome` text, `value`, `unguarded` boolean; with
     /// [`View::Proof`] also `written` and `agrees` boolean; and those of `extra`.
     pub fn classification(&self, view: View, extra: Extra) -> String {
-        let sources: Vec<SourceSql> =
-            self.rule.sources.iter().enumerate().map(|(i, source)| self.source_sql(i + 1, source)).collect();
+        let sources = self.sources_sql();
         let unique: Vec<&UniqueIndex> = self.details.unique_indexes.iter().collect();
         let mut select = Vec::new();
         if extra != Extra::None || !unique.is_empty() {
@@ -64,7 +65,12 @@ impl Blueprint<'_> {
         }
         match extra {
             Extra::Columns => {
-                select.extend(self.table.columns.iter().map(|c| format!("t.{} AS column_{}", c.sql(), c.number)));
+                select.extend(
+                    self.table
+                        .columns
+                        .iter()
+                        .map(|c| format!("t.{} AS column_{}", c.sql(), c.number)),
+                );
             }
             Extra::Explained => {
                 select.push(format!("{} AS key", self.key_sql()));
@@ -78,14 +84,26 @@ impl Blueprint<'_> {
         if let View::Proof(_) = view {
             let target = format!("t.{}", self.column.sql());
             select.push(format!("{} AS written", self.written_sql(view)));
-            select.push(format!("{} AS agrees", self.equal(&target, self.column.type_oid, "found.value")));
+            select.push(format!(
+                "{} AS agrees",
+                self.equal(&target, self.column.type_oid, "found.value")
+            ));
         }
         for (i, index) in unique.iter().enumerate() {
             for (k, expression) in index.expressions.iter().enumerate() {
-                select.push(format!("{} AS unique_{}_{}", self.new_row_value(expression), i + 1, k + 1));
+                select.push(format!(
+                    "{} AS unique_{}_{}",
+                    self.new_row_value(expression),
+                    i + 1,
+                    k + 1
+                ));
             }
             if let Some(predicate) = &index.predicate {
-                select.push(format!("{} AS unique_{}_applies", self.in_new_row(predicate, &[]), i + 1));
+                select.push(format!(
+                    "{} AS unique_{}_applies",
+                    self.in_new_row(predicate, &[]),
+                    i + 1
+                ));
             }
         }
 
@@ -105,14 +123,53 @@ impl Blueprint<'_> {
             from.push(format!("WHERE t.{} IS NULL", self.column.sql()));
         }
         let derived = format!("SELECT\n  {}\n{}", select.join(",\n  "), from.join("\n"));
-        if unique.is_empty() { derived } else { self.with_unique(&derived, &unique, view, extra) }
+        if unique.is_empty() {
+            derived
+        } else {
+            self.with_unique(&derived, &unique, view, extra)
+        }
     }
 
-    /// The order of the design, section 2.
+    /// Every outcome that the classification can give, `filled` last, each once.
+    pub(super) fn outcomes(&self, view: View) -> Vec<String> {
+        let mut outcomes: Vec<String> = self
+            .cases(view, &self.sources_sql())
+            .into_iter()
+            .map(|(_, outcome)| outcome)
+            .collect();
+        outcomes.extend(self.details.unique_indexes.iter().map(|index| refused_by(&index.name)));
+        outcomes.push("filled".into());
+        let mut seen = std::collections::HashSet::new();
+        // Kept from the end, so that `filled` stays last.
+        outcomes.reverse();
+        outcomes.retain(|outcome| seen.insert(outcome.clone()));
+        outcomes.reverse();
+        outcomes
+    }
+
+    fn sources_sql(&self) -> Vec<SourceSql> {
+        self.rule
+            .sources
+            .iter()
+            .enumerate()
+            .map(|(i, source)| self.source_sql(i + 1, source))
+            .collect()
+    }
+
     fn outcome_sql(&self, view: View, sources: &[SourceSql]) -> String {
+        let mut sql = String::from("CASE");
+        for (condition, outcome) in self.cases(view, sources) {
+            sql.push_str(&format!("\n    WHEN {condition} THEN {}", Literal::new(&outcome)));
+        }
+        sql.push_str("\n    ELSE 'filled'\n  END");
+        sql
+    }
+
+    /// Conditions and outcomes in the order of the design, section 2; where none holds, the row is `filled`.
+    fn cases(&self, view: View, sources: &[SourceSql]) -> Vec<(String, String)> {
         let target = format!("t.{}", self.column.sql());
         let mut whens: Vec<(String, String)> = Vec::new();
-        let mut when = |condition: String, outcome: &str| whens.push((condition, format!("'{outcome}'")));
+        let mut when = |condition: String, outcome: &str| whens.push((condition, outcome.to_string()));
         if let Some(condition) = &self.rule.only_where {
             when(format!("({}) IS NOT TRUE", condition.qualified), "excluded");
         }
@@ -130,16 +187,26 @@ impl Blueprint<'_> {
             _ => format!("{target} IS NOT NULL"),
         };
         when(already, "already_set");
-        let unset: Vec<String> = sources.iter().map(|s| format!("NOT ({})", s.set)).collect();
-        when(if unset.is_empty() { "true".into() } else { unset.join(" AND ") }, "no_source");
+        let unset: Vec<String> = sources.iter().map(|s| s.unset.clone()).collect();
+        when(
+            if unset.is_empty() {
+                "true".into()
+            } else {
+                unset.join(" AND ")
+            },
+            "no_source",
+        );
         // Sources that give several values give a value, though `found` has none of theirs.
         let ambiguous: Vec<String> = sources.iter().filter_map(|s| s.ambiguous.clone()).collect();
         let no_value = match ambiguous.as_slice() {
             [] => "found.value IS NULL".to_string(),
             some => format!("found.value IS NULL AND NOT {}", any(some)),
         };
-        let missing: Vec<String> =
-            sources.iter().filter(|s| s.missing != "false").map(|s| format!("({})", s.missing)).collect();
+        let missing: Vec<String> = sources
+            .iter()
+            .filter(|s| s.missing != "false")
+            .map(|s| format!("({})", s.missing))
+            .collect();
         if !missing.is_empty() {
             when(format!("{no_value} AND {}", any(&missing)), "source_missing");
         }
@@ -159,8 +226,10 @@ impl Blueprint<'_> {
                     })
                     .collect::<Vec<_>>())),
                 OnConflict::AnyTwo => {
-                    let set: Vec<String> =
-                        sources.iter().map(|s| format!("CASE WHEN {} THEN 1 ELSE 0 END", s.set)).collect();
+                    let set: Vec<String> = sources
+                        .iter()
+                        .map(|s| format!("CASE WHEN {} THEN 1 ELSE 0 END", s.set))
+                        .collect();
                     Some(format!("{} > 1", set.join(" + ")))
                 }
             };
@@ -176,17 +245,11 @@ impl Blueprint<'_> {
             when(self.written_sql(view), "filled");
         }
         whens.extend(self.refusals());
-        let mut sql = String::from("CASE");
-        for (condition, outcome) in whens {
-            sql.push_str(&format!("\n    WHEN {condition} THEN {outcome}"));
-        }
-        sql.push_str("\n    ELSE 'filled'\n  END");
-        sql
+        whens
     }
 
     /// Conditions under which a constraint refuses the value, with the outcome that names it.
     fn refusals(&self) -> Vec<(String, String)> {
-        let refused_by = |name: &str| Literal::new(&format!("constraint_failed: {name}")).to_string();
         let mut refusals = Vec::new();
         // What the type itself refuses comes first: behind it the value can be cast.
         if let Some((type_name, condition)) = self.type_limit() {
@@ -201,7 +264,11 @@ impl Blueprint<'_> {
             refusals.push((format!("NOT {}", self.check_sql(check)), refused_by(&check.name)));
         }
         for (i, key) in self.foreign_keys().enumerate() {
-            let alias = if self.is_reference(key) { "referenced".to_string() } else { format!("foreign_key_{}", i + 1) };
+            let alias = if self.is_reference(key) {
+                "referenced".to_string()
+            } else {
+                format!("foreign_key_{}", i + 1)
+            };
             let others: Vec<String> = key
                 .columns
                 .iter()
@@ -223,7 +290,11 @@ impl Blueprint<'_> {
             && let Some(reference) = self.reference.as_ref().filter(|r| !r.declared)
             && let Some(parent) = self.catalog.table(reference.parent)
         {
-            let name = format!("{} -> {} (no such row)", typed(&self.column.name), self.catalog.display(parent));
+            let name = format!(
+                "{} -> {} (no such row)",
+                typed(&self.column.name),
+                self.catalog.display(parent)
+            );
             let key = self.column_sql(reference.parent, reference.key);
             refusals.push((format!("referenced.{key} IS NULL"), refused_by(&name)));
         }
@@ -237,14 +308,26 @@ impl Blueprint<'_> {
     /// `expression` (bare column names) evaluated on the row as it would be: the target column replaced by the value,
     /// generated columns computed anew.
     fn in_new_row(&self, expression: &str, columns: &[i16]) -> String {
-        let generated: Vec<&(i16, String)> =
-            self.details.generated.iter().filter(|(n, _)| columns.is_empty() || columns.contains(n)).collect();
+        let generated: Vec<&(i16, String)> = self
+            .details
+            .generated
+            .iter()
+            .filter(|(n, _)| columns.is_empty() || columns.contains(n))
+            .collect();
         let wanted = |n: i16| columns.is_empty() || columns.contains(&n) || !generated.is_empty();
-        let stored = self.table.columns.iter().filter(|c| !c.generated && wanted(c.number)).map(|c| {
-            let value =
-                if c.number == self.column.number { self.value_as_target() } else { format!("t.{}", c.sql()) };
-            format!("{value} AS {}", c.sql())
-        });
+        let stored = self
+            .table
+            .columns
+            .iter()
+            .filter(|c| !c.generated && wanted(c.number))
+            .map(|c| {
+                let value = if c.number == self.column.number {
+                    self.value_as_target()
+                } else {
+                    format!("t.{}", c.sql())
+                };
+                format!("{value} AS {}", c.sql())
+            });
         let mut row = format!("(SELECT {}) AS new_row", stored.collect::<Vec<_>>().join(", "));
         if !generated.is_empty() {
             let computed: Vec<String> = generated
@@ -258,7 +341,12 @@ impl Blueprint<'_> {
 
     /// A key of a unique index on the row as it would be; plain columns without the detour.
     fn new_row_value(&self, expression: &str) -> String {
-        match self.table.columns.iter().find(|c| c.quoted == expression && !c.generated) {
+        match self
+            .table
+            .columns
+            .iter()
+            .find(|c| c.quoted == expression && !c.generated)
+        {
             Some(c) if c.number == self.column.number => self.value_as_target(),
             Some(c) => format!("t.{}", c.sql()),
             None => self.in_new_row(expression, &[]),
@@ -269,17 +357,26 @@ impl Blueprint<'_> {
     /// refused. All rows that collide with each other are: nobody can say which of them is right.
     fn with_unique(&self, derived: &str, unique: &[&UniqueIndex], view: View, extra: Extra) -> String {
         let written = matches!(view, View::Proof(_));
-        let candidate = if written { "outcome = 'filled' AND NOT written" } else { "outcome = 'filled'" };
+        let candidate = if written {
+            "outcome = 'filled' AND NOT written"
+        } else {
+            "outcome = 'filled'"
+        };
         let mut windows = Vec::new();
         let mut whens = Vec::new();
         for (i, index) in unique.iter().enumerate() {
             let n = i + 1;
-            let keys: Vec<String> = (1..=index.expressions.len()).map(|k| format!("unique_{n}_{k}")).collect();
+            let keys: Vec<String> = (1..=index.expressions.len())
+                .map(|k| format!("unique_{n}_{k}"))
+                .collect();
             let applies = index.predicate.as_ref().map(|_| format!("unique_{n}_applies"));
             let mut partition = vec![candidate.to_string()];
             partition.extend(applies.iter().map(|a| format!("{a} IS TRUE")));
             partition.extend(keys.iter().cloned());
-            windows.push(format!("count(*) OVER (PARTITION BY {}) AS unique_{n}_same", partition.join(", ")));
+            windows.push(format!(
+                "count(*) OVER (PARTITION BY {}) AS unique_{n}_same",
+                partition.join(", ")
+            ));
 
             let mut matches: Vec<String> = index
                 .expressions
@@ -312,8 +409,12 @@ impl Blueprint<'_> {
                 conditions.push(all_set(&keys));
             }
             conditions.push(format!("(unique_{n}_same > 1 OR {exists})"));
-            let refused = Literal::new(&format!("constraint_failed: {}", index.name)).to_string();
-            whens.push(format!("WHEN {} THEN {refused}", conditions.join(" AND ")));
+            let refused = refused_by(&index.name);
+            whens.push(format!(
+                "WHEN {} THEN {}",
+                conditions.join(" AND "),
+                Literal::new(&refused)
+            ));
         }
         let mut columns: Vec<String> = Vec::new();
         if extra != Extra::None {
@@ -327,7 +428,10 @@ impl Blueprint<'_> {
             Extra::Explained => columns.extend(["key".into(), "detail".into()]),
             Extra::None | Extra::Row => {}
         }
-        columns.push(format!("CASE\n    {}\n    ELSE outcome\n  END AS outcome", whens.join("\n    ")));
+        columns.push(format!(
+            "CASE\n    {}\n    ELSE outcome\n  END AS outcome",
+            whens.join("\n    ")
+        ));
         columns.extend(["value".into(), "unguarded".into()]);
         if written {
             columns.extend(["written".into(), "agrees".into()]);
@@ -343,8 +447,13 @@ impl Blueprint<'_> {
     fn source_sql(&self, n: usize, source: &Source) -> SourceSql {
         let own: Vec<String> = source.columns.iter().map(|c| self.own(*c)).collect();
         let set = all_set(&own);
+        let not_set = any(&own.iter().map(|c| format!("{c} IS NULL")).collect::<Vec<_>>());
         let names = self.table.names_of(&source.columns).join(", ");
-        let given = own.iter().map(|c| format!("{c}::pg_catalog.text")).collect::<Vec<_>>().join(", ");
+        let given = own
+            .iter()
+            .map(|c| format!("{c}::pg_catalog.text"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let given = format!("pg_catalog.concat_ws(', ', {given})");
         let unset = Literal::new(&format!("{names} is NULL")).to_string();
         let Some((last, _)) = source.hops.split_last() else {
@@ -356,6 +465,7 @@ impl Blueprint<'_> {
                 ambiguous: None,
                 state: format!("CASE WHEN {set} THEN {state} ELSE {unset} END"),
                 set,
+                unset: not_set,
             };
         };
         let label = source.to_path(self.catalog, self.table).to_string();
@@ -368,26 +478,43 @@ impl Blueprint<'_> {
             let value = format!("{alias}.{}", self.column_sql(last.parent, last.columns[0]));
             let missing = format!("{set} AND {missing}");
             let state = format!(
-                "CASE WHEN NOT ({set}) THEN {unset} WHEN {missing} THEN {key} || {no_row} \
+                "CASE WHEN {not_set} THEN {unset} WHEN {missing} THEN {key} || {no_row} \
                  WHEN {value} IS NULL THEN {key} || {value_name} ELSE {key} || ' gives ' || {value}::pg_catalog.text END"
             );
-            return SourceSql { joins, set, missing, value, ambiguous: None, state };
+            return SourceSql {
+                joins,
+                set,
+                unset: not_set,
+                missing,
+                value,
+                ambiguous: None,
+                state,
+            };
         }
         // Keys that are not unique: the parents are aggregated per key, so that a row of the target stays one row.
         let alias = format!("source_{n}");
         let first = &source.hops[0];
         let (chain, missing) = self.rest_of_chain(source);
-        let keys: Vec<String> = first.key.iter().map(|c| format!("hop_1.{}", self.column_sql(first.parent, *c))).collect();
-        let value = format!("hop_{}.{}", source.hops.len(), self.column_sql(last.parent, last.columns[0]));
-        let select: Vec<String> =
-            keys.iter().enumerate().map(|(i, key)| format!("{key} AS key_{}", i + 1)).collect();
+        let keys: Vec<String> = first
+            .key
+            .iter()
+            .map(|c| format!("hop_1.{}", self.column_sql(first.parent, *c)))
+            .collect();
+        let value = format!(
+            "hop_{}.{}",
+            source.hops.len(),
+            self.column_sql(last.parent, last.columns[0])
+        );
+        let select: Vec<String> = keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| format!("{key} AS key_{}", i + 1))
+            .collect();
         let on: Vec<String> = own
             .iter()
             .zip(&first.key)
             .enumerate()
-            .map(|(i, (own, key))| {
-                self.equal(&format!("{alias}.key_{}", i + 1), self.type_of(first.parent, *key), own)
-            })
+            .map(|(i, (own, key))| self.equal(&format!("{alias}.key_{}", i + 1), self.type_of(first.parent, *key), own))
             .collect();
         let from = self.overlays.from_sql(self.table_of(first.parent));
         let join = format!(
@@ -402,11 +529,19 @@ impl Blueprint<'_> {
         let value = format!("CASE WHEN pg_catalog.cardinality({alias}.given) = 1 THEN {alias}.given[1] END");
         let missing = format!("{set} AND {alias}.missing IS NOT FALSE");
         let state = format!(
-            "CASE WHEN NOT ({set}) THEN {unset} \
+            "CASE WHEN {not_set} THEN {unset} \
              WHEN {alias}.given IS NOT NULL THEN {key} || ' gives ' || pg_catalog.array_to_string({alias}.given, ' and ') \
              WHEN {missing} THEN {key} || {no_row} ELSE {key} || {value_name} END"
         );
-        SourceSql { joins: vec![join], set, missing, value, ambiguous: Some(ambiguous), state }
+        SourceSql {
+            joins: vec![join],
+            set,
+            unset: not_set,
+            missing,
+            value,
+            ambiguous: Some(ambiguous),
+            state,
+        }
     }
 
     /// LEFT JOINs along a path of unique keys, and the condition that a key on the way finds no row (the first key
@@ -423,8 +558,11 @@ impl Blueprint<'_> {
             if i == 0 {
                 missing.push(not_found);
             } else {
-                let set: Vec<String> =
-                    from.2.iter().map(|c| format!("{}.{}", from.0, self.column_sql(from.1, *c))).collect();
+                let set: Vec<String> = from
+                    .2
+                    .iter()
+                    .map(|c| format!("{}.{}", from.0, self.column_sql(from.1, *c)))
+                    .collect();
                 missing.push(format!("({} AND {not_found})", all_set(&set)));
             }
             from = (alias, hop.parent, hop.columns.clone());
@@ -438,9 +576,17 @@ impl Blueprint<'_> {
         let mut missing = Vec::new();
         for (i, pair) in source.hops.windows(2).enumerate() {
             let (here, next) = (format!("hop_{}", i + 1), format!("hop_{}", i + 2));
-            joins.push(self.join(&next, pair[1].parent, &pair[1].key, &(here.clone(), pair[0].parent, pair[0].columns.clone())));
-            let set: Vec<String> =
-                pair[0].columns.iter().map(|c| format!("{here}.{}", self.column_sql(pair[0].parent, *c))).collect();
+            joins.push(self.join(
+                &next,
+                pair[1].parent,
+                &pair[1].key,
+                &(here.clone(), pair[0].parent, pair[0].columns.clone()),
+            ));
+            let set: Vec<String> = pair[0]
+                .columns
+                .iter()
+                .map(|c| format!("{here}.{}", self.column_sql(pair[0].parent, *c)))
+                .collect();
             missing.push(format!(
                 "({} AND {next}.{} IS NULL)",
                 all_set(&set),
@@ -462,7 +608,11 @@ impl Blueprint<'_> {
                 )
             })
             .collect();
-        format!("LEFT JOIN {} AS {alias} ON {}", self.overlays.from_sql(self.table_of(parent)), on.join(" AND "))
+        format!(
+            "LEFT JOIN {} AS {alias} ON {}",
+            self.overlays.from_sql(self.table_of(parent)),
+            on.join(" AND ")
+        )
     }
 
     pub(super) fn reference_join(&self) -> Option<String> {
@@ -484,7 +634,10 @@ impl Blueprint<'_> {
     fn owner_joins(&self) -> Vec<String> {
         let mut joins = Vec::new();
         let mut along = |path: &TenantPath, start: &str, prefix: &str| {
-            let source = Source { columns: path.columns.clone(), hops: path.hops.clone() };
+            let source = Source {
+                columns: path.columns.clone(),
+                hops: path.hops.clone(),
+            };
             joins.extend(self.chain(prefix, start, &path.columns, &source).0);
         };
         if let Guard::By(guard) = &self.guard {
@@ -508,8 +661,11 @@ impl Blueprint<'_> {
                     .iter()
                     .zip(&key.parent_columns)
                     .map(|(column, parent_column)| {
-                        let value =
-                            if *column == self.column.number { "found.value".into() } else { self.own(*column) };
+                        let value = if *column == self.column.number {
+                            "found.value".into()
+                        } else {
+                            self.own(*column)
+                        };
                         self.equal(
                             &format!("{alias}.{}", self.column_sql(key.parent, *parent_column)),
                             self.type_of(key.parent, *parent_column),
@@ -517,7 +673,11 @@ impl Blueprint<'_> {
                         )
                     })
                     .collect();
-                format!("LEFT JOIN {} AS {alias} ON {}", self.overlays.from_sql(self.table_of(key.parent)), on.join(" AND "))
+                format!(
+                    "LEFT JOIN {} AS {alias} ON {}",
+                    self.overlays.from_sql(self.table_of(key.parent)),
+                    on.join(" AND ")
+                )
             })
             .collect()
     }
@@ -526,7 +686,10 @@ impl Blueprint<'_> {
     fn tenants(&self) -> Option<((String, u32), (String, u32))> {
         let Guard::By(guard) = &self.guard else { return None };
         Some((
-            (self.tenant_of(&guard.row, "t", "owner"), self.type_of(guard.row.owner, guard.row.column)),
+            (
+                self.tenant_of(&guard.row, "t", "owner"),
+                self.type_of(guard.row.owner, guard.row.column),
+            ),
             (
                 self.tenant_of(&guard.value, "referenced", "referenced_owner"),
                 self.type_of(guard.value.owner, guard.value.column),
@@ -551,7 +714,10 @@ impl Blueprint<'_> {
 
     fn written_sql(&self, view: View) -> String {
         match view {
-            View::Proof(id) => format!("(t.xmin = '{id}'::pg_catalog.xid AND t.{} IS NOT NULL)", self.column.sql()),
+            View::Proof(id) => format!(
+                "(t.xmin = '{id}'::pg_catalog.xid AND t.{} IS NOT NULL)",
+                self.column.sql()
+            ),
             _ => "false".into(),
         }
     }
@@ -565,7 +731,10 @@ impl Blueprint<'_> {
                 .map(|c| format!("{}, t.{}", Literal::new(&c.name), c.sql()))
                 .collect(),
             None if self.rows_need_table() => {
-                vec!["'table', t.tableoid::pg_catalog.regclass::pg_catalog.text".into(), "'ctid', t.ctid::pg_catalog.text".into()]
+                vec![
+                    "'table', t.tableoid::pg_catalog.regclass::pg_catalog.text".into(),
+                    "'ctid', t.ctid::pg_catalog.text".into(),
+                ]
             }
             None => vec!["'ctid', t.ctid::pg_catalog.text".into()],
         };
@@ -595,7 +764,11 @@ impl Blueprint<'_> {
     fn path_end(&self, source: &Source) -> String {
         let (table, column) = source.value(self.table.oid);
         let table = self.table_of(table);
-        format!("{}.{}", typed(&table.name), table.column(column).map(|c| typed(&c.name)).unwrap_or_default())
+        format!(
+            "{}.{}",
+            typed(&table.name),
+            table.column(column).map(|c| typed(&c.name)).unwrap_or_default()
+        )
     }
 
     /// Are ctids repeated across the tables that make up the target?
@@ -624,19 +797,35 @@ impl Blueprint<'_> {
 
     pub(super) fn column_sql(&self, table: u32, column: i16) -> String {
         let table = self.table_of(table);
-        table.column(column).map(|c| Identifier::new(&c.name).to_string()).unwrap_or_default()
+        table
+            .column(column)
+            .map(|c| Identifier::new(&c.name).to_string())
+            .unwrap_or_default()
     }
 
     pub(super) fn type_of(&self, table: u32, column: i16) -> u32 {
-        self.table_of(table).column(column).map(|c| c.type_oid).unwrap_or_default()
+        self.table_of(table)
+            .column(column)
+            .map(|c| c.type_oid)
+            .unwrap_or_default()
     }
 
     fn type_sql_of(&self, table: u32, column: i16) -> String {
         let base = self.catalog.base_type(self.type_of(table, column), -1);
-        base.map(|(base, _)| base.sql()).unwrap_or_else(|| "pg_catalog.text".into())
+        base.map(|(base, _)| base.sql())
+            .unwrap_or_else(|| "pg_catalog.text".into())
     }
 }
 
+/// The outcome of a row that a constraint refuses.
+fn refused_by(name: &str) -> String {
+    format!("constraint_failed: {name}")
+}
+
 fn hop_alias(prefix: &str, hop: usize, of: usize) -> String {
-    if of == 1 { prefix.to_string() } else { format!("{prefix}_{hop}") }
+    if of == 1 {
+        prefix.to_string()
+    } else {
+        format!("{prefix}_{hop}")
+    }
 }

@@ -21,13 +21,24 @@ pub fn differs(catalog: &Catalog, a: &str, a_type: u32, b: &str) -> String {
 
 fn foreign_operator(catalog: &Catalog, type_oid: u32) -> Option<String> {
     let (base, _): (&Type, i32) = catalog.base_type(type_oid, -1)?;
-    let operator = base.equality.as_ref().filter(|operator| operator.schema != "pg_catalog")?;
-    Some(format!("OPERATOR({}.{})", crate::identifier::Identifier::new(&operator.schema), operator.name))
+    let operator = base
+        .equality
+        .as_ref()
+        .filter(|operator| operator.schema != "pg_catalog")?;
+    Some(format!(
+        "OPERATOR({}.{})",
+        crate::identifier::Identifier::new(&operator.schema),
+        operator.name
+    ))
 }
 
 /// `a IS NOT NULL AND b IS NOT NULL`
 pub fn all_set(expressions: &[String]) -> String {
-    expressions.iter().map(|e| format!("{e} IS NOT NULL")).collect::<Vec<_>>().join(" AND ")
+    expressions
+        .iter()
+        .map(|e| format!("{e} IS NOT NULL"))
+        .collect::<Vec<_>>()
+        .join(" AND ")
 }
 
 /// Joins with OR, in parentheses where more than one; `false` for none.
@@ -42,5 +53,14 @@ pub fn any(conditions: &[String]) -> String {
 /// Puts `by` spaces in front of every line.
 pub fn indent(sql: &str, by: usize) -> String {
     let pad = " ".repeat(by);
-    sql.lines().map(|line| if line.is_empty() { String::new() } else { format!("{pad}{line}") }).collect::<Vec<_>>().join("\n")
+    sql.lines()
+        .map(|line| {
+            if line.is_empty() {
+                String::new()
+            } else {
+                format!("{pad}{line}")
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
 }

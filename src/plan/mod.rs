@@ -57,11 +57,23 @@ impl Statement {
     /// The statement for a person who will run it by hand: parameters become literals.
     pub fn for_review(&self) -> String {
         // Parameters only ever stand in a CAST, which no name of the user can imitate: names are quoted.
-        self.parameters.iter().enumerate().fold(self.sql.clone(), |sql, (i, value)| {
-            let literal = crate::identifier::Literal::new(value);
-            sql.replace(&format!("CAST(${} AS ", i + 1), &format!("CAST({literal} AS "))
-        })
+        self.parameters
+            .iter()
+            .enumerate()
+            .fold(self.sql.clone(), |sql, (i, value)| {
+                let literal = crate::identifier::Literal::new(value);
+                sql.replace(&format!("CAST(${} AS ", i + 1), &format!("CAST({literal} AS "))
+            })
     }
+}
+
+/// A statement that counts, and what its columns mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// Returns one row of bigint: total, one per outcome, unguarded, and in a proof written and proved.
+    pub statement: Statement,
+    /// Outcomes in the order of their columns; `filled` in a proof means: could be filled, but is not.
+    pub outcomes: Vec<String>,
 }
 
 /// What earlier steps of a dry run would have written: a stand-in for each table that they would have changed.
@@ -96,8 +108,11 @@ impl Overlays {
         if self.queries.is_empty() {
             return String::new();
         }
-        let queries: Vec<String> =
-            self.queries.iter().map(|(name, sql)| format!("{name} AS (\n{}\n)", expression::indent(sql, 2))).collect();
+        let queries: Vec<String> = self
+            .queries
+            .iter()
+            .map(|(name, sql)| format!("{name} AS (\n{}\n)", expression::indent(sql, 2)))
+            .collect();
         format!("WITH {}\n", queries.join(",\n"))
     }
 }

@@ -2,24 +2,42 @@
 
 use super::classify::Extra;
 use super::expression::indent;
-use super::{Blueprint, Statement, View};
+use super::{Blueprint, Count, Statement, View};
 use crate::catalog::ForeignKey;
+use crate::identifier::{Identifier, Literal};
 
 impl<'a> Blueprint<'a> {
-    /// Counts rows per outcome: `outcome text, rows bigint, unguarded bigint`, with [`View::Proof`] also
-    /// `written boolean, agrees boolean`.
-    pub fn count(&self, view: View) -> Statement {
-        let proof = match view {
-            View::Proof(_) => ", written, agrees",
-            _ => "",
-        };
-        let groups = if proof.is_empty() { "1" } else { "1, 4, 5" };
-        self.statement(format!(
-            "{}SELECT outcome, pg_catalog.count(*) AS rows, pg_catalog.count(*) FILTER (WHERE unguarded) AS unguarded{proof}\n\
-             FROM (\n{}\n) AS classified\nGROUP BY {groups}",
+    /// Counts the rows per outcome, in one row: `total`, one column per outcome of [`Count::outcomes`] in their order,
+    /// `unguarded`, and with [`View::Proof`] also `written` and `proved`.
+    ///
+    /// Counted without GROUP BY: the planner cannot know how few outcomes there are, and would not use parallel workers
+    /// for as many groups as it fears. `total` is counted by itself, so that the sum can be checked against it.
+    pub fn count(&self, view: View) -> Count {
+        let outcomes = self.outcomes(view);
+        let counted = |condition: &str| format!("pg_catalog.count(*) FILTER (WHERE {condition})");
+        let mut columns = vec!["pg_catalog.count(*) AS total".to_string()];
+        columns.extend(outcomes.iter().map(|outcome| {
+            let condition = match (view, outcome.as_str()) {
+                (View::Proof(_), "filled") => "outcome = 'filled' AND NOT written".to_string(),
+                _ => format!("outcome = {}", Literal::new(outcome)),
+            };
+            format!("{} AS {}", counted(&condition), Identifier::new(outcome))
+        }));
+        columns.push(format!("{} AS unguarded", counted("outcome = 'filled' AND unguarded")));
+        if let View::Proof(_) = view {
+            columns.push(format!("{} AS written", counted("written")));
+            columns.push(format!(
+                "{} AS proved",
+                counted("written AND agrees AND outcome = 'filled'")
+            ));
+        }
+        let statement = self.statement(format!(
+            "{}SELECT\n  {}\nFROM (\n{}\n) AS classified",
             self.overlays.with_sql(),
+            columns.join(",\n  "),
             indent(&self.classification(view, Extra::None), 2)
-        ))
+        ));
+        Count { statement, outcomes }
     }
 
     /// Writes the value of every row whose outcome is `filled`.
@@ -90,12 +108,19 @@ impl<'a> Blueprint<'a> {
     /// Could a second pass find more than the first: does a source lead through the target column itself?
     pub fn feeds_itself(&self) -> bool {
         self.rule.sources.iter().any(|source| {
-            source.hops.iter().any(|hop| hop.parent == self.table.oid && hop.columns.contains(&self.column.number))
+            source
+                .hops
+                .iter()
+                .any(|hop| hop.parent == self.table.oid && hop.columns.contains(&self.column.number))
         })
     }
 
     fn same_row(&self, other: &str) -> String {
-        let table = if self.rows_need_table() { format!("t.tableoid = {other}.row_table AND ") } else { String::new() };
+        let table = if self.rows_need_table() {
+            format!("t.tableoid = {other}.row_table AND ")
+        } else {
+            String::new()
+        };
         format!("{table}t.ctid = {other}.row_ctid")
     }
 
@@ -110,7 +135,9 @@ impl<'a> Blueprint<'a> {
     /// Enforced foreign keys that the target column is part of.
     pub(super) fn foreign_keys(&self) -> impl Iterator<Item = &'a ForeignKey> + use<'a> {
         let column = self.column.number;
-        self.catalog.foreign_keys_of(self.table.oid).filter(move |key| key.enforced && key.columns.contains(&column))
+        self.catalog
+            .foreign_keys_of(self.table.oid)
+            .filter(move |key| key.enforced && key.columns.contains(&column))
     }
 
     /// Is this foreign key the one whose parent row is joined as `referenced` anyway?
@@ -130,31 +157,46 @@ impl<'a> Blueprint<'a> {
     }
 
     fn cast_to_column(&self, value: &str) -> String {
-        if self.sources_have_target_type() { value.to_string() } else { format!("{value}::{}", self.value_type_sql()) }
+        if self.sources_have_target_type() {
+            value.to_string()
+        } else {
+            format!("{value}::{}", self.value_type_sql())
+        }
     }
 
     /// The base type of the target column, as SQL.
     pub(super) fn value_type_sql(&self) -> String {
         let base = self.catalog.base_type(self.column.type_oid, self.column.type_modifier);
-        base.map(|(base, _)| base.sql()).unwrap_or_else(|| "pg_catalog.text".into())
+        base.map(|(base, _)| base.sql())
+            .unwrap_or_else(|| "pg_catalog.text".into())
     }
 
     fn sources_have_target_type(&self) -> bool {
-        let Some((target, _)) = self.catalog.base_type(self.column.type_oid, -1) else { return false };
+        let Some((target, _)) = self.catalog.base_type(self.column.type_oid, -1) else {
+            return false;
+        };
         self.rule.sources.iter().all(|source| {
             let (table, column) = source.value(self.table.oid);
-            self.catalog.base_type(self.type_of(table, column), -1).is_some_and(|(base, _)| base.oid == target.oid)
+            self.catalog
+                .base_type(self.type_of(table, column), -1)
+                .is_some_and(|(base, _)| base.oid == target.oid)
         })
     }
 
     /// An explicit cast where assignment would need more than Postgres does by itself.
     fn write_cast(&self) -> String {
-        if self.sources_have_target_type() { String::new() } else { format!("::{}", self.value_type_sql()) }
+        if self.sources_have_target_type() {
+            String::new()
+        } else {
+            format!("::{}", self.value_type_sql())
+        }
     }
 
     /// The condition under which the column's type itself refuses the value (too long, out of range), and its name.
     pub(super) fn type_limit(&self) -> Option<(String, String)> {
-        let (target, modifier) = self.catalog.base_type(self.column.type_oid, self.column.type_modifier)?;
+        let (target, modifier) = self
+            .catalog
+            .base_type(self.column.type_oid, self.column.type_modifier)?;
         let sources = || {
             self.rule.sources.iter().filter_map(|source| {
                 let (table, column) = source.value(self.table.oid);
@@ -179,8 +221,12 @@ impl<'a> Blueprint<'a> {
         let fits = |(source, _): (&crate::catalog::Type, i32)| {
             source.integer_range().is_some_and(|(a, b)| a >= least && b <= greatest)
         };
-        (!sources().all(fits))
-            .then(|| (target.display.clone(), format!("found.value NOT BETWEEN {least} AND {greatest}")))
+        (!sources().all(fits)).then(|| {
+            (
+                target.display.clone(),
+                format!("found.value NOT BETWEEN {least} AND {greatest}"),
+            )
+        })
     }
 }
 
@@ -205,7 +251,11 @@ impl Blueprint<'_> {
         for check in &self.details.checks {
             add(target, &check.columns);
         }
-        if self.details.unique_indexes.iter().any(|index| index.predicate.is_some() || index.expressions.len() > 1)
+        if self
+            .details
+            .unique_indexes
+            .iter()
+            .any(|index| index.predicate.is_some() || index.expressions.len() > 1)
             || !self.details.generated.is_empty()
         {
             add(target, &self.table.columns.iter().map(|c| c.number).collect::<Vec<_>>());

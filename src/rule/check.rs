@@ -54,9 +54,11 @@ impl Problems {
                     .enumerate()
                     .filter_map(|(i, p)| p.hint.as_ref().map(|hint| format!("{}. {hint}", i + 1)))
                     .collect();
-                let mut problem =
-                    Problem::new(self.0[0].code, format!("the rule has {count} problems; nothing was written"))
-                        .detail(lines.join("\n"));
+                let mut problem = Problem::new(
+                    self.0[0].code,
+                    format!("the rule has {count} problems; nothing was written"),
+                )
+                .detail(lines.join("\n"));
                 if !hints.is_empty() {
                     problem = problem.hint(hints.join("\n"));
                 }
@@ -98,7 +100,11 @@ pub fn source(
             comparable(catalog, child, columns, parent, key, problems);
         }
         if let (Some(key), Some(taken)) = (key, taken.clone()) {
-            hops.push(Hop { parent: parent.oid, key, columns: taken });
+            hops.push(Hop {
+                parent: parent.oid,
+                key,
+                columns: taken,
+            });
         }
         from = taken.map(|columns| (parent, columns));
     }
@@ -117,12 +123,17 @@ pub fn source(
         );
     }
     assignable(catalog, table, column, owner, value, problems);
-    Some(Source { columns: columns?, hops })
+    Some(Source {
+        columns: columns?,
+        hops,
+    })
 }
 
 fn look_up(catalog: &Catalog, table: &Table, names: &[String], problems: &mut Problems) -> Option<Vec<i16>> {
-    let found: Vec<Option<i16>> =
-        names.iter().map(|name| problems.keep(catalog.resolve_column(table, name)).map(|c| c.number)).collect();
+    let found: Vec<Option<i16>> = names
+        .iter()
+        .map(|name| problems.keep(catalog.resolve_column(table, name)).map(|c| c.number))
+        .collect();
     found.into_iter().collect()
 }
 
@@ -138,8 +149,12 @@ fn implied_key(catalog: &Catalog, child: &Table, columns: &[i16], parent: &Table
                 .map(|c| key.columns.iter().position(|k| k == c).map(|at| key.parent_columns[at]))
                 .collect::<Option<Vec<i16>>>()
         });
-    let by_primary_key =
-        || parent.primary_key().filter(|key| key.columns.len() == columns.len()).map(|key| key.columns.clone());
+    let by_primary_key = || {
+        parent
+            .primary_key()
+            .filter(|key| key.columns.len() == columns.len())
+            .map(|key| key.columns.clone())
+    };
     by_foreign_key.or_else(by_primary_key).ok_or_else(|| {
         let shown = catalog.display(parent);
         Problem::new(
@@ -151,23 +166,23 @@ fn implied_key(catalog: &Catalog, child: &Table, columns: &[i16], parent: &Table
             columns.len(),
             if columns.len() == 1 { "" } else { "s" }
         ))
-        .hint(format!("name the key, as in \"{} -> {shown}(key_column).value\"", child.names_of(columns).join(", ")))
+        .hint(format!(
+            "name the key, as in \"{} -> {shown}(key_column).value\"",
+            child.names_of(columns).join(", ")
+        ))
     })
 }
 
-fn comparable(
-    catalog: &Catalog,
-    child: &Table,
-    columns: &[i16],
-    parent: &Table,
-    key: &[i16],
-    problems: &mut Problems,
-) {
+fn comparable(catalog: &Catalog, child: &Table, columns: &[i16], parent: &Table, key: &[i16], problems: &mut Problems) {
     if columns.len() != key.len() {
         problems.push(
             Problem::new(
                 PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
-                format!("{} columns cannot be compared with a key of {}", columns.len(), key.len()),
+                format!(
+                    "{} columns cannot be compared with a key of {}",
+                    columns.len(),
+                    key.len()
+                ),
             )
             .detail(format!(
                 "({}) against {}({})",
@@ -180,7 +195,9 @@ fn comparable(
         return;
     }
     for (a, b) in columns.iter().zip(key) {
-        let (Some(a), Some(b)) = (child.column(*a), parent.column(*b)) else { continue };
+        let (Some(a), Some(b)) = (child.column(*a), parent.column(*b)) else {
+            continue;
+        };
         if !catalog.comparable(a.type_oid, b.type_oid) {
             problems.push(
                 Problem::new(
@@ -195,7 +212,9 @@ fn comparable(
                         type_name(catalog, b)
                     ),
                 )
-                .hint("give one side the type of the other (a view or a generated column will do), then name that column"),
+                .hint(
+                    "give one side the type of the other (a view or a generated column will do), then name that column",
+                ),
             );
         }
     }
@@ -219,8 +238,7 @@ fn assignable(
     };
     let strings = to.is_string() && from.is_string();
     let integers = from.integer_range().is_some()
-        && (to.integer_range().is_some()
-            || (to.schema == "pg_catalog" && to.name == "numeric" && to_modifier == -1));
+        && (to.integer_range().is_some() || (to.schema == "pg_catalog" && to.name == "numeric" && to_modifier == -1));
     let same = to.oid == from.oid && (to_modifier == -1 || to_modifier == from_modifier);
     if !(strings || integers || same) {
         problems.push(
@@ -244,12 +262,19 @@ fn assignable(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
                 format!("values of type {} cannot be compared", to.display),
             )
-            .detail(format!("{}.{} could be filled, but not proved", catalog.display(table), column.quoted))
+            .detail(format!(
+                "{}.{} could be filled, but not proved",
+                catalog.display(table),
+                column.quoted
+            ))
             .hint("use a type with an equality operator (jsonb instead of json)"),
         );
     }
 }
 
 fn type_name(catalog: &Catalog, column: &Column) -> String {
-    catalog.type_of(column.type_oid).map(|t| t.display.clone()).unwrap_or_else(|| "of an unknown type".into())
+    catalog
+        .type_of(column.type_oid)
+        .map(|t| t.display.clone())
+        .unwrap_or_else(|| "of an unknown type".into())
 }

@@ -147,7 +147,9 @@ impl Source {
 
     /// Does each key on the way find at most one row?
     pub fn is_unique(&self, catalog: &Catalog) -> bool {
-        self.hops.iter().all(|hop| catalog.table(hop.parent).is_some_and(|t| t.is_unique(&hop.key)))
+        self.hops
+            .iter()
+            .all(|hop| catalog.table(hop.parent).is_some_and(|t| t.is_unique(&hop.key)))
     }
 
     /// The path in the grammar, with keys spelled out where they are not the primary key.
@@ -168,13 +170,20 @@ impl Source {
                 }
             })
             .collect();
-        Path { columns: names(target, &self.columns), hops }
+        Path {
+            columns: names(target, &self.columns),
+            hops,
+        }
     }
 }
 
 /// A table as the path grammar reads it: bare where that finds it, quoted only where the grammar needs it.
 fn shown_table(catalog: &Catalog, table: &Table) -> String {
-    if catalog.visible(table) { typed(&table.name) } else { format!("{}.{}", typed(&table.schema), typed(&table.name)) }
+    if catalog.visible(table) {
+        typed(&table.name)
+    } else {
+        format!("{}.{}", typed(&table.schema), typed(&table.name))
+    }
 }
 
 impl Rule {
@@ -186,7 +195,10 @@ impl Rule {
             table: format!("{}.{}", table.quoted_schema, table.quoted_name),
             column: column.name.clone(),
             sources: Some(
-                self.sources.iter().map(|s| SourceSpec::Text(s.to_path(catalog, table).to_string())).collect(),
+                self.sources
+                    .iter()
+                    .map(|s| SourceSpec::Text(s.to_path(catalog, table).to_string()))
+                    .collect(),
             ),
             on_conflict: self.on_conflict,
             only_where: self.only_where.as_ref().map(|c| c.typed.clone()),

@@ -69,7 +69,11 @@ impl std::str::FromStr for Path {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Parser { text: text.chars().collect(), at: 0 }.path()
+        Parser {
+            text: text.chars().collect(),
+            at: 0,
+        }
+        .path()
     }
 }
 
@@ -89,11 +93,13 @@ impl fmt::Display for Path {
 
 /// A name as the grammar can read it again.
 pub fn typed(name: &str) -> String {
-    let special = name.is_empty()
-        || name.trim() != name
-        || name.contains("->")
-        || name.contains(['.', ',', '(', ')', '"']);
-    if special { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_string() }
+    let special =
+        name.is_empty() || name.trim() != name || name.contains("->") || name.contains(['.', ',', '(', ')', '"']);
+    if special {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    } else {
+        name.to_string()
+    }
 }
 
 fn list(names: &[String], always: bool) -> String {
@@ -154,11 +160,19 @@ impl Parser {
             None if parts.len() > 1 => vec![unquoted(parts.pop().unwrap_or_default())],
             None => return Err(self.error("'.' and the column to take from the table")),
         };
-        Ok(PathHop { table: parts.join("."), key, columns })
+        Ok(PathHop {
+            table: parts.join("."),
+            key,
+            columns,
+        })
     }
 
     fn columns(&mut self) -> Result<Vec<String>, ParseError> {
-        if self.take("(") { self.rest_of_list() } else { Ok(vec![unquoted(self.name("a column")?)]) }
+        if self.take("(") {
+            self.rest_of_list()
+        } else {
+            Ok(vec![unquoted(self.name("a column")?)])
+        }
     }
 
     fn rest_of_list(&mut self) -> Result<Vec<String>, ParseError> {
@@ -166,7 +180,11 @@ impl Parser {
         while self.take(",") {
             names.push(unquoted(self.name("a column")?));
         }
-        if self.take(")") { Ok(names) } else { Err(self.error("',' or ')'")) }
+        if self.take(")") {
+            Ok(names)
+        } else {
+            Err(self.error("',' or ')'"))
+        }
     }
 
     /// One name, quotes kept where they stood: the resolver needs to know.
@@ -198,7 +216,11 @@ impl Parser {
             }
         }
         let name: String = self.text[start..self.at].iter().collect::<String>().trim().to_string();
-        if name.is_empty() { Err(self.error(expected)) } else { Ok(name) }
+        if name.is_empty() {
+            Err(self.error(expected))
+        } else {
+            Ok(name)
+        }
     }
 
     fn spaces(&mut self) {
@@ -215,7 +237,10 @@ impl Parser {
     fn take(&mut self, token: &str) -> bool {
         self.spaces();
         let end = self.at + token.len();
-        let found = self.text.get(self.at..end).is_some_and(|s| s.iter().copied().eq(token.chars()));
+        let found = self
+            .text
+            .get(self.at..end)
+            .is_some_and(|s| s.iter().copied().eq(token.chars()));
         if found {
             self.at = end;
         }
@@ -223,7 +248,11 @@ impl Parser {
     }
 
     fn error(&self, expected: &'static str) -> ParseError {
-        ParseError { text: self.text.iter().collect(), position: self.at, expected }
+        ParseError {
+            text: self.text.iter().collect(),
+            position: self.at,
+            expected,
+        }
     }
 }
 
@@ -245,16 +274,32 @@ mod tests {
 
     fn hop(table: &str, key: Option<&[&str]>, columns: &[&str]) -> PathHop {
         let own = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
-        PathHop { table: table.into(), key: key.map(own), columns: own(columns) }
+        PathHop {
+            table: table.into(),
+            key: key.map(own),
+            columns: own(columns),
+        }
     }
 
     #[test]
     fn every_form_of_the_design_parses() {
-        assert_eq!(parsed("created_by"), Path { columns: vec!["created_by".into()], hops: vec![] });
-        assert_eq!(parsed("contactId -> Contact.partyId").hops, [hop("Contact", None, &["partyId"])]);
+        assert_eq!(
+            parsed("created_by"),
+            Path {
+                columns: vec!["created_by".into()],
+                hops: vec![]
+            }
+        );
+        assert_eq!(
+            parsed("contactId -> Contact.partyId").hops,
+            [hop("Contact", None, &["partyId"])]
+        );
         assert_eq!(
             parsed("conversation_id->conversations.domain_id->domains.organization_id").hops,
-            [hop("conversations", None, &["domain_id"]), hop("domains", None, &["organization_id"])]
+            [
+                hop("conversations", None, &["domain_id"]),
+                hop("domains", None, &["organization_id"])
+            ]
         );
         assert_eq!(
             parsed("legacy_domain -> domains(domain).organization_id").hops,
@@ -262,7 +307,10 @@ mod tests {
         );
         let composite = parsed("(tenant_id, ref) -> \"Contact\"(tenant_id, ref).party_id");
         assert_eq!(composite.columns, ["tenant_id", "ref"]);
-        assert_eq!(composite.hops, [hop("\"Contact\"", Some(&["tenant_id", "ref"]), &["party_id"])]);
+        assert_eq!(
+            composite.hops,
+            [hop("\"Contact\"", Some(&["tenant_id", "ref"]), &["party_id"])]
+        );
         assert_eq!(
             parsed("a -> b.(x, y) -> c(x, y).z").hops,
             [hop("b", None, &["x", "y"]), hop("c", Some(&["x", "y"]), &["z"])]
@@ -271,8 +319,14 @@ mod tests {
 
     #[test]
     fn odd_names_need_no_quotes_unless_they_hold_the_grammars_own_letters() {
-        assert_eq!(parsed("legacy contact -> My Table.party-id").hops, [hop("My Table", None, &["party-id"])]);
-        assert_eq!(parsed("a -> \"Odd Schema\".\"T.x\".c").hops, [hop("\"Odd Schema\".\"T.x\"", None, &["c"])]);
+        assert_eq!(
+            parsed("legacy contact -> My Table.party-id").hops,
+            [hop("My Table", None, &["party-id"])]
+        );
+        assert_eq!(
+            parsed("a -> \"Odd Schema\".\"T.x\".c").hops,
+            [hop("\"Odd Schema\".\"T.x\"", None, &["c"])]
+        );
         assert_eq!(parsed("\"a -> b\" -> t.\"c\"\"d\"").columns, ["a -> b"]);
         assert_eq!(parsed("x -> t.\"c\"\"d\"").hops[0].columns, ["c\"d"]);
         assert_eq!(parsed("straße -> Länder.größe").hops, [hop("Länder", None, &["größe"])]);

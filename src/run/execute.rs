@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
+use pgrx::spi::SpiError;
 
 use super::record;
 use crate::infer::tenant::{Guard, describe};
@@ -87,13 +88,14 @@ impl Counts {
     }
 }
 
-/// One line of a count.
-struct Line {
-    outcome: String,
-    rows: i64,
-    unguarded: i64,
-    written: bool,
-    agrees: bool,
+/// What reading back found.
+struct Proof {
+    /// Every row in its reason; `filled` are the rows that the run wrote and that say what their sources say.
+    counts: Counts,
+    /// Rows that the run wrote.
+    written: i64,
+    /// Rows that could be filled and are not: they turned up while the run was writing.
+    left: i64,
 }
 
 /// What a run would do. Writes nothing; works in READ ONLY transactions and on standbys.
@@ -111,7 +113,10 @@ pub fn dry(blueprint: &mut Blueprint, for_later_steps: bool) -> Result<Outcome, 
             if levels == LEVELS {
                 return Err(Problem::new(
                     PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX,
-                    format!("the rows of {} depend on each other more than {LEVELS} levels deep", shown(blueprint)),
+                    format!(
+                        "the rows of {} depend on each other more than {LEVELS} levels deep",
+                        shown(blueprint)
+                    ),
                 )
                 .hint("run it for real: it is not limited in depth, and it can be rolled back"));
             }
@@ -148,7 +153,9 @@ pub fn real(blueprint: &Blueprint) -> Result<Outcome, Problem> {
     let started = record::clock()?;
     Spi::connect_mut(|client| {
         let lock = "SELECT pg_catalog.pg_advisory_xact_lock($1, $2)";
-        client.update(lock, None, &[LOCK.into(), (blueprint.table.oid as i32).into()]).map(|_| ())
+        client
+            .update(lock, None, &[LOCK.into(), (blueprint.table.oid as i32).into()])
+            .map(|_| ())
     })?;
     let mut attempt = 1;
     let (counts, skipped_by_trigger) = loop {
@@ -169,9 +176,15 @@ pub fn real(blueprint: &Blueprint) -> Result<Outcome, Problem> {
 /// The statements that a real run would execute, for review.
 pub fn sql(blueprint: &Blueprint) -> Vec<(String, String)> {
     vec![
-        ("count what would happen".into(), blueprint.count(View::All).for_review()),
+        (
+            "count what would happen".into(),
+            blueprint.count(View::All).statement.for_review(),
+        ),
         ("write".into(), blueprint.write().for_review()),
-        ("count again, to prove it".into(), blueprint.count(View::All).for_review()),
+        (
+            "count again, to prove it".into(),
+            blueprint.count(View::All).statement.for_review(),
+        ),
     ]
 }
 
@@ -182,10 +195,12 @@ pub fn unfilled(blueprint: &Blueprint, limit: i64) -> Result<Vec<(pgrx::JsonB, S
     let rows = Spi::connect(|client| {
         let mut rows = Vec::new();
         for row in client.select(&statement.sql, None, &arguments(&statement))? {
-            let key = row.get::<pgrx::JsonB>(1)?.unwrap_or(pgrx::JsonB(serde_json::Value::Null));
+            let key = row
+                .get::<pgrx::JsonB>(1)?
+                .unwrap_or(pgrx::JsonB(serde_json::Value::Null));
             rows.push((key, row.get::<String>(2)?.unwrap_or_default(), row.get::<String>(3)?));
         }
-        Ok::<_, pgrx::spi::Error>(rows)
+        Ok::<_, SpiError>(rows)
     })?;
     Ok(rows)
 }
@@ -200,84 +215,104 @@ fn write_and_prove(blueprint: &Blueprint) -> Result<(Counts, Option<i64>), Probl
         pgrx::check_for_interrupts!();
         let written_now = execute(&blueprint.write())?;
         let transaction = pg::current_transaction_id();
-        let mut lines = count(blueprint, View::Proof(transaction))?;
+        let mut proof = prove(blueprint, transaction)?;
         let mut corrections = 0;
         expected += written_now;
-        while lines.iter().any(|l| l.written && !(l.agrees && l.outcome == "filled")) {
+        while proof.written != proof.counts.filled {
             pgrx::check_for_interrupts!();
             if corrections == PASSES {
                 return Err(changed_under_us(blueprint));
             }
-            let before = written(&lines);
+            let before = proof.written;
             execute(&blueprint.correct(transaction))?;
-            lines = count(blueprint, View::Proof(transaction))?;
+            proof = prove(blueprint, transaction)?;
             // Rows whose sources no longer give a value are NULL again.
-            expected -= before - written(&lines);
+            expected -= before - proof.written;
             corrections += 1;
         }
-        if written(&lines) != expected {
-            return Err(does_not_reconcile(blueprint, expected, written(&lines)));
+        if proof.written != expected {
+            return Err(does_not_reconcile(blueprint, expected, proof.written));
         }
-        let left: i64 = lines.iter().filter(|l| !l.written && l.outcome == "filled").map(|l| l.rows).sum();
-        if left == 0 {
-            return Ok((tally(&lines), None));
+        if proof.left == 0 {
+            return Ok((proof.counts, None));
         }
         idle = if written_now == 0 { idle + 1 } else { 0 };
         if idle == 2 && !blueprint.details.triggers.is_empty() {
             // Nobody else is writing them, and neither can we: a BEFORE trigger returns NULL.
-            let mut counts = tally(&lines);
-            counts.filled -= left;
-            *counts.reasons.entry("constraint_failed".into()).or_default() += left;
-            return Ok((counts, Some(left)));
+            *proof.counts.reasons.entry("constraint_failed".into()).or_default() += proof.left;
+            return Ok((proof.counts, Some(proof.left)));
         }
     }
     Err(Problem::new(
         PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-        format!("other sessions write to {} faster than it can be filled", shown(blueprint)),
+        format!(
+            "other sessions write to {} faster than it can be filled",
+            shown(blueprint)
+        ),
     )
-    .detail(format!("after {PASSES} passes there still were new rows to fill; nothing was written"))
+    .detail(format!(
+        "after {PASSES} passes there still were new rows to fill; nothing was written"
+    ))
     .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction"))
 }
 
-fn tally(lines: &[Line]) -> Counts {
-    let mut counts = Counts::default();
-    for line in lines {
-        counts.add(&line.outcome, line.rows, line.unguarded);
-    }
-    counts
-}
-
-fn written(lines: &[Line]) -> i64 {
-    lines.iter().filter(|l| l.written).map(|l| l.rows).sum()
-}
-
+/// Counts every row as it is before the run.
 fn count_all(blueprint: &Blueprint) -> Result<Counts, Problem> {
-    Ok(tally(&count(blueprint, View::All)?))
+    let (counts, rest) = count(blueprint, View::All)?;
+    reconcile(blueprint, rest[0], counts.total())?;
+    Ok(counts)
 }
 
-fn count(blueprint: &Blueprint, view: View) -> Result<Vec<Line>, Problem> {
-    let statement = blueprint.count(view);
-    let proof = matches!(view, View::Proof(_));
+/// Reads everything back after writing.
+fn prove(blueprint: &Blueprint, transaction: u32) -> Result<Proof, Problem> {
+    let (mut counts, rest) = count(blueprint, View::Proof(transaction))?;
+    let [total, written, proved] = [rest[0], rest[1], rest[2]];
+    let left = std::mem::replace(&mut counts.filled, proved);
+    if written == proved {
+        reconcile(blueprint, total, counts.total() + left)?;
+    }
+    Ok(Proof { counts, written, left })
+}
+
+/// The reasons must sum to the rows of the table, which were counted by themselves.
+fn reconcile(blueprint: &Blueprint, total: i64, sum: i64) -> Result<(), Problem> {
+    if total == sum {
+        Ok(())
+    } else {
+        Err(does_not_reconcile(blueprint, total, sum))
+    }
+}
+
+/// The counts, and the columns besides the outcomes: total, and in a proof written and proved.
+fn count(blueprint: &Blueprint, view: View) -> Result<(Counts, Vec<i64>), Problem> {
+    let count = blueprint.count(view);
+    let extra = if matches!(view, View::Proof(_)) { 2 } else { 0 };
+    let width = count.outcomes.len() + 2 + extra;
     // `select` without a row limit is the one way through SPI that may use parallel workers.
-    let lines = Spi::connect(|client| {
-        let mut lines = Vec::new();
-        for row in client.select(&statement.sql, None, &arguments(&statement))? {
-            lines.push(Line {
-                outcome: row.get::<String>(1)?.unwrap_or_default(),
-                rows: row.get::<i64>(2)?.unwrap_or_default(),
-                unguarded: row.get::<i64>(3)?.unwrap_or_default(),
-                written: proof && row.get::<bool>(4)?.unwrap_or_default(),
-                agrees: proof && row.get::<bool>(5)?.unwrap_or_default(),
-            });
-        }
-        Ok::<_, pgrx::spi::Error>(lines)
+    let numbers = Spi::connect(|client| {
+        let row = client
+            .select(&count.statement.sql, None, &arguments(&count.statement))?
+            .first();
+        (1..=width)
+            .map(|i| Ok(row.get::<i64>(i)?.unwrap_or_default()))
+            .collect::<Result<Vec<i64>, SpiError>>()
     })?;
-    Ok(lines)
+    let mut counts = Counts::default();
+    let unguarded = numbers[count.outcomes.len() + 1];
+    for (outcome, rows) in count.outcomes.iter().zip(&numbers[1..]) {
+        if *rows > 0 || outcome == "filled" {
+            counts.add(outcome, *rows, unguarded);
+        }
+    }
+    let rest = [&numbers[..1], &numbers[count.outcomes.len() + 2..]].concat();
+    Ok((counts, rest))
 }
 
 /// Runs an UPDATE; returns the number of rows.
 fn execute(statement: &Statement) -> Result<i64, Problem> {
-    let rows = Spi::connect_mut(|client| Ok::<_, pgrx::spi::Error>(client.update(&statement.sql, None, &arguments(statement))?.len()))?;
+    let rows = Spi::connect_mut(|client| {
+        Ok::<_, SpiError>(client.update(&statement.sql, None, &arguments(statement))?.len())
+    })?;
     Ok(rows as i64)
 }
 
@@ -306,7 +341,10 @@ fn changed_under_us(blueprint: &Blueprint) -> Problem {
     if blueprint.details.triggers.is_empty() {
         return Problem::new(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            format!("the sources of {} change faster than they can be read", shown(blueprint)),
+            format!(
+                "the sources of {} change faster than they can be read",
+                shown(blueprint)
+            ),
         )
         .hint("run it again at a quieter time");
     }
@@ -327,16 +365,30 @@ fn does_not_reconcile(blueprint: &Blueprint, expected: i64, found: i64) -> Probl
     } else {
         PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION
     };
-    Problem::new(code, format!("the numbers of {} do not reconcile; nothing was written", shown(blueprint)))
-        .detail(format!(
-            "UPDATE reported {expected} rows, reading back finds {found}; triggers on UPDATE: {}",
-            if blueprint.details.triggers.is_empty() { "none".into() } else { blueprint.details.triggers.join(", ") }
-        ))
-        .hint("a trigger that writes or deletes the same rows must be disabled for the backfill")
+    Problem::new(
+        code,
+        format!(
+            "the numbers of {} do not reconcile; nothing was written",
+            shown(blueprint)
+        ),
+    )
+    .detail(format!(
+        "expected {expected} rows, reading back finds {found}; triggers on UPDATE: {}",
+        if blueprint.details.triggers.is_empty() {
+            "none".into()
+        } else {
+            blueprint.details.triggers.join(", ")
+        }
+    ))
+    .hint("a trigger that writes or deletes the same rows must be disabled for the backfill")
 }
 
 fn shown(blueprint: &Blueprint) -> String {
-    format!("{}.{}", blueprint.catalog.display(blueprint.table), blueprint.column.quoted)
+    format!(
+        "{}.{}",
+        blueprint.catalog.display(blueprint.table),
+        blueprint.column.quoted
+    )
 }
 
 fn outcome(blueprint: &Blueprint, counts: Counts, dry_run: bool, skipped_by_trigger: Option<i64>) -> Outcome {
@@ -356,27 +408,44 @@ fn note(blueprint: &Blueprint, counts: &Counts, dry_run: bool, skipped_by_trigge
     let (catalog, table) = (blueprint.catalog, blueprint.table);
     let mut note = Vec::new();
     if !counts.refused_by.is_empty() {
-        let each: Vec<String> = counts.refused_by.iter().map(|(name, rows)| format!("{rows} by {name}")).collect();
+        let each: Vec<String> = counts
+            .refused_by
+            .iter()
+            .map(|(name, rows)| format!("{rows} by {name}"))
+            .collect();
         note.push(format!("refused: {}", each.join(", ")));
     }
     let triggers = blueprint.details.triggers.join(", ");
     if let Some(rows) = skipped_by_trigger {
-        note.push(format!("{rows} rows were refused by a trigger that returned NULL ({triggers})"));
+        note.push(format!(
+            "{rows} rows were refused by a trigger that returned NULL ({triggers})"
+        ));
     }
     if dry_run && !triggers.is_empty() {
-        note.push(format!("triggers fire when it is written and cannot be predicted: {triggers}"));
+        note.push(format!(
+            "triggers fire when it is written and cannot be predicted: {triggers}"
+        ));
     }
     match &blueprint.guard {
         Guard::By(guard) => {
-            let root = catalog.table(guard.root).map(|root| catalog.display(root)).unwrap_or_default();
-            let value = catalog.table(guard.value.table).map(|t| catalog.display(t)).unwrap_or_default();
+            let root = catalog
+                .table(guard.root)
+                .map(|root| catalog.display(root))
+                .unwrap_or_default();
+            let value = catalog
+                .table(guard.value.table)
+                .map(|t| catalog.display(t))
+                .unwrap_or_default();
             note.push(format!(
                 "tenant guard: {} must equal {} of {value} ({root})",
                 describe(catalog, &guard.row),
                 describe(catalog, &guard.value)
             ));
             if counts.unguarded > 0 {
-                note.push(format!("{} filled rows have no tenant on one side and are not guarded", counts.unguarded));
+                note.push(format!(
+                    "{} filled rows have no tenant on one side and are not guarded",
+                    counts.unguarded
+                ));
             }
         }
         Guard::Unguarded(why) => note.push(why.clone()),
@@ -385,18 +454,27 @@ fn note(blueprint: &Blueprint, counts: &Counts, dry_run: bool, skipped_by_trigge
     if blueprint.rule.tenant.is_some() && blueprint.restriction.is_none() {
         note.push("all rows are excluded: nothing says which tenant they belong to".into());
     }
-    let sources: Vec<String> =
-        blueprint.rule.sources.iter().map(|source| source.to_path(catalog, table).to_string()).collect();
+    let sources: Vec<String> = blueprint
+        .rule
+        .sources
+        .iter()
+        .map(|source| source.to_path(catalog, table).to_string())
+        .collect();
     if !sources.is_empty() {
         note.push(format!("from {}", sources.join(", ")));
     }
     for (source, text) in blueprint.rule.sources.iter().zip(&sources) {
         if !source.is_unique(catalog) {
-            note.push(format!("{text}: the key is not unique, rows that match several different values are ambiguous"));
+            note.push(format!(
+                "{text}: the key is not unique, rows that match several different values are ambiguous"
+            ));
         }
     }
     if table.kind == 'r' && table.has_children {
-        note.push(format!("tables that inherit from {} are not touched", catalog.display(table)));
+        note.push(format!(
+            "tables that inherit from {} are not touched",
+            catalog.display(table)
+        ));
     }
     if dry_run && !blueprint.column.may_update {
         note.push(format!("the real run needs UPDATE on {}", shown(blueprint)));

@@ -13,7 +13,6 @@ mod prepare;
 mod record;
 mod session;
 
-
 pub use execute::{Outcome, dry, real, sql, unfilled};
 pub use party::{PartyRequest, party};
 pub use prepare::{Request, prepare};

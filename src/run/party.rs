@@ -43,7 +43,11 @@ struct Step<'a> {
 pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<Outcome>, Problem> {
     let catalog = &session.catalog;
     let party_table = catalog.resolve_table(&request.party_table)?;
-    let only = request.table.as_ref().map(|name| catalog.resolve_table(name)).transpose()?;
+    let only = request
+        .table
+        .as_ref()
+        .map(|name| catalog.resolve_table(name))
+        .transpose()?;
     let mut columns = party::columns(catalog, party_table)?;
     if let Some(table) = only {
         columns.retain(|c| c.table == table.oid);
@@ -75,7 +79,10 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<Outcome>, 
             outcome
         } else if step.without_sources.is_some() {
             // Nothing can be written: a count is all there is to do, and no run to record.
-            Outcome { dry_run: false, ..execute::dry(&mut step.blueprint, false)? }
+            Outcome {
+                dry_run: false,
+                ..execute::dry(&mut step.blueprint, false)?
+            }
         } else {
             execute::real(&step.blueprint)?
         };
@@ -100,7 +107,10 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
     let (table, name) = match catalog.table(column.table) {
         Some(table) => (
             format!("{}.{}", table.quoted_schema, table.quoted_name),
-            table.column(column.column).map(|c| c.quoted.clone()).unwrap_or_default(),
+            table
+                .column(column.column)
+                .map(|c| c.quoted.clone())
+                .unwrap_or_default(),
         ),
         None => Default::default(),
     };
@@ -119,7 +129,10 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
         will_write: !request.dry_run && without_sources.is_none(),
         overlays: Overlays::default(),
     };
-    Ok(Step { blueprint: prepare(session, &spec, prepared)?, without_sources })
+    Ok(Step {
+        blueprint: prepare(session, &spec, prepared)?,
+        without_sources,
+    })
 }
 
 fn no_party_column(session: &Session, table: &crate::catalog::Table, party: &crate::catalog::Table) -> Problem {

@@ -70,11 +70,17 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         (None, Some(specs), Some(column)) => {
             if specs.is_empty() {
                 problems.push(
-                    Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "sources is an empty array")
-                        .hint("leave sources out (NULL) to have them inferred"),
+                    Problem::new(
+                        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                        "sources is an empty array",
+                    )
+                    .hint("leave sources out (NULL) to have them inferred"),
                 );
             }
-            specs.iter().filter_map(|s| check::source(catalog, table, column, s, &mut problems)).collect()
+            specs
+                .iter()
+                .filter_map(|s| check::source(catalog, table, column, s, &mut problems))
+                .collect()
         }
         (None, None, Some(column)) => match sources::infer(catalog, table, column) {
             Ok(inferred) => {
@@ -88,15 +94,26 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         },
         (None, _, None) => vec![],
     };
-    let only_where = spec.only_where.as_ref().filter(|text| !text.trim().is_empty()).and_then(|typed| {
-        let from = table.from_sql();
-        let (oid, path) = (table.oid, session.search_path.as_str());
-        // A subtransaction, so that Postgres's own complaint about the condition joins the list.
-        let result =
-            pg::subtransaction(std::panic::AssertUnwindSafe(|| pg::qualify_condition(typed, &from, oid, "t", path)));
-        let result = result.map_err(|p| Problem { message: format!("only_where: {}", p.message), ..p });
-        problems.keep(result).map(|qualified| Condition { typed: typed.clone(), qualified })
-    });
+    let only_where = spec
+        .only_where
+        .as_ref()
+        .filter(|text| !text.trim().is_empty())
+        .and_then(|typed| {
+            let from = table.from_sql();
+            let (oid, path) = (table.oid, session.search_path.as_str());
+            // A subtransaction, so that Postgres's own complaint about the condition joins the list.
+            let result = pg::subtransaction(std::panic::AssertUnwindSafe(|| {
+                pg::qualify_condition(typed, &from, oid, "t", path)
+            }));
+            let result = result.map_err(|p| Problem {
+                message: format!("only_where: {}", p.message),
+                ..p
+            });
+            problems.keep(result).map(|qualified| Condition {
+                typed: typed.clone(),
+                qualified,
+            })
+        });
 
     let (Some(column), Some(details)) = (column, details) else {
         problems.into_result()?;
@@ -108,8 +125,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         .or_else(|| reference_of_values(session, table, &found))
         .or_else(|| reference::of(catalog, table, column));
     let root = problems.keep(session.tenant_root()).flatten();
-    let mut avoid: Vec<i16> = found.iter().flat_map(|s| s.columns.iter().copied()).collect();
-    avoid.push(column.number);
+    let keys: Vec<i16> = found.iter().flat_map(|s| s.columns.iter().copied()).collect();
     let guard = match (spec.tenant_guard, &reference) {
         (false, _) => Guard::Off,
         (true, None) => Guard::Unguarded(format!(
@@ -118,13 +134,15 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         )),
         (true, Some(reference)) => match catalog.table(reference.parent) {
             None => Guard::Unguarded("not guarded: the referenced table is not visible".into()),
-            Some(parent) => problems.keep(tenant::guard(catalog, table, parent, root, &avoid)).unwrap_or(Guard::Off),
+            Some(parent) => problems
+                .keep(tenant::guard(catalog, table, parent, root, column.number, &keys))
+                .unwrap_or(Guard::Off),
         },
     };
     let restriction = spec.tenant.as_ref().and_then(|wanted| {
         let path = match &guard {
             Guard::By(guard) => Some(guard.row.clone()),
-            _ => match tenant::of_table(catalog, table, root, &avoid) {
+            _ => match tenant::of_table(catalog, table, root, column.number, &keys) {
                 Err(InferError::NoTenant { .. }) if request.tenant_optional => None,
                 result => problems.keep(result).map(|(_, path)| path),
             },
@@ -182,8 +200,10 @@ fn relation_can_be_filled(session: &Session, table: &Table, problems: &mut Probl
         'f' => "a foreign table",
         _ => "a composite type",
     };
-    let problem =
-        Problem::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{shown} is {what}, it cannot be filled"));
+    let problem = Problem::new(
+        PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+        format!("{shown} is {what}, it cannot be filled"),
+    );
     problems.push(match table.kind {
         'f' => problem
             .detail("its rows are on another server: what is written there cannot be proved or rolled back here")
@@ -197,14 +217,20 @@ fn column_can_be_filled(session: &Session, table: &Table, column: &Column, probl
     let name = format!("{}.{}", session.catalog.display(table), column.quoted);
     if column.generated {
         problems.push(
-            Problem::new(PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS, format!("{name} is a generated column"))
-                .detail("Postgres computes its values from other columns of the row")
-                .hint("fill the columns that its expression reads"),
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS,
+                format!("{name} is a generated column"),
+            )
+            .detail("Postgres computes its values from other columns of the row")
+            .hint("fill the columns that its expression reads"),
         );
     } else if column.identity_always {
         problems.push(
-            Problem::new(PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS, format!("{name} is GENERATED ALWAYS AS IDENTITY"))
-                .hint("an identity column is never NULL: there is nothing to fill"),
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS,
+                format!("{name} is GENERATED ALWAYS AS IDENTITY"),
+            )
+            .hint("an identity column is never NULL: there is nothing to fill"),
         );
     }
 }
@@ -228,7 +254,10 @@ fn details_can_be_predicted(
     }
     for exclusion in &details.exclusions {
         refuse(
-            format!("exclusion constraint {} uses {}: what it refuses cannot be predicted", exclusion.name, column.quoted),
+            format!(
+                "exclusion constraint {} uses {}: what it refuses cannot be predicted",
+                exclusion.name, column.quoted
+            ),
             "drop the constraint for the backfill and add it again afterwards",
         );
     }
@@ -240,13 +269,19 @@ fn details_can_be_predicted(
     }
     for check in details.checks.iter().filter(|check| check.columns.contains(&0)) {
         refuse(
-            format!("CHECK {} of {shown} reads the whole row: what it refuses cannot be predicted", check.name),
+            format!(
+                "CHECK {} of {shown} reads the whole row: what it refuses cannot be predicted",
+                check.name
+            ),
             "write the constraint over single columns",
         );
     }
     if !details.partition_only.is_empty() {
         refuse(
-            format!("single partitions of {shown} have constraints or triggers of their own: {}", details.partition_only.join(", ")),
+            format!(
+                "single partitions of {shown} have constraints or triggers of their own: {}",
+                details.partition_only.join(", ")
+            ),
             "fill those partitions by their own names, one call each",
         );
     }
@@ -268,20 +303,30 @@ fn reference_of_values(session: &Session, table: &Table, sources: &[Source]) -> 
         })
     });
     let first = references.next()??;
-    references.all(|r| r.as_ref().is_some_and(|r| r.parent == first.parent && r.key == first.key)).then_some(Reference {
-        declared: false,
-        ..first
-    })
+    references
+        .all(|r| {
+            r.as_ref()
+                .is_some_and(|r| r.parent == first.parent && r.key == first.key)
+        })
+        .then_some(Reference {
+            declared: false,
+            ..first
+        })
 }
 
 /// `tenant => 'x'` must be a value of the tenant key's type.
 fn tenant_reads_as_key(session: &Session, path: &TenantPath, wanted: &str, problems: &mut Problems) {
     let catalog = &session.catalog;
-    let base = catalog.table(path.owner).and_then(|t| t.column(path.column)).and_then(|c| catalog.base_type(c.type_oid, -1));
+    let base = catalog
+        .table(path.owner)
+        .and_then(|t| t.column(path.column))
+        .and_then(|c| catalog.base_type(c.type_oid, -1));
     let Some((base, _)) = base else { return };
     let sql = format!("SELECT CAST($1 AS {}) IS NULL", base.sql());
     let result = pg::subtransaction(std::panic::AssertUnwindSafe(|| {
-        Ok(Spi::connect(|client| client.select(&sql, None, &[wanted.into()]).map(|_| ()))?)
+        Ok(Spi::connect(|client| {
+            client.select(&sql, None, &[wanted.into()]).map(|_| ())
+        })?)
     }));
     problems.keep(result.map_err(|p| Problem {
         message: format!("tenant: {}", p.message),
@@ -293,7 +338,9 @@ fn tenant_reads_as_key(session: &Session, path: &TenantPath, wanted: &str, probl
 /// Privileges and row-level security of every table that takes part.
 fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: bool, problems: &mut Problems) {
     for (oid, columns) in blueprint.reads() {
-        let Some(table) = session.catalog.table(oid) else { continue };
+        let Some(table) = session.catalog.table(oid) else {
+            continue;
+        };
         let shown = session.catalog.display(table);
         if !table.may_use_schema {
             problems.push(
@@ -344,4 +391,3 @@ fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: 
         );
     }
 }
-

@@ -47,8 +47,11 @@ pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str) -> Result
     ];
     let id = Spi::connect_mut(|client| client.update(sql, None, &arguments)?.first().get_one::<i64>())?;
     id.ok_or_else(|| {
-        Problem::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "mend.runs did not take the record of the run")
-            .hint("does it have a trigger that returns NULL? pg_mend's state tables must stay as they were created")
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "mend.runs did not take the record of the run",
+        )
+        .hint("does it have a trigger that returns NULL? pg_mend's state tables must stay as they were created")
     })
 }
 
@@ -70,7 +73,11 @@ fn fingerprinted(blueprint: &Blueprint) -> String {
                     json!([c.name, column_type, c.type_modifier, c.not_null, c.generated])
                 })
                 .collect();
-            let keys: Vec<_> = t.keys.iter().map(|k| json!([k.name, t.names_of(&k.columns), k.primary])).collect();
+            let keys: Vec<_> = t
+                .keys
+                .iter()
+                .map(|k| json!([k.name, t.names_of(&k.columns), k.primary]))
+                .collect();
             let foreign: Vec<_> = catalog
                 .foreign_keys_of(t.oid)
                 .map(|k| json!([k.name, t.names_of(&k.columns), k.validated, k.enforced]))

@@ -45,11 +45,15 @@ impl Session {
                 )?
                 .first();
             let (path, schemas) = row.get_two::<String, Vec<Option<String>>>()?;
-            Ok::<_, pgrx::spi::Error>((path.unwrap_or_default(), schemas.unwrap_or_default()))
+            Ok::<_, spi::Error>((path.unwrap_or_default(), schemas.unwrap_or_default()))
         })?;
         let settings = Settings::push(&[("search_path", "pg_catalog, pg_temp")]);
         let catalog = catalog::load(schemas.into_iter().flatten().collect())?;
-        Ok(Session { catalog, search_path, _settings: settings })
+        Ok(Session {
+            catalog,
+            search_path,
+            _settings: settings,
+        })
     }
 
     /// The table that `pg_mend.tenant_root` names, if it is set.
