@@ -525,7 +525,7 @@ impl Blueprint<'_> {
             keys.join(", "),
             on.join(" AND ")
         );
-        let ambiguous = format!("pg_catalog.cardinality({alias}.given) > 1");
+        let ambiguous = format!("(pg_catalog.cardinality({alias}.given) > 1) IS TRUE");
         let value = format!("CASE WHEN pg_catalog.cardinality({alias}.given) = 1 THEN {alias}.given[1] END");
         let missing = format!("{set} AND {alias}.missing IS NOT FALSE");
         let state = format!(

@@ -155,7 +155,7 @@ impl Source {
     /// The path in the grammar, with keys spelled out where they are not the primary key.
     pub fn to_path(&self, catalog: &Catalog, target: &Table) -> Path {
         let names = |table: &Table, columns: &[i16]| -> Vec<String> {
-            table.names_of(columns).into_iter().map(str::to_string).collect()
+            table.names_of(columns).into_iter().map(typed).collect()
         };
         let hops = self
             .hops
@@ -193,7 +193,7 @@ impl Rule {
         let column = table.column(self.column)?;
         Some(RuleSpec {
             table: format!("{}.{}", table.quoted_schema, table.quoted_name),
-            column: column.name.clone(),
+            column: column.quoted.clone(),
             sources: Some(
                 self.sources
                     .iter()

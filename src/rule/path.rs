@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 
-/// A source path as typed: names not yet looked up.
+/// A source path as typed: names not yet looked up, with their quotes where they had some.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Path {
@@ -104,8 +104,8 @@ pub fn typed(name: &str) -> String {
 
 fn list(names: &[String], always: bool) -> String {
     match names {
-        [one] if !always => typed(one),
-        several => format!("({})", several.iter().map(|n| typed(n)).collect::<Vec<_>>().join(", ")),
+        [one] if !always => one.clone(),
+        several => format!("({})", several.join(", ")),
     }
 }
 
@@ -157,7 +157,7 @@ impl Parser {
         }
         let columns = match columns {
             Some(columns) => columns,
-            None if parts.len() > 1 => vec![unquoted(parts.pop().unwrap_or_default())],
+            None if parts.len() > 1 => vec![parts.pop().unwrap_or_default()],
             None => return Err(self.error("'.' and the column to take from the table")),
         };
         Ok(PathHop {
@@ -171,14 +171,14 @@ impl Parser {
         if self.take("(") {
             self.rest_of_list()
         } else {
-            Ok(vec![unquoted(self.name("a column")?)])
+            Ok(vec![self.name("a column")?])
         }
     }
 
     fn rest_of_list(&mut self) -> Result<Vec<String>, ParseError> {
-        let mut names = vec![unquoted(self.name("a column")?)];
+        let mut names = vec![self.name("a column")?];
         while self.take(",") {
-            names.push(unquoted(self.name("a column")?));
+            names.push(self.name("a column")?);
         }
         if self.take(")") {
             Ok(names)
@@ -256,14 +256,6 @@ impl Parser {
     }
 }
 
-/// A column name without its quotes. (Columns are looked up in one table, so exact letters are tried first anyway.)
-fn unquoted(name: String) -> String {
-    match name.strip_prefix('"').and_then(|n| n.strip_suffix('"')) {
-        Some(inner) => inner.replace("\"\"", "\""),
-        None => name,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,8 +319,8 @@ mod tests {
             parsed("a -> \"Odd Schema\".\"T.x\".c").hops,
             [hop("\"Odd Schema\".\"T.x\"", None, &["c"])]
         );
-        assert_eq!(parsed("\"a -> b\" -> t.\"c\"\"d\"").columns, ["a -> b"]);
-        assert_eq!(parsed("x -> t.\"c\"\"d\"").hops[0].columns, ["c\"d"]);
+        assert_eq!(parsed("\"a -> b\" -> t.\"c\"\"d\"").columns, ["\"a -> b\""]);
+        assert_eq!(parsed("x -> t.\"c\"\"d\"").hops[0].columns, ["\"c\"\"d\""]);
         assert_eq!(parsed("straße -> Länder.größe").hops, [hop("Länder", None, &["größe"])]);
     }
 

@@ -122,8 +122,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     let refuse_dangling = inferred_reference.is_some();
     let reference = inferred_reference
         .or_else(|| reference::declared(catalog, table, column))
-        .or_else(|| reference_of_values(session, table, &found))
-        .or_else(|| reference::of(catalog, table, column));
+        .or_else(|| reference_of_values(session, table, &found));
     let root = problems.keep(session.tenant_root()).flatten();
     let keys: Vec<i16> = found.iter().flat_map(|s| s.columns.iter().copied()).collect();
     let guard = match (spec.tenant_guard, &reference) {

@@ -17,8 +17,28 @@ type Row = HashMap<String, Value>;
 
 /// Names that a careless generator of SQL trips over.
 const NAMES: &[&str] = &[
-    "Odd Name", "select", "Ünï", "a\"b", "x.y", "MixedCase", "lower_case", "semi;colon", "it's", "$1", "%s",
-    "back\\slash", "a->b", "order", "trailing ", "(paren)", "comma,", "t", "found", "value", "outcome", "derived",
+    "Odd Name",
+    "select",
+    "Ünï",
+    "a\"b",
+    "x.y",
+    "MixedCase",
+    "lower_case",
+    "semi;colon",
+    "it's",
+    "$1",
+    "%s",
+    "back\\slash",
+    "a->b",
+    "order",
+    "trailing ",
+    "(paren)",
+    "comma,",
+    "t",
+    "found",
+    "value",
+    "outcome",
+    "derived",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,18 +123,28 @@ fn quoted(name: &str) -> String {
 }
 
 fn literal(value: &Value) -> String {
-    value.as_ref().map_or("NULL".into(), |v| format!("E'{}'", v.replace('\\', "\\\\").replace('\'', "''")))
+    value.as_ref().map_or("NULL".into(), |v| {
+        format!("E'{}'", v.replace('\\', "\\\\").replace('\'', "''"))
+    })
 }
 
 fn pick(rng: &mut StdRng, used: &mut HashSet<String>) -> String {
     let base = (*NAMES.choose(rng).unwrap()).to_string();
-    let name = if used.contains(&base) { format!("{base}{}", used.len()) } else { base };
+    let name = if used.contains(&base) {
+        format!("{base}{}", used.len())
+    } else {
+        base
+    };
     used.insert(name.clone());
     name
 }
 
 fn maybe(rng: &mut StdRng, chance: f64, value: impl FnOnce(&mut StdRng) -> String) -> Value {
-    if rng.random_bool(chance) { Some(value(rng)) } else { None }
+    if rng.random_bool(chance) {
+        Some(value(rng))
+    } else {
+        None
+    }
 }
 
 impl Case {
@@ -147,7 +177,13 @@ impl Case {
         for n in 1..=14 {
             let own = maybe(rng, 0.9, tenant);
             let id = kind.value(n);
-            let _ = writeln!(sql, "INSERT INTO {} VALUES ({}, {});", quoted(&party), literal(&Some(id.clone())), literal(&own));
+            let _ = writeln!(
+                sql,
+                "INSERT INTO {} VALUES ({}, {});",
+                quoted(&party),
+                literal(&Some(id.clone())),
+                literal(&own)
+            );
             party_rows.insert(id, own);
         }
 
@@ -168,7 +204,12 @@ impl Case {
         let tenant_column = direct.then(|| pick(rng, &mut columns));
         let holder = pick(rng, &mut tables);
         let mut holder_rows = HashMap::new();
-        let _ = writeln!(sql, "CREATE TABLE {} (id integer PRIMARY KEY, whose integer REFERENCES {});", quoted(&holder), quoted(&root));
+        let _ = writeln!(
+            sql,
+            "CREATE TABLE {} (id integer PRIMARY KEY, whose integer REFERENCES {});",
+            quoted(&holder),
+            quoted(&root)
+        );
         for n in 1..=4 {
             let own = maybe(rng, 0.9, tenant);
             let _ = writeln!(sql, "INSERT INTO {} VALUES ({n}, {});", quoted(&holder), literal(&own));
@@ -189,11 +230,18 @@ impl Case {
             from.push(own.clone());
             source_columns.push((own, key_kind));
             let mut hops = Vec::new();
-            let length = if rng.random_bool(0.1) { 0 } else { rng.random_range(1..=3) };
+            let length = if rng.random_bool(0.1) {
+                0
+            } else {
+                rng.random_range(1..=3)
+            };
             if length == 0 {
                 // A column of the row itself: then it has the type of the target.
                 source_columns.last_mut().unwrap().1 = kind;
-                sources.push(Source { columns: vec![from.pop().unwrap()], hops });
+                sources.push(Source {
+                    columns: vec![from.pop().unwrap()],
+                    hops,
+                });
                 continue;
             }
             for h in 0..length {
@@ -207,7 +255,11 @@ impl Case {
                 key.push(pick(rng, &mut names));
                 let taken = pick(rng, &mut names);
                 let unique = rng.random_bool(0.75);
-                let taken_kind = if last { kind } else { *[Kind::Int, Kind::Text, Kind::Uuid].choose(rng).unwrap() };
+                let taken_kind = if last {
+                    kind
+                } else {
+                    *[Kind::Int, Kind::Text, Kind::Uuid].choose(rng).unwrap()
+                };
                 let mut defined: Vec<String> = Vec::new();
                 if key.len() == 2 {
                     defined.push(format!("{} integer NOT NULL", quoted(&key[0])));
@@ -216,7 +268,11 @@ impl Case {
                 defined.push(format!("{} {}", quoted(&taken), taken_kind.sql()));
                 if unique {
                     let list: Vec<String> = key.iter().map(|k| quoted(k)).collect();
-                    defined.push(format!("{} ({})", if rng.random_bool(0.5) { "PRIMARY KEY" } else { "UNIQUE" }, list.join(", ")));
+                    defined.push(format!(
+                        "{} ({})",
+                        if rng.random_bool(0.5) { "PRIMARY KEY" } else { "UNIQUE" },
+                        list.join(", ")
+                    ));
                 }
                 let _ = writeln!(sql, "CREATE TABLE {} ({});", quoted(&name), defined.join(", "));
                 let mut rows: Vec<Row> = Vec::new();
@@ -226,7 +282,10 @@ impl Case {
                     if key.len() == 2 {
                         row.insert(key[0].clone(), Some(tenant(rng)));
                     }
-                    row.insert(key.last().unwrap().clone(), Some(key_kind.value(rng.random_range(1..7))));
+                    row.insert(
+                        key.last().unwrap().clone(),
+                        Some(key_kind.value(rng.random_range(1..7))),
+                    );
                     let greatest = if last { 16 } else { 7 };
                     let value = maybe(rng, 0.85, |rng| taken_kind.value(rng.random_range(1..greatest)));
                     row.insert(taken.clone(), value);
@@ -238,7 +297,12 @@ impl Case {
                     let _ = writeln!(sql, "INSERT INTO {} VALUES ({});", quoted(&name), values.join(", "));
                     rows.push(row);
                 }
-                hops.push(Hop { table: name, key, taken, rows });
+                hops.push(Hop {
+                    table: name,
+                    key,
+                    taken,
+                    rows,
+                });
                 key_kind = taken_kind;
             }
             sources.push(Source { columns: from, hops });
@@ -247,7 +311,10 @@ impl Case {
         let column_type = match (checks.limited, checks.domain) {
             (true, _) => "varchar(2)".to_string(),
             (_, true) => {
-                let _ = writeln!(sql, "CREATE DOMAIN \"Short Text\" AS text CONSTRAINT \"no three\" CHECK (VALUE NOT LIKE '%3');");
+                let _ = writeln!(
+                    sql,
+                    "CREATE DOMAIN \"Short Text\" AS text CONSTRAINT \"no three\" CHECK (VALUE NOT LIKE '%3');"
+                );
                 "\"Short Text\"".into()
             }
             _ => kind.sql().into(),
@@ -263,14 +330,26 @@ impl Case {
         }
         let at = rng.random_range(0..=defined.len());
         defined.insert(at, format!("{} {column_type}", quoted(&column)));
-        defined.extend(source_columns.iter().map(|(name, kind)| format!("{} {}", quoted(name), kind.sql())));
+        defined.extend(
+            source_columns
+                .iter()
+                .map(|(name, kind)| format!("{} {}", quoted(name), kind.sql())),
+        );
         if checks.check {
-            defined.push(format!("CONSTRAINT \"odd check's\" CHECK ({} IS NULL OR flag <> 2)", quoted(&column)));
+            defined.push(format!(
+                "CONSTRAINT \"odd check's\" CHECK ({} IS NULL OR flag <> 2)",
+                quoted(&column)
+            ));
         }
         let _ = writeln!(sql, "CREATE TABLE {} ({});", quoted(&table), defined.join(", "));
         if checks.unique {
             let predicate = if checks.partial { " WHERE flag <> 0" } else { "" };
-            let _ = writeln!(sql, "CREATE UNIQUE INDEX one_each ON {} (grp, {}){predicate};", quoted(&table), quoted(&column));
+            let _ = writeln!(
+                sql,
+                "CREATE UNIQUE INDEX one_each ON {} (grp, {}){predicate};",
+                quoted(&table),
+                quoted(&column)
+            );
         }
 
         let mut rows: Vec<Row> = Vec::new();
@@ -279,7 +358,10 @@ impl Case {
             let mut row = Row::from([("id".to_string(), Some(id.to_string()))]);
             row.insert("flag".into(), maybe(rng, 0.9, |rng| rng.random_range(0..4).to_string()));
             row.insert("grp".into(), maybe(rng, 0.9, |rng| rng.random_range(1..4).to_string()));
-            row.insert("holder_id".into(), maybe(rng, 0.9, |rng| rng.random_range(1..=4).to_string()));
+            row.insert(
+                "holder_id".into(),
+                maybe(rng, 0.9, |rng| rng.random_range(1..=4).to_string()),
+            );
             if let Some(own) = &tenant_column {
                 row.insert(own.clone(), maybe(rng, 0.9, tenant));
             }
@@ -294,12 +376,24 @@ impl Case {
                     || (checks.domain && v.ends_with('3'))
             });
             let in_index = !checks.partial || row["flag"].as_ref().is_some_and(|f| f != "0");
-            if bad || (checks.unique && in_index && present.is_some() && row["grp"].is_some() && !taken.insert((row["grp"].clone(), present.clone()))) {
+            if bad
+                || (checks.unique
+                    && in_index
+                    && present.is_some()
+                    && row["grp"].is_some()
+                    && !taken.insert((row["grp"].clone(), present.clone())))
+            {
                 present = None;
             }
             row.insert(column.clone(), present);
             let (names, values): (Vec<String>, Vec<String>) = row.iter().map(|(c, v)| (quoted(c), literal(v))).unzip();
-            let _ = writeln!(sql, "INSERT INTO {} ({}) VALUES ({});", quoted(&table), names.join(", "), values.join(", "));
+            let _ = writeln!(
+                sql,
+                "INSERT INTO {} ({}) VALUES ({});",
+                quoted(&table),
+                names.join(", "),
+                values.join(", ")
+            );
             rows.push(row);
         }
         if checks.foreign_key {
@@ -339,7 +433,11 @@ impl Case {
     fn paths(&self) -> Vec<String> {
         let list = |names: &[String]| {
             let all: Vec<String> = names.iter().map(|n| quoted(n)).collect();
-            if all.len() == 1 { all[0].clone() } else { format!("({})", all.join(", ")) }
+            if all.len() == 1 {
+                all[0].clone()
+            } else {
+                format!("({})", all.join(", "))
+            }
         };
         self.sources
             .iter()
@@ -347,7 +445,13 @@ impl Case {
                 let mut path = list(&source.columns);
                 for hop in &source.hops {
                     let key: Vec<String> = hop.key.iter().map(|k| quoted(k)).collect();
-                    let _ = write!(path, " -> {}({}).{}", quoted(&hop.table), key.join(", "), quoted(&hop.taken));
+                    let _ = write!(
+                        path,
+                        " -> {}({}).{}",
+                        quoted(&hop.table),
+                        key.join(", "),
+                        quoted(&hop.taken)
+                    );
                 }
                 path
             })
@@ -380,11 +484,16 @@ impl Case {
             let mut refused = Vec::new();
             for row in &self.rows {
                 let id: u32 = row["id"].as_ref().unwrap().parse().unwrap();
-                let (Some(value), Some(group), true) = (values.get(&id), &row["grp"], in_index(row)) else { continue };
+                let (Some(value), Some(group), true) = (values.get(&id), &row["grp"], in_index(row)) else {
+                    continue;
+                };
                 let collides = self.rows.iter().any(|other| {
                     let other_id: u32 = other["id"].as_ref().unwrap().parse().unwrap();
                     let other_value = values.get(&other_id).or(other[&self.column].as_ref());
-                    other_id != id && in_index(other) && other["grp"].as_ref() == Some(group) && other_value == Some(value)
+                    other_id != id
+                        && in_index(other)
+                        && other["grp"].as_ref() == Some(group)
+                        && other_value == Some(value)
                 });
                 if collides {
                     refused.push(id);
@@ -421,7 +530,10 @@ impl Case {
         if found.iter().any(|f| matches!(f, Found::Several)) {
             return no("ambiguous");
         }
-        let values: Vec<&String> = found.iter().filter_map(|f| if let Found::Value(v) = f { Some(v) } else { None }).collect();
+        let values: Vec<&String> = found
+            .iter()
+            .filter_map(|f| if let Found::Value(v) = f { Some(v) } else { None })
+            .collect();
         let set = found.iter().filter(|f| !matches!(f, Found::Unset)).count();
         let conflict = match self.on_conflict {
             "first" => false,
@@ -445,7 +557,11 @@ impl Case {
             || (self.checks.domain && !self.checks.limited && value.ends_with('3'))
             || (self.checks.check && row["flag"].as_deref() == Some("2"))
             || (self.checks.foreign_key && party.is_none());
-        if refused { no("constraint_failed") } else { ("filled".into(), Some(value)) }
+        if refused {
+            no("constraint_failed")
+        } else {
+            ("filled".into(), Some(value))
+        }
     }
 }
 
@@ -514,30 +630,62 @@ impl Case {
     }
 
     fn call(&self, client: &mut Client, dry_run: bool) -> std::result::Result<Result, postgres::Error> {
-        let row = client.query_one("SELECT * FROM public.backfill($1::jsonb, $2)", &[&self.rule(), &dry_run])?;
+        let row = client.query_one(
+            "SELECT * FROM public.backfill($1::jsonb, $2)",
+            &[&self.rule(), &dry_run],
+        )?;
         let reasons: serde_json::Value = row.get("reasons");
         Ok(Result {
             total: row.get("total"),
             already_set: row.get("already_set"),
             filled: row.get("filled"),
             unfilled: row.get("unfilled"),
-            reasons: reasons.as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.as_i64().unwrap())).collect(),
+            reasons: reasons
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(k, v)| (k.clone(), v.as_i64().unwrap()))
+                .collect(),
         })
     }
 
     fn contents(&self, client: &mut Client) -> BTreeMap<u32, (Value, String)> {
-        let sql = format!("SELECT id, {}::text, ctid::text || xmin::text FROM {}", quoted(&self.column), quoted(&self.table));
+        let sql = format!(
+            "SELECT id, {}::text, ctid::text || xmin::text FROM {}",
+            quoted(&self.column),
+            quoted(&self.table)
+        );
         let rows = client.query(&sql, &[]).unwrap();
-        rows.iter().map(|r| (r.get::<_, i32>(0) as u32, (r.get(1), r.get(2)))).collect()
+        rows.iter()
+            .map(|r| (r.get::<_, i32>(0) as u32, (r.get(1), r.get(2))))
+            .collect()
     }
 
     fn run(&self, database: &Database, seed: u64) {
         let mut client = database.connect();
         let schema = format!("case_{seed}");
-        client.batch_execute(&format!("CREATE SCHEMA {schema}; SET search_path = {schema}")).unwrap();
-        client.batch_execute(&self.sql).unwrap_or_else(|e| panic!("case {seed}: {e:?}\n{}", self.sql));
-        client.execute("SELECT set_config('pg_mend.tenant_root', $1, false)", &[&quoted(&self.root)]).unwrap();
-        let explain = || format!("case {seed}: {}\n{}\nparty {} kind {:?} {:?}", self.rule(), self.sql, self.party, self.kind, self.checks);
+        client
+            .batch_execute(&format!("CREATE SCHEMA {schema}; SET search_path = {schema}"))
+            .unwrap();
+        client
+            .batch_execute(&self.sql)
+            .unwrap_or_else(|e| panic!("case {seed}: {e:?}\n{}", self.sql));
+        client
+            .execute(
+                "SELECT set_config('pg_mend.tenant_root', $1, false)",
+                &[&quoted(&self.root)],
+            )
+            .unwrap();
+        let explain = || {
+            format!(
+                "case {seed}: {}\n{}\nparty {} kind {:?} {:?}",
+                self.rule(),
+                self.sql,
+                self.party,
+                self.kind,
+                self.checks
+            )
+        };
         let (reasons, values) = self.reference();
         let mut expected: BTreeMap<String, i64> = BTreeMap::new();
         for reason in reasons.values() {
@@ -548,21 +696,35 @@ impl Case {
         let before = self.contents(&mut client);
 
         client.batch_execute("BEGIN READ ONLY").unwrap();
-        let dry = self.call(&mut client, true).unwrap_or_else(|e| panic!("{:?}\n{}", e.as_db_error(), explain()));
+        let dry = self
+            .call(&mut client, true)
+            .unwrap_or_else(|e| panic!("{:?}\n{}", e.as_db_error(), explain()));
         let sql = "SELECT (key ->> 'id')::int, reason FROM public.backfill_unfilled($1, $2, $3, $4, $5, $6, $7, 10000)";
         let arguments: [&(dyn postgres::types::ToSql + Sync); 7] = [
-            &quoted(&self.table), &quoted(&self.column), &self.paths(), &self.on_conflict,
-            &self.only_where.then_some("flag >= 1"), &self.guard, &self.tenant,
+            &quoted(&self.table),
+            &quoted(&self.column),
+            &self.paths(),
+            &self.on_conflict,
+            &self.only_where.then_some("flag >= 1"),
+            &self.guard,
+            &self.tenant,
         ];
-        let listed = client.query(sql, &arguments).unwrap_or_else(|e| panic!("{:?}\n{}", e.as_db_error(), explain()));
+        let listed = client
+            .query(sql, &arguments)
+            .unwrap_or_else(|e| panic!("{:?}\n{}", e.as_db_error(), explain()));
         client.batch_execute("COMMIT").unwrap();
         let listed: BTreeMap<u32, String> = listed.iter().map(|r| (r.get::<_, i32>(0) as u32, r.get(1))).collect();
-        let left: BTreeMap<u32, String> =
-            reasons.iter().filter(|(_, r)| !matches!(r.as_str(), "filled" | "already_set")).map(|(i, r)| (*i, r.clone())).collect();
+        let left: BTreeMap<u32, String> = reasons
+            .iter()
+            .filter(|(_, r)| !matches!(r.as_str(), "filled" | "already_set"))
+            .map(|(i, r)| (*i, r.clone()))
+            .collect();
         assert_eq!(listed, left, "unfilled rows, {}", explain());
         assert_eq!(self.contents(&mut client), before, "the dry run wrote, {}", explain());
 
-        let real = self.call(&mut client, false).unwrap_or_else(|e| panic!("{:?}\n{}", e.as_db_error(), explain()));
+        let real = self
+            .call(&mut client, false)
+            .unwrap_or_else(|e| panic!("{:?}\n{}", e.as_db_error(), explain()));
         for (name, result) in [("dry", &dry), ("real", &real)] {
             let got = (result.already_set, result.filled, &result.reasons);
             assert_eq!(got, (already, filled, &expected), "{name} run, {}", explain());
@@ -574,14 +736,28 @@ impl Case {
             let (old, old_version) = &before[id];
             match values.get(id) {
                 Some(new) => assert_eq!(value.as_ref(), Some(new), "row {id}, {}", explain()),
-                None => assert_eq!((value, version), (old, old_version), "row {id} was touched, {}", explain()),
+                None => assert_eq!(
+                    (value, version),
+                    (old, old_version),
+                    "row {id} was touched, {}",
+                    explain()
+                ),
             }
         }
 
         let again = self.call(&mut client, false).unwrap();
-        assert_eq!((again.filled, again.reasons), (0, expected), "second run, {}", explain());
+        assert_eq!(
+            (again.filled, again.reasons),
+            (0, expected),
+            "second run, {}",
+            explain()
+        );
         assert_eq!(self.contents(&mut client), after, "the second run wrote, {}", explain());
-        client.batch_execute(&format!("SET client_min_messages = error; DROP SCHEMA {schema} CASCADE")).unwrap();
+        client
+            .batch_execute(&format!(
+                "SET client_min_messages = error; DROP SCHEMA {schema} CASCADE"
+            ))
+            .unwrap();
     }
 }
 
@@ -592,7 +768,10 @@ fn every_number_and_value_is_that_of_the_reference() {
         let seed = seed.parse().expect("MEND_CASE is a number");
         return Case::generate(seed).run(&database, seed);
     }
-    let cases: u64 = std::env::var("MEND_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let cases: u64 = std::env::var("MEND_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(200);
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for seed in 0..cases {
         let case = Case::generate(seed);
@@ -603,9 +782,20 @@ fn every_number_and_value_is_that_of_the_reference() {
     }
     // A generator that stopped making one of them would pass for nothing.
     for reason in [
-        "already_set", "filled", "no_source", "source_missing", "source_null", "conflict", "ambiguous", "cross_tenant",
-        "constraint_failed", "excluded",
+        "already_set",
+        "filled",
+        "no_source",
+        "source_missing",
+        "source_null",
+        "conflict",
+        "ambiguous",
+        "cross_tenant",
+        "constraint_failed",
+        "excluded",
     ] {
-        assert!(seen.get(reason).copied().unwrap_or(0) > 20, "{reason} is too rare: {seen:?}");
+        assert!(
+            seen.get(reason).copied().unwrap_or(0) > 20,
+            "{reason} is too rare: {seen:?}"
+        );
     }
 }
