@@ -1,1 +1,88 @@
-//! The example database.
+//! The example databases of `examples/`, and helpers for looking at results.
+
+use postgres::Client;
+
+/// The party model half-way, every situation in every table.
+pub const PARTY: &str = include_str!("../../examples/party.sql");
+
+/// Every table of the party model with the column to fill, in the order of a run over all of them.
+pub const PARTY_COLUMNS: &[(&str, &str)] = &[
+    ("Contact", "partyId"),
+    ("Organization", "partyId"),
+    ("User", "partyId"),
+    ("Animal", "buyerPartyId"),
+    ("AnimalOwner", "partyId"),
+    ("BreedingAttempt", "studOwnerPartyId"),
+    ("ContractParty", "partyId"),
+    ("Invoice", "clientPartyId"),
+    ("Message", "senderPartyId"),
+    ("Offspring", "buyerPartyId"),
+    ("OffspringContract", "buyerPartyId"),
+    ("OffspringGroupBuyer", "buyerPartyId"),
+    ("PlanParty", "partyId"),
+    ("TagAssignment", "taggedPartyId"),
+    ("WaitlistEntry", "clientPartyId"),
+];
+
+/// Loads the party example.
+pub fn load_party(client: &mut Client) {
+    client
+        .batch_execute(PARTY)
+        .unwrap_or_else(|error| panic!("examples/party.sql: {error:?}"));
+}
+
+/// One line per row of the query, values joined with `|`, NULL as `-`.
+pub fn lines(client: &mut Client, sql: &str) -> Vec<String> {
+    let messages = client
+        .simple_query(sql)
+        .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    messages
+        .into_iter()
+        .filter_map(|message| match message {
+            postgres::SimpleQueryMessage::Row(row) => {
+                let cells: Vec<&str> = (0..row.len()).map(|i| row.get(i).unwrap_or("-")).collect();
+                Some(cells.join("|"))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The only value of the query.
+pub fn one(client: &mut Client, sql: &str) -> String {
+    let lines = lines(client, sql);
+    assert_eq!(lines.len(), 1, "{sql}: {lines:?}");
+    lines.into_iter().next().unwrap_or_default()
+}
+
+/// SQLSTATE, message, DETAIL and HINT that a statement fails with.
+#[derive(Debug)]
+pub struct Failure {
+    /// Five letters.
+    pub code: String,
+    /// The message.
+    pub message: String,
+    /// DETAIL, empty if none.
+    pub detail: String,
+    /// HINT, empty if none.
+    pub hint: String,
+}
+
+/// Runs a statement that must fail.
+pub fn failure(client: &mut Client, sql: &str) -> Failure {
+    match client.simple_query(sql) {
+        Ok(_) => panic!("did not fail: {sql}"),
+        Err(error) => {
+            let error = error
+                .as_db_error()
+                .unwrap_or_else(|| panic!("{sql}: {error:?}"))
+                .clone();
+            Failure {
+                code: error.code().code().into(),
+                message: error.message().into(),
+                detail: error.detail().unwrap_or_default().into(),
+                hint: error.hint().unwrap_or_default().into(),
+            }
+        }
+    }
+}

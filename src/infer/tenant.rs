@@ -1,16 +1,18 @@
 //! Whose row is it: the tenant root, and the way from a table to it.
 //!
 //! A side has its tenant in a column that references the root, or reaches such a column through its parents
-//! (AnimalOwner → Animal.tenantId). Of several common parents the root is told by, in this order: the column has the
-//! same name on both sides; it is NOT NULL on both; the parent is not itself a child of another candidate; the column
-//! is named after the parent; more tables share that column.
+//! (AnimalOwner → Animal.tenantId). Of several common parents the root is told by points: the column has the same name on
+//! both sides (4), it is named after the parent (4), it is NOT NULL on both (2), how many tables share it compared with
+//! the other candidates (up to 3), the parent is not itself a child of another candidate (1). No signal decides alone: in
+//! a half-done migration the tenant key may still be nullable where `createdBy` is not. Less than one point between the
+//! first and the second is a tie, and a tie is an error.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::InferError;
 use crate::catalog::{Catalog, ForeignKey, Table};
-use crate::names::prefix_before;
+use crate::names::{self, prefix_before};
 use crate::rule::Hop;
 
 /// How many parents the way to the tenant may pass through.
@@ -77,29 +79,12 @@ pub fn guard(
     }
     let values = ways(catalog, value_table, None, &[]);
     let rows = ways(catalog, table, Some(target), sources);
-    let mut candidates: Vec<(Score, u32, &TenantPath, &TenantPath)> = Vec::new();
-    for (&parent, value) in &values {
-        if root.is_some_and(|root| root.oid != parent) {
-            continue;
-        }
-        let Some(row) = rows.get(&parent) else { continue };
-        // The value's own table must keep its tenant close: a Party that reaches the root only through someone else's
-        // row is judged by that row, but a direct column wins whenever there is one.
-        let pair = best_pair(catalog, parent, row, value);
-        if let Some((score, row, value)) = pair {
-            candidates.push((score, parent, row, value));
-        }
-    }
-    // A candidate that is itself a child of another candidate is no root.
-    let parents: Vec<u32> = candidates.iter().map(|c| c.1).collect();
-    for candidate in &mut candidates {
-        let above = catalog
-            .foreign_keys_of(candidate.1)
-            .filter(|key| key.columns.len() == 1 && parents.contains(&key.parent) && key.parent != candidate.1)
-            .count();
-        candidate.0.top = above == 0;
-    }
-    candidates.sort_by_key(|(score, parent, _, _)| (Reverse(score.clone()), *parent));
+    let found = values
+        .iter()
+        .filter(|(parent, _)| root.is_none_or(|root| root.oid == **parent))
+        .filter_map(|(&parent, value)| best_pair(catalog, parent, rows.get(&parent)?, value))
+        .collect();
+    let candidates = ranked_candidates(catalog, found);
     match candidates.as_slice() {
         [] => Ok(Guard::Unguarded(match root {
             Some(root) => format!(
@@ -114,66 +99,87 @@ pub fn guard(
                 catalog.display(value_table)
             ),
         })),
-        [first, second, ..] if first.0 == second.0 => {
-            let choices = candidates
+        [first, second, ..] if first.points - second.points < CLEAR => Err(InferError::AmbiguousRoot {
+            table: catalog.display(table),
+            value_table: catalog.display(value_table),
+            choices: candidates
                 .iter()
-                .filter(|c| c.0 == first.0)
-                .filter_map(|c| Some((catalog.display(catalog.table(c.1)?), describe(catalog, c.2))))
-                .collect();
-            Err(InferError::AmbiguousRoot {
-                table: catalog.display(table),
-                value_table: catalog.display(value_table),
-                choices,
-            })
-        }
-        [(_, parent, row, value), ..] => Ok(Guard::By(TenantGuard {
-            root: *parent,
-            row: (*row).clone(),
-            value: (*value).clone(),
+                .filter(|c| first.points - c.points < CLEAR)
+                .filter_map(|c| Some((catalog.display(catalog.table(c.root)?), describe(catalog, c.row))))
+                .collect(),
+        }),
+        [best, ..] => Ok(Guard::By(TenantGuard {
+            root: best.root,
+            row: best.row.clone(),
+            value: best.value.clone(),
         })),
     }
 }
 
-/// The tenant of a table's rows without a second side, for `tenant => ...`: the root of the setting, else the best
-/// direct parent by the same signals.
+/// The tenant of a table's rows without a second side, for `tenant => ...`: the way to the root of the setting, else to
+/// the table that stands out as the root of the whole catalog.
 ///
-/// Errors: 42703 if there is no way, 42P08 if two are equally likely.
+/// Errors: 42703 if there is no root or no way.
 pub fn of_table(
     catalog: &Catalog,
     table: &Table,
     root: Option<&Table>,
     target: i16,
     sources: &[i16],
-) -> Result<(u32, TenantPath), InferError> {
-    let nothing = || InferError::NoTenant {
+) -> Result<TenantPath, InferError> {
+    let root = root.or_else(|| catalog_root(catalog));
+    let found = root.and_then(|root| {
+        let ways = ways(catalog, table, Some(target), sources);
+        let paths = ways.get(&root.oid)?;
+        best_pair(catalog, root.oid, paths, paths).map(|best| best.row.clone())
+    });
+    found.ok_or_else(|| InferError::NoTenant {
         table: catalog.display(table),
         root: root.map(|root| catalog.display(root)),
-    };
-    let ways = ways(catalog, table, Some(target), sources);
-    let mut candidates: Vec<(Score, u32, &TenantPath)> = Vec::new();
-    for (&parent, paths) in &ways {
-        if root.is_some_and(|root| root.oid != parent) {
+    })
+}
+
+/// The table that most of the catalog has as its tenant, by the same points as for a guard; at least two tables must
+/// reference it through a column of the same name.
+fn catalog_root(catalog: &Catalog) -> Option<&Table> {
+    let mut uses: HashMap<(u32, &str), (usize, usize)> = HashMap::new();
+    for key in catalog
+        .foreign_keys
+        .iter()
+        .filter(|key| key.columns.len() == 1 && key.parent != key.table)
+    {
+        let Some(table) = catalog.table(key.table).filter(|t| !t.is_partition) else {
             continue;
-        }
-        if let Some((mut score, path, _)) = best_pair(catalog, parent, paths, paths) {
-            score.top = !catalog
-                .foreign_keys_of(parent)
-                .any(|key| key.parent != parent && ways.contains_key(&key.parent));
-            candidates.push((score, parent, path));
-        }
+        };
+        let Some(column) = table.column(key.columns[0]) else {
+            continue;
+        };
+        let (all, not_null) = uses.entry((key.parent, column.name.as_str())).or_default();
+        *all += 1;
+        *not_null += usize::from(column.not_null);
     }
-    candidates.sort_by_key(|(score, parent, _)| (Reverse(score.clone()), *parent));
-    match candidates.as_slice() {
-        [] => Err(nothing()),
-        [first, second, ..] if first.0 == second.0 => Err(InferError::AmbiguousRoot {
-            table: catalog.display(table),
-            value_table: catalog.display(table),
-            choices: candidates
-                .iter()
-                .filter_map(|c| Some((catalog.display(catalog.table(c.1)?), describe(catalog, c.2))))
-                .collect(),
-        }),
-        [(_, parent, path), ..] => Ok((*parent, (*path).clone())),
+    uses.retain(|_, (all, _)| *all >= 2);
+    let most = uses.values().map(|(all, _)| *all).max()? as i64;
+    let parents: Vec<u32> = uses.keys().map(|(parent, _)| *parent).collect();
+    let mut points: HashMap<u32, Points> = HashMap::new();
+    for ((parent, column), (all, not_null)) in &uses {
+        let Some(table) = catalog.table(*parent) else { continue };
+        let below = catalog
+            .foreign_keys_of(*parent)
+            .any(|key| key.parent != *parent && parents.contains(&key.parent));
+        let these = 3000 * *all as i64 / most
+            + 2000 * *not_null as i64 / *all as i64
+            + if named_after(column, &table.name) { 4000 } else { 0 }
+            + if below { 0 } else { 1000 };
+        let best = points.entry(*parent).or_default();
+        *best = these.max(*best);
+    }
+    let mut ranked: Vec<(Points, u32)> = points.into_iter().map(|(parent, points)| (points, parent)).collect();
+    ranked.sort_by_key(|(points, parent)| (Reverse(*points), *parent));
+    match ranked.as_slice() {
+        [(first, _), (second, _), ..] if first - second < CLEAR => None,
+        [(_, parent), ..] => catalog.table(*parent),
+        [] => None,
     }
 }
 
@@ -189,44 +195,87 @@ pub fn describe(catalog: &Catalog, path: &TenantPath) -> String {
     source.to_path(catalog, table).to_string()
 }
 
-/// Signals in the order of their weight; the derived order compares them one after the other.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Score {
-    same_name: bool,
-    not_null: bool,
-    top: bool,
-    named_after: bool,
+/// Points of a candidate, in thousandths.
+type Points = i64;
+
+/// Less than this between two candidates is a tie.
+const CLEAR: Points = 1000;
+
+/// A table that both sides reach.
+struct Candidate<'a> {
+    root: u32,
+    /// Without those that need the other candidates to compare with.
+    points: Points,
     shared_by: usize,
+    row: &'a TenantPath,
+    value: &'a TenantPath,
 }
 
-/// The best way on each side to `parent`: the pair of columns with the same name if there is one.
+/// Adds the points that compare candidates with each other, and puts the best first.
+fn ranked_candidates<'a>(catalog: &Catalog, mut candidates: Vec<Candidate<'a>>) -> Vec<Candidate<'a>> {
+    let most = candidates.iter().map(|c| c.shared_by).max().unwrap_or(1).max(1) as i64;
+    let roots: Vec<u32> = candidates.iter().map(|c| c.root).collect();
+    for candidate in &mut candidates {
+        candidate.points += 3000 * candidate.shared_by as i64 / most;
+        let below = catalog
+            .foreign_keys_of(candidate.root)
+            .any(|key| key.columns.len() == 1 && key.parent != candidate.root && roots.contains(&key.parent));
+        if !below {
+            candidate.points += 1000;
+        }
+    }
+    candidates.sort_by_key(|c| (Reverse(c.points), c.root));
+    candidates
+}
+
+/// Is the column named after the table: `tenantId` after `Tenant`, `org_id` after `organizations`?
+fn named_after(column: &str, table: &str) -> bool {
+    if prefix_before(column, table).is_some_and(|role| role.is_empty()) {
+        return true;
+    }
+    match (names::column_stem(column).as_slice(), names::stem(table).as_slice()) {
+        ([short], [long]) => short.len() >= 3 && long.starts_with(short.as_str()),
+        _ => false,
+    }
+}
+
+/// The best way on each side to `parent`: the pair of columns with the most points, the first of equals.
 fn best_pair<'a>(
     catalog: &Catalog,
     parent: u32,
     rows: &'a [TenantPath],
     values: &'a [TenantPath],
-) -> Option<(Score, &'a TenantPath, &'a TenantPath)> {
+) -> Option<Candidate<'a>> {
     let root = catalog.table(parent)?;
     let column = |path: &TenantPath| catalog.table(path.owner).and_then(|t| t.column(path.column));
-    let mut best: Option<(Score, &TenantPath, &TenantPath)> = None;
+    let mut best: Option<Candidate> = None;
     for value in values {
         for row in rows {
             let (Some(a), Some(b)) = (column(row), column(value)) else {
                 continue;
             };
+            // A row of the root is its own tenant: its key has a name of its own.
             let itself = row.owner == parent || value.owner == parent;
-            let score = Score {
-                same_name: a.name == b.name || itself,
-                not_null: a.not_null && b.not_null,
-                top: true,
-                named_after: [a, b]
-                    .iter()
-                    .any(|c| prefix_before(&c.name, &root.name).is_some_and(|role| role.is_empty())),
-                shared_by: sharing(catalog, parent, &a.name),
-            };
-            // `rows` and `values` are in order of preference, so only a better score replaces an earlier pair.
-            if best.as_ref().is_none_or(|(found, _, _)| score > *found) {
-                best = Some((score, row, value));
+            let mut points = 0;
+            if a.name == b.name || itself {
+                points += 4000;
+            }
+            if [a, b].iter().any(|c| named_after(&c.name, &root.name)) {
+                points += 4000;
+            }
+            if a.not_null && b.not_null {
+                points += 2000;
+            }
+            // `rows` and `values` are in order of preference, so only more points replace an earlier pair.
+            if best.as_ref().is_none_or(|found| points > found.points) {
+                let shared_by = sharing(catalog, parent, &a.name).max(sharing(catalog, parent, &b.name));
+                best = Some(Candidate {
+                    root: parent,
+                    points,
+                    shared_by,
+                    row,
+                    value,
+                });
             }
         }
     }
@@ -345,7 +394,7 @@ fn ranked<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<&'a ForeignKey> {
         let not_null = key.columns.iter().all(|c| table.column(*c).is_some_and(|c| c.not_null));
         let in_front = catalog
             .table(key.parent)
-            .is_some_and(|parent| crate::names::words(&table.name).starts_with(&crate::names::stem(&parent.name)));
+            .is_some_and(|parent| names::words(&table.name).starts_with(&names::stem(&parent.name)));
         (
             Reverse(not_null),
             Reverse(key.on_delete == 'c'),

@@ -143,7 +143,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
             Guard::By(guard) => Some(guard.row.clone()),
             _ => match tenant::of_table(catalog, table, root, column.number, &keys) {
                 Err(InferError::NoTenant { .. }) if request.tenant_optional => None,
-                result => problems.keep(result).map(|(_, path)| path),
+                result => problems.keep(result),
             },
         };
         path.inspect(|path| tenant_reads_as_key(session, path, wanted, &mut problems))

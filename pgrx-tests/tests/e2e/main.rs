@@ -1,4 +1,20 @@
 //! End-to-end tests: real clients against a real cluster, for what a transaction that is rolled back cannot show.
+//!
+//! * `property`: random schemas and rows against a row-by-row reference
+//! * `example`: the promises of the design on the example data
+//! * `concurrency`: other writers, deadlocks, cancelled and killed runs
+//! * `kinds`: every kind of relation, constraint and type that is supported or refused
+//! * `refusals`: what a wrong call says
+//! * `roles`: privileges, row-level security, hostile search_path
+//! * `places`: a standby, psql, SQL editors, pg_cron
+//! * `documents`: the README's examples produce what the README shows
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod concurrency;
+mod documents;
+mod example;
+mod kinds;
+mod places;
 mod property;
+mod refusals;
+mod roles;

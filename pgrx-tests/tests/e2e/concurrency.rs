@@ -1,0 +1,272 @@
+//! Other sessions write while a run goes on. Nothing here waits for time to pass: each step waits for the state that it
+//! needs (a session that is blocked by a lock).
+
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use pgrx_tests::example::{failure, lines, one};
+use pgrx_tests::{Cluster, Database, Options};
+use postgres::Client;
+
+const SCHEMA: &str = "
+    CREATE TABLE tenant (id int PRIMARY KEY);
+    CREATE TABLE party (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenant);
+    CREATE TABLE contact (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenant, party_id int REFERENCES party);
+    CREATE TABLE entry (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenant, contact_id int REFERENCES contact,
+                        party_id int REFERENCES party, touched int NOT NULL DEFAULT 0);
+    INSERT INTO tenant VALUES (1);
+    INSERT INTO party SELECT g, 1 FROM generate_series(1, 200) g;
+    INSERT INTO contact SELECT g, 1, g FROM generate_series(1, 100) g;
+    INSERT INTO entry SELECT g, 1, g, NULL FROM generate_series(1, 100) g;";
+
+const CALL: &str = "SELECT total, already_set, filled, unfilled FROM backfill('entry', 'party_id', dry_run => false)";
+
+/// A statement under way in a session of its own.
+struct Running {
+    thread: JoinHandle<Result<Vec<String>, String>>,
+    pid: i32,
+}
+
+fn start(database: &Database, sql: &str) -> Running {
+    let mut client = database.connect();
+    let pid = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let sql = sql.to_string();
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        sender.send(()).unwrap();
+        match client.simple_query(&sql) {
+            Ok(messages) => Ok(messages
+                .iter()
+                .filter_map(|m| match m {
+                    postgres::SimpleQueryMessage::Row(row) => Some(
+                        (0..row.len())
+                            .map(|i| row.get(i).unwrap_or("-"))
+                            .collect::<Vec<_>>()
+                            .join("|"),
+                    ),
+                    _ => None,
+                })
+                .collect()),
+            Err(error) => Err(error
+                .code()
+                .map(|c| c.code().to_string())
+                .unwrap_or_else(|| "connection lost".into())),
+        }
+    });
+    receiver.recv().unwrap();
+    Running { thread, pid }
+}
+
+impl Running {
+    /// Waits until the session is blocked by a lock.
+    fn blocked(&self, client: &mut Client) {
+        for _ in 0..6000 {
+            let sql = format!("SELECT cardinality(pg_blocking_pids({})) > 0", self.pid);
+            if one(client, &sql) == "t" {
+                return;
+            }
+            assert!(!self.thread.is_finished(), "it ended without being blocked");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("never blocked");
+    }
+
+    fn result(self) -> Result<Vec<String>, String> {
+        self.thread.join().unwrap()
+    }
+}
+
+fn prepared() -> (Database<'static>, Client, Client) {
+    let database = pgrx_tests::database();
+    let mut writer = database.connect();
+    writer.batch_execute(SCHEMA).unwrap();
+    let watcher = database.connect();
+    (database, writer, watcher)
+}
+
+/// Rows whose value is not what their contact says now.
+const STALE: &str = "SELECT e.id, e.party_id, c.party_id FROM entry e LEFT JOIN contact c ON c.id = e.contact_id
+                     WHERE e.party_id IS DISTINCT FROM c.party_id ORDER BY 1";
+
+/// The writer holds row 100, so the run has written rows before it and waits; then the writer does more and commits.
+fn while_it_waits(change: &str) -> (Database<'static>, Client, String) {
+    let (database, mut writer, mut watcher) = prepared();
+    writer
+        .batch_execute("BEGIN; UPDATE entry SET touched = 1 WHERE id = 100")
+        .unwrap();
+    let run = start(&database, CALL);
+    run.blocked(&mut watcher);
+    writer.batch_execute(change).unwrap();
+    writer.batch_execute("COMMIT").unwrap();
+    let result = run.result().unwrap();
+    assert_eq!(result.len(), 1);
+    (database, watcher, result[0].clone())
+}
+
+#[test]
+fn a_row_that_points_elsewhere_now_gets_its_new_value() {
+    let (_database, mut client, result) = while_it_waits("UPDATE entry SET contact_id = 7 WHERE id = 100");
+    assert_eq!(lines(&mut client, STALE), Vec::<String>::new());
+    assert_eq!(
+        one(&mut client, "SELECT party_id, touched FROM entry WHERE id = 100"),
+        "7|1",
+        "no lost update"
+    );
+    assert_eq!(result, "100|0|100|0");
+}
+
+#[test]
+fn a_row_that_lost_its_source_stays_empty() {
+    let (_database, mut client, result) = while_it_waits("UPDATE entry SET contact_id = NULL WHERE id = 100");
+    assert_eq!(lines(&mut client, STALE), Vec::<String>::new());
+    assert_eq!(result, "100|0|99|1");
+}
+
+#[test]
+fn a_value_set_meanwhile_is_not_overwritten() {
+    let (_database, mut client, result) = while_it_waits("UPDATE entry SET party_id = 150 WHERE id = 100");
+    assert_eq!(one(&mut client, "SELECT party_id FROM entry WHERE id = 100"), "150");
+    assert_eq!(result, "100|1|99|0");
+}
+
+#[test]
+fn a_source_that_changes_under_the_run_is_followed() {
+    // Row 1 is written already, with the old party of contact 1.
+    let (_database, mut client, result) = while_it_waits(
+        "UPDATE contact SET party_id = 199 WHERE id = 1; UPDATE contact SET party_id = NULL WHERE id = 2",
+    );
+    assert_eq!(lines(&mut client, STALE), Vec::<String>::new());
+    assert_eq!(
+        lines(&mut client, "SELECT party_id FROM entry WHERE id IN (1, 2) ORDER BY id"),
+        ["199", "-"]
+    );
+    assert_eq!(result, "100|0|99|1");
+}
+
+#[test]
+fn a_deleted_row_is_gone_and_an_inserted_one_is_filled() {
+    let (_database, mut client, result) = while_it_waits(
+        "DELETE FROM entry WHERE id = 100; INSERT INTO entry VALUES (101, 1, 50, NULL), (102, 1, 51, NULL)",
+    );
+    assert_eq!(lines(&mut client, STALE), Vec::<String>::new());
+    assert_eq!(result, "101|0|101|0");
+}
+
+#[test]
+fn two_runs_of_the_same_backfill_do_the_work_once() {
+    let (database, mut first, mut watcher) = prepared();
+    first.batch_execute("BEGIN").unwrap();
+    assert_eq!(lines(&mut first, CALL), ["100|0|100|0"]);
+    let second = start(&database, CALL);
+    second.blocked(&mut watcher);
+    first.batch_execute("COMMIT").unwrap();
+    assert_eq!(second.result().unwrap(), ["100|100|0|0"]);
+    assert_eq!(
+        one(&mut watcher, "SELECT count(*), sum(filled) FROM mend.runs"),
+        "2|100"
+    );
+}
+
+#[test]
+fn a_deadlock_with_another_writer_is_not_left_to_the_caller() {
+    let (database, mut writer, mut watcher) = prepared();
+    // The writer never gives in, so the run is the victim.
+    writer
+        .batch_execute("SET deadlock_timeout = '1h'; BEGIN; UPDATE entry SET touched = 1 WHERE id = 100")
+        .unwrap();
+    let run = start(&database, &format!("SET deadlock_timeout = '10ms'; {CALL}"));
+    run.blocked(&mut watcher);
+    // Row 1 was written by the run. The run is told of the deadlock, lets go of everything, and begins again.
+    writer
+        .batch_execute("UPDATE entry SET touched = 1 WHERE id = 1")
+        .unwrap();
+    writer.batch_execute("COMMIT").unwrap();
+    assert_eq!(run.result().unwrap(), ["100|0|100|0"]);
+    assert_eq!(lines(&mut watcher, STALE), Vec::<String>::new());
+    assert_eq!(one(&mut watcher, "SELECT count(*) FROM entry WHERE touched = 1"), "2");
+}
+
+#[test]
+fn a_cancelled_run_leaves_nothing_behind() {
+    let (database, mut writer, mut watcher) = prepared();
+    writer
+        .batch_execute("BEGIN; UPDATE entry SET touched = 1 WHERE id = 100")
+        .unwrap();
+    let run = start(&database, CALL);
+    run.blocked(&mut watcher);
+    watcher
+        .simple_query(&format!("SELECT pg_cancel_backend({})", run.pid))
+        .unwrap();
+    assert_eq!(run.result().unwrap_err(), "57014");
+    writer.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(one(&mut watcher, "SELECT count(party_id) FROM entry"), "0");
+    assert_eq!(one(&mut watcher, "SELECT count(*) FROM mend.runs"), "0");
+    assert_eq!(
+        one(
+            &mut watcher,
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        ),
+        "0"
+    );
+}
+
+#[test]
+fn a_failed_run_leaves_nothing_behind() {
+    let (_database, mut client, _) = prepared();
+    client
+        .batch_execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN IF NEW.id = 77 THEN RAISE EXCEPTION 'not this one' USING ERRCODE = 'check_violation', HINT = 'ask again'; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON entry FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .unwrap();
+    let failed = failure(&mut client, CALL);
+    assert_eq!(
+        (failed.code.as_str(), failed.message.as_str(), failed.hint.as_str()),
+        ("23514", "not this one", "ask again")
+    );
+    assert_eq!(one(&mut client, "SELECT count(party_id) FROM entry"), "0");
+    assert_eq!(one(&mut client, "SELECT count(*) FROM mend.runs"), "0");
+    // The session is as usable as before, its settings included.
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT current_setting('search_path'), current_setting('row_security')"
+        ),
+        "\"$user\", public|on"
+    );
+}
+
+#[test]
+fn a_killed_server_comes_back_with_all_or_nothing() {
+    let cluster = Cluster::start(Options::default()).unwrap();
+    let database = cluster.database().unwrap();
+    let mut writer = database.connect();
+    writer.batch_execute(SCHEMA).unwrap();
+    writer
+        .batch_execute("CHECKPOINT; BEGIN; UPDATE entry SET touched = 1 WHERE id = 100")
+        .unwrap();
+    let run = start(&database, CALL);
+    run.blocked(&mut database.connect());
+    cluster.crash().unwrap();
+    assert!(run.result().is_err());
+    drop(writer);
+    let mut client = database.connect();
+    assert_eq!(one(&mut client, "SELECT count(party_id) FROM entry"), "0");
+    assert_eq!(one(&mut client, "SELECT count(*) FROM mend.runs"), "0");
+    assert_eq!(lines(&mut client, CALL), ["100|0|100|0"]);
+    assert_eq!(lines(&mut client, STALE), Vec::<String>::new());
+}
+
+#[test]
+fn repeatable_read_says_so_when_it_cannot_go_on() {
+    let (database, mut writer, mut watcher) = prepared();
+    writer
+        .batch_execute("BEGIN; UPDATE entry SET contact_id = 7 WHERE id = 100")
+        .unwrap();
+    let run = start(&database, &format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {CALL}"));
+    run.blocked(&mut watcher);
+    writer.batch_execute("COMMIT").unwrap();
+    assert_eq!(run.result().unwrap_err(), "40001");
+    assert_eq!(one(&mut watcher, "SELECT count(party_id) FROM entry"), "0");
+}
