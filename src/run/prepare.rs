@@ -123,10 +123,18 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     let reference = inferred_reference
         .or_else(|| reference::declared(catalog, table, column))
         .or_else(|| reference_of_values(session, table, &found));
-    let root = problems.keep(session.tenant_root()).flatten();
+    let asked = spec.tenant_guard || spec.tenant.is_some();
+    let setting = if asked {
+        problems.keep(session.tenant_root())
+    } else {
+        Some(None)
+    };
+    let root = setting.flatten();
     let keys: Vec<i16> = found.iter().flat_map(|s| s.columns.iter().copied()).collect();
     let guard = match (spec.tenant_guard, &reference) {
         (false, _) => Guard::Off,
+        // The setting is wrong: that is the problem, not what would be found without it.
+        (true, _) if setting.is_none() => Guard::Off,
         (true, None) => Guard::Unguarded(format!(
             "not guarded: no foreign key says what the values of {} mean",
             column.quoted
