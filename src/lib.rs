@@ -26,6 +26,8 @@ pub mod plan;
 pub mod problem;
 pub mod rule;
 pub mod run;
+#[cfg(feature = "pg_test")]
+mod tests;
 
 use pgrx::prelude::*;
 

@@ -1,0 +1,144 @@
+//! Ratios against hand-written SQL, all measured in the same run on a throwaway cluster. Asserts nothing.
+//!
+//! ```text
+//! dev/bench [ROWS ...]      default: 100000 1000000 3000000
+//! MEND_ROUNDS=3             rounds per measurement; the median is used
+//! ```
+//!
+//! The table: ROWS entries of about 250 bytes with a primary key, a foreign key with index to one contact in five rows,
+//! and the column to fill with foreign key and index; contacts point at parties; every row has a tenant. Before each
+//! writing measurement the table is written anew and a checkpoint is taken, so that each starts from the same state and writes the
+//! same rows. "conflict checks" adds a second source, an organization, to one row in two; all rows can be filled.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use comfy_table::{CellAlignment, Table, presets};
+use pgrx_tests::{Cluster, Options};
+use postgres::Client;
+
+const HAND_WRITTEN: &str = "UPDATE entry e SET party_id = c.party_id FROM contact c WHERE c.id = e.contact_id AND e.party_id IS NULL";
+
+const ONE: &str = "ARRAY['contact_id -> contact.party_id']";
+const TWO: &str = "ARRAY['contact_id -> contact.party_id', 'organization_id -> organization.party_id']";
+
+fn main() -> Result<()> {
+    let mut sizes: Vec<i64> = std::env::args().skip(1).map(|a| a.parse()).collect::<Result<_, _>>()?;
+    if sizes.is_empty() {
+        sizes = vec![100_000, 1_000_000, 3_000_000];
+    }
+    let rounds: usize = std::env::var("MEND_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let options = Options {
+        settings: vec![
+            "shared_buffers = '2GB'".into(),
+            "max_wal_size = '16GB'".into(),
+            "checkpoint_timeout = '1h'".into(),
+            // Nothing may run beside what is measured.
+            "autovacuum = off".into(),
+        ],
+        durable: true,
+    };
+    let cluster = Cluster::start(options)?;
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN).set_header(vec![
+        "rows", "hand-written UPDATE", "real run", "with conflict checks", "BEGIN; UPDATE; ROLLBACK", "dry run", "dry, conflict checks",
+    ]);
+    for rows in sizes {
+        eprintln!("{rows} rows: loading");
+        let database = cluster.database()?;
+        let mut client = database.connect();
+        load(&mut client, rows)?;
+        let mut measured: Vec<Vec<Duration>> = vec![Vec::new(); 6];
+        for round in 1..=rounds {
+            eprintln!("{rows} rows: round {round} of {rounds}");
+            measured[0].push(write(&mut client, rows, HAND_WRITTEN, false)?);
+            measured[1].push(write(&mut client, rows, &call(ONE, false), false)?);
+            measured[2].push(write(&mut client, rows, &call(TWO, false), false)?);
+            measured[3].push(write(&mut client, rows, HAND_WRITTEN, true)?);
+            fresh(&mut client)?;
+            measured[4].push(read(&mut client, rows, &call(ONE, true))?);
+            measured[5].push(read(&mut client, rows, &call(TWO, true))?);
+        }
+        let median = |times: &mut Vec<Duration>| {
+            times.sort();
+            times[times.len() / 2].as_secs_f64()
+        };
+        let times: Vec<f64> = measured.iter_mut().map(median).collect();
+        table.add_row(vec![
+            rows.to_string(),
+            format!("1.00 ({:.2} s)", times[0]),
+            format!("{:.2}", times[1] / times[0]),
+            format!("{:.2}", times[2] / times[0]),
+            format!("1.000 ({:.2} s)", times[3]),
+            format!("{:.3}", times[4] / times[3]),
+            format!("{:.3}", times[5] / times[3]),
+        ]);
+    }
+    for i in 0..7 {
+        if let Some(column) = table.column_mut(i) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn call(sources: &str, dry_run: bool) -> String {
+    format!("SELECT filled FROM backfill('entry', 'party_id', {sources}, dry_run => {dry_run})")
+}
+
+fn load(client: &mut Client, rows: i64) -> Result<()> {
+    let parents = rows / 5;
+    client.batch_execute(&format!(
+        "CREATE TABLE tenant (id int PRIMARY KEY);
+         CREATE TABLE party (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenant);
+         CREATE TABLE contact (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenant, party_id int REFERENCES party);
+         CREATE TABLE organization (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenant, party_id int REFERENCES party);
+         CREATE TABLE entry (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenant, contact_id int REFERENCES contact,
+                             organization_id int REFERENCES organization, party_id int, filler text NOT NULL);
+         INSERT INTO tenant SELECT generate_series(1, 100);
+         INSERT INTO party SELECT g, g % 100 + 1 FROM generate_series(1, {parents}) g;
+         INSERT INTO contact SELECT g, g % 100 + 1, g FROM generate_series(1, {parents}) g;
+         INSERT INTO organization SELECT g, g % 100 + 1, g FROM generate_series(1, {parents}) g;
+         -- Contacts are scattered over the entries, as they are in a table that grew over years.
+         INSERT INTO entry
+         SELECT g, c % 100 + 1, c, CASE WHEN g % 2 = 0 THEN c END, NULL, repeat('x', 200)
+         FROM generate_series(1, {rows}) g, LATERAL (SELECT (g::bigint * 7919 % {parents} + 1)::int AS c) x;
+         CREATE INDEX ON entry (contact_id);
+         ALTER TABLE entry ADD FOREIGN KEY (party_id) REFERENCES party;
+         CREATE INDEX ON entry (party_id);
+         VACUUM ANALYZE"
+    ))?;
+    Ok(())
+}
+
+/// The table as it was after loading: nothing filled, no dead rows.
+fn fresh(client: &mut Client) -> Result<()> {
+    if client.query_one("SELECT EXISTS (SELECT FROM entry WHERE party_id IS NOT NULL)", &[])?.get(0) {
+        client.batch_execute("SET session_replication_role = replica; UPDATE entry SET party_id = NULL; RESET session_replication_role")?;
+    }
+    client.batch_execute("VACUUM FULL entry; VACUUM ANALYZE entry; CHECKPOINT")?;
+    // Everything in memory, for all alike.
+    client.batch_execute("SELECT count(filler) FROM entry; SELECT count(party_id) FROM contact; SELECT count(party_id) FROM organization")?;
+    Ok(())
+}
+
+fn write(client: &mut Client, rows: i64, sql: &str, roll_back: bool) -> Result<Duration> {
+    fresh(client)?;
+    let start = Instant::now();
+    client.batch_execute("BEGIN")?;
+    client.batch_execute(sql)?;
+    client.batch_execute(if roll_back { "ROLLBACK" } else { "COMMIT" })?;
+    let elapsed = start.elapsed();
+    let filled: i64 = client.query_one("SELECT count(party_id) FROM entry", &[])?.get(0);
+    ensure!(filled == if roll_back { 0 } else { rows }, "{sql} filled {filled} of {rows}");
+    Ok(elapsed)
+}
+
+fn read(client: &mut Client, rows: i64, sql: &str) -> Result<Duration> {
+    let start = Instant::now();
+    let filled: i64 = client.query_one(sql, &[])?.get(0);
+    let elapsed = start.elapsed();
+    ensure!(filled == rows, "{sql} would fill {filled} of {rows}");
+    Ok(elapsed)
+}

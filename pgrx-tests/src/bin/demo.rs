@@ -1,0 +1,73 @@
+//! The guided example: a throwaway cluster, the party model half-way, dry run, real run, what was left and why, and an
+//! independent check in plain SQL. `dev/demo` sets everything up and runs this.
+
+use anyhow::Result;
+use pgrx_tests::{Cluster, Options, example, print};
+use postgres::Client;
+
+fn main() -> Result<()> {
+    say("starting a throwaway cluster");
+    let cluster = Cluster::start(Options::default())?;
+    let database = cluster.database()?;
+    let mut client = database.connect();
+    say("loading examples/party.sql: 3 tenants, 14 tables that point at clients, every situation in every table");
+    example::load_party(&mut client);
+
+    say("dry run over all tables: nothing is written");
+    show(
+        &mut client,
+        "SELECT table_name, column_name, total, already_set, filled, unfilled FROM backfill_party_ids()",
+    )?;
+    say("one table, with the reasons");
+    show(
+        &mut client,
+        "SELECT total, already_set, filled, unfilled, reasons FROM backfill_party_ids('WaitlistEntry', true)",
+    )?;
+    say("the real run, in one transaction: every number is read back before it returns");
+    show(
+        &mut client,
+        "SELECT table_name, column_name, filled, unfilled, reasons FROM backfill_party_ids(NULL, false)",
+    )?;
+    say("what was left in one table, and why (one row of each reason)");
+    show(
+        &mut client,
+        "SELECT DISTINCT ON (reason) key, reason, detail FROM backfill_unfilled('WaitlistEntry', 'clientPartyId') ORDER BY reason, key",
+    )?;
+    say("run again: nothing is left to do, nothing is written");
+    show(
+        &mut client,
+        "SELECT sum(filled) AS filled FROM backfill_party_ids(NULL, false)",
+    )?;
+    say("the record");
+    show(
+        &mut client,
+        "SELECT run_id, table_name, filled, run_by FROM mend.runs WHERE filled > 0 ORDER BY run_id LIMIT 5",
+    )?;
+    say("validated without pg_mend: rows that crossed a tenant, and rows that could have been filled and were not");
+    show(
+        &mut client,
+        r#"SELECT count(*) FILTER (WHERE p."tenantId" <> w."tenantId") AS cross_tenant,
+       count(*) FILTER (WHERE w."clientPartyId" IS NULL AND w.status = 'OPEN' AND cp."tenantId" = w."tenantId"
+                          AND (o."partyId" IS NULL OR o."partyId" = c."partyId")) AS forgotten,
+       count(*) FILTER (WHERE p.id IS NULL AND w."clientPartyId" IS NOT NULL) AS orphans
+FROM "WaitlistEntry" w
+LEFT JOIN "Party" p ON p.id = w."clientPartyId"
+LEFT JOIN "Contact" c ON c.id = w."contactId"
+LEFT JOIN "Party" cp ON cp.id = c."partyId"
+LEFT JOIN "Organization" o ON o.id = w."organizationId""#,
+    )?;
+    drop(client);
+    drop(database);
+    say("removing the cluster");
+    drop(cluster);
+    Ok(())
+}
+
+fn say(what: &str) {
+    println!("\n\x1b[1m-- {what}\x1b[0m");
+}
+
+fn show(client: &mut Client, sql: &str) -> Result<()> {
+    println!("{sql};\n\n{}", print::table(client, sql)?);
+    Ok(())
+}
