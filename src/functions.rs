@@ -1,5 +1,8 @@
 //! What SQL sees. Each function decodes its arguments, makes one call, reports. Their COMMENTs are in `sql/comments.sql`.
 
+// What pgrx raises as a Postgres error; each is made once, at the very end of a call.
+#![allow(clippy::result_large_err)]
+
 use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;

@@ -40,3 +40,15 @@ extension_sql_file!("../sql/comments.sql", name = "comments", finalize);
 pub extern "C-unwind" fn _PG_init() {
     run::register_settings();
 }
+
+/// What `#[pg_test]` looks for at the root of the crate; the harness brings its own cluster and needs nothing of it.
+#[cfg(all(test, feature = "pg_test"))]
+pub mod pg_test {
+    /// Called once before the first test.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Lines for postgresql.conf.
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}

@@ -92,10 +92,10 @@ impl Cluster {
         if is_root() {
             let id = |flag: &str| -> Result<u32> {
                 let output = Command::new("id").args([flag, "postgres"]).output()?;
-                Ok(String::from_utf8(output.stdout)?
+                String::from_utf8(output.stdout)?
                     .trim()
                     .parse()
-                    .context("there is no system user \"postgres\"")?)
+                    .context("there is no system user \"postgres\"")
             };
             chown(&folder, Some(id("-u")?), Some(id("-g")?))?;
         }

@@ -1,11 +1,13 @@
 //! Rule + catalog → SQL. Pure: typed values in, statements out; nothing here talks to a server.
 //!
-//! Everything rests on one query, the *classification* ([`classify`]): for each row of the target its outcome (a reason
+//! Everything rests on one query, the *classification* (`classify`): for each row of the target its outcome (a reason
 //! of the design, for `constraint_failed` with the constraint's name) and the value that would be written. The dry run
 //! counts it, the real run writes from it and proves itself with it, the list of unfilled rows shows it.
 
 mod classify;
+mod constraints;
 mod expression;
+mod sources;
 mod statements;
 
 #[cfg(test)]

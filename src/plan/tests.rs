@@ -1,1 +1,177 @@
+//! What the statements look like, without a server.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use super::classify::Extra;
+use super::{Blueprint, Overlays, View};
+use crate::catalog::testing::Builder;
+use crate::catalog::{Catalog, Check, Details, UniqueIndex};
+use crate::infer::tenant::Guard;
+use crate::infer::{reference, sources, tenant};
+use crate::rule::{OnConflict, Rule};
+
+fn catalog() -> Catalog {
+    Builder::new()
+        .table("Tenant", &["id"])
+        .table("Party", &["id", "tenantId"])
+        .references("Party", "tenantId", "Tenant")
+        .table("Contact", &["id", "partyId?"])
+        .references("Contact", "partyId", "Party")
+        .table("Entry", &["id", "tenantId", "contactId?", "partyId?"])
+        .references("Entry", "tenantId", "Tenant")
+        .references("Entry", "contactId", "Contact")
+        .references("Entry", "partyId", "Party")
+        .build()
+}
+
+fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
+    let table = catalog.resolve_table("Entry").unwrap();
+    let column = table.column_named("partyId").unwrap();
+    let inferred = sources::infer(catalog, table, column).unwrap();
+    let party = catalog.resolve_table("Party").unwrap();
+    Blueprint {
+        catalog,
+        table,
+        column,
+        rule: Rule {
+            table: table.oid,
+            column: column.number,
+            sources: inferred.sources,
+            on_conflict: OnConflict::Skip,
+            only_where: None,
+            tenant_guard: true,
+            tenant: None,
+        },
+        details,
+        reference: reference::declared(catalog, table, column),
+        refuse_dangling: true,
+        guard: tenant::guard(catalog, table, party, None, column.number, &[]).unwrap(),
+        restriction: None,
+        overlays: Overlays::default(),
+    }
+}
+
+#[test]
+fn the_write_joins_the_target_with_its_own_classification() {
+    let catalog = catalog();
+    assert_eq!(
+        blueprint(&catalog, Details::default()).write().sql,
+        r#"UPDATE public."Entry" AS t
+SET "partyId" = classified.value
+FROM (
+  SELECT
+    t.ctid AS row_ctid,
+    CASE
+      WHEN t."partyId" IS NOT NULL THEN 'already_set'
+      WHEN t."contactId" IS NULL THEN 'no_source'
+      WHEN found.value IS NULL AND (t."contactId" IS NOT NULL AND source_1.id IS NULL) THEN 'source_missing'
+      WHEN found.value IS NULL THEN 'source_null'
+      WHEN t."tenantId" <> referenced."tenantId" THEN 'cross_tenant'
+      WHEN referenced.id IS NULL THEN 'constraint_failed: Entry_partyId_fkey'
+      ELSE 'filled'
+    END AS outcome,
+    found.value AS value,
+    (t."tenantId" IS NULL OR referenced."tenantId" IS NULL) AS unguarded
+  FROM public."Entry" AS t
+  LEFT JOIN public."Contact" AS source_1 ON source_1.id = t."contactId"
+  CROSS JOIN LATERAL (SELECT source_1."partyId" AS value) AS found
+  LEFT JOIN public."Party" AS referenced ON referenced.id = found.value
+  WHERE t."partyId" IS NULL
+) AS classified
+WHERE classified.outcome = 'filled'
+  AND t.ctid = classified.row_ctid"#
+    );
+}
+
+#[test]
+fn the_count_has_one_column_for_each_outcome_that_can_be() {
+    let catalog = catalog();
+    let details = Details {
+        checks: vec![Check {
+            name: "it's odd".into(),
+            expression: "\"partyId\" % 2 = 1".into(),
+            columns: vec![4],
+        }],
+        unique_indexes: vec![UniqueIndex {
+            name: "one".into(),
+            expressions: vec!["\"partyId\"".into()],
+            types: vec![23],
+            ..UniqueIndex::default()
+        }],
+        ..Details::default()
+    };
+    let mut blueprint = blueprint(&catalog, details);
+    assert_eq!(
+        blueprint.count(View::All).outcomes,
+        [
+            "already_set",
+            "no_source",
+            "source_missing",
+            "source_null",
+            "cross_tenant",
+            "constraint_failed: it's odd",
+            "constraint_failed: Entry_partyId_fkey",
+            "constraint_failed: one",
+            "filled",
+        ]
+    );
+    // Without a guard there is no such outcome, and the parent's tenant is not read.
+    blueprint.guard = Guard::Off;
+    assert!(
+        !blueprint
+            .count(View::All)
+            .outcomes
+            .contains(&"cross_tenant".to_string())
+    );
+    assert!(!blueprint.classification(View::All, Extra::None).contains("tenantId"));
+}
+
+#[test]
+fn a_proof_judges_what_was_written_as_if_it_were_empty() {
+    let catalog = catalog();
+    let sql = blueprint(&catalog, Details::default()).classification(View::Proof(7), Extra::None);
+    let written = "(t.xmin = '7'::pg_catalog.xid AND t.\"partyId\" IS NOT NULL)";
+    assert!(
+        sql.contains(&format!(
+            "WHEN t.\"partyId\" IS NOT NULL AND NOT {written} THEN 'already_set'"
+        )),
+        "{sql}"
+    );
+    assert!(
+        sql.contains(&format!("{written} AS written")) && sql.contains("t.\"partyId\" = found.value AS agrees"),
+        "{sql}"
+    );
+}
+
+#[test]
+fn an_overlay_stands_in_for_the_table_from_then_on() {
+    let catalog = catalog();
+    let mut blueprint = blueprint(&catalog, Details::default());
+    blueprint
+        .overlays
+        .push(catalog.resolve_table("Contact").unwrap(), "SELECT 1".into());
+    let sql = blueprint.count(View::All).statement.sql;
+    assert!(
+        sql.starts_with("WITH after_step_1 AS (\n  SELECT 1\n)\nSELECT"),
+        "{sql}"
+    );
+    assert!(sql.contains("LEFT JOIN after_step_1 AS source_1 ON"), "{sql}");
+}
+
+#[test]
+fn parameters_become_literals_for_review_only() {
+    let catalog = catalog();
+    let mut blueprint = blueprint(&catalog, Details::default());
+    blueprint.rule.tenant = Some("o'neil".into());
+    blueprint.restriction = match &blueprint.guard {
+        Guard::By(guard) => Some(guard.row.clone()),
+        _ => None,
+    };
+    let statement = blueprint.write();
+    assert!(
+        statement
+            .sql
+            .contains("WHEN (t.\"tenantId\" = CAST($1 AS pg_catalog.int4)) IS NOT TRUE THEN 'excluded'")
+    );
+    assert_eq!(statement.parameters, ["o'neil"]);
+    assert!(statement.for_review().contains("CAST('o''neil' AS pg_catalog.int4)"));
+}

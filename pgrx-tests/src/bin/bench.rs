@@ -17,7 +17,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use pgrx_tests::{Cluster, Options};
 use postgres::Client;
 
-const HAND_WRITTEN: &str = "UPDATE entry e SET party_id = c.party_id FROM contact c WHERE c.id = e.contact_id AND e.party_id IS NULL";
+const HAND_WRITTEN: &str =
+    "UPDATE entry e SET party_id = c.party_id FROM contact c WHERE c.id = e.contact_id AND e.party_id IS NULL";
 
 const ONE: &str = "ARRAY['contact_id -> contact.party_id']";
 const TWO: &str = "ARRAY['contact_id -> contact.party_id', 'organization_id -> organization.party_id']";
@@ -27,7 +28,10 @@ fn main() -> Result<()> {
     if sizes.is_empty() {
         sizes = vec![100_000, 1_000_000, 3_000_000];
     }
-    let rounds: usize = std::env::var("MEND_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let rounds: usize = std::env::var("MEND_ROUNDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(3);
     let options = Options {
         settings: vec![
             "shared_buffers = '2GB'".into(),
@@ -41,7 +45,13 @@ fn main() -> Result<()> {
     let cluster = Cluster::start(options)?;
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN).set_header(vec![
-        "rows", "hand-written UPDATE", "real run", "with conflict checks", "BEGIN; UPDATE; ROLLBACK", "dry run", "dry, conflict checks",
+        "rows",
+        "hand-written UPDATE",
+        "real run",
+        "with conflict checks",
+        "BEGIN; UPDATE; ROLLBACK",
+        "dry run",
+        "dry, conflict checks",
     ]);
     for rows in sizes {
         eprintln!("{rows} rows: loading");
@@ -114,8 +124,13 @@ fn load(client: &mut Client, rows: i64) -> Result<()> {
 
 /// The table as it was after loading: nothing filled, no dead rows.
 fn fresh(client: &mut Client) -> Result<()> {
-    if client.query_one("SELECT EXISTS (SELECT FROM entry WHERE party_id IS NOT NULL)", &[])?.get(0) {
-        client.batch_execute("SET session_replication_role = replica; UPDATE entry SET party_id = NULL; RESET session_replication_role")?;
+    if client
+        .query_one("SELECT EXISTS (SELECT FROM entry WHERE party_id IS NOT NULL)", &[])?
+        .get(0)
+    {
+        client.batch_execute(
+            "SET session_replication_role = replica; UPDATE entry SET party_id = NULL; RESET session_replication_role",
+        )?;
     }
     client.batch_execute("VACUUM FULL entry; VACUUM ANALYZE entry; CHECKPOINT")?;
     // Everything in memory, for all alike.
@@ -131,7 +146,10 @@ fn write(client: &mut Client, rows: i64, sql: &str, roll_back: bool) -> Result<D
     client.batch_execute(if roll_back { "ROLLBACK" } else { "COMMIT" })?;
     let elapsed = start.elapsed();
     let filled: i64 = client.query_one("SELECT count(party_id) FROM entry", &[])?.get(0);
-    ensure!(filled == if roll_back { 0 } else { rows }, "{sql} filled {filled} of {rows}");
+    ensure!(
+        filled == if roll_back { 0 } else { rows },
+        "{sql} filled {filled} of {rows}"
+    );
     Ok(elapsed)
 }
 

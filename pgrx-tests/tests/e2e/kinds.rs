@@ -300,6 +300,10 @@ fn constraints_that_the_column_is_part_of_are_predicted() {
             r#"3|6|{"constraint_failed": 6}"#,
         ),
     ] {
+        let version = one(&mut pgrx_tests::database().connect(), "SELECT current_setting('server_version_num')");
+        if what == "NULLS NOT DISTINCT" && version.as_str() < "150000" {
+            continue;
+        }
         let (_database, mut client) = client(setup);
         assert_eq!(filled(&mut client, "entry", SOURCE), expected, "{what}");
     }

@@ -404,9 +404,6 @@ impl Case {
                 quoted(&column),
                 quoted(&party)
             );
-        } else if let Some(hop) = sources.iter().flat_map(|s| s.hops.last()).next() {
-            // Without it, nothing says what the values mean, and nothing is guarded: unless every source says it.
-            let _ = hop;
         }
         let guard = rng.random_bool(0.8);
         let tenant_filter = (checks.foreign_key && rng.random_bool(0.15)).then(|| tenant(rng));
@@ -509,7 +506,7 @@ impl Case {
 
     fn judge(&self, row: &Row) -> (String, Option<String>) {
         let no = |reason: &str| (reason.to_string(), None);
-        if self.only_where && !row["flag"].as_ref().is_some_and(|f| f.parse::<i32>().unwrap() >= 1) {
+        if self.only_where && row["flag"].as_ref().is_none_or(|f| f.parse::<i32>().unwrap() < 1) {
             return no("excluded");
         }
         if self.tenant.is_some() && self.tenant_of(row) != self.tenant {
@@ -546,12 +543,12 @@ impl Case {
         let value = values[0].clone();
         let party = self.party_rows.get(&value);
         // What the value means is known by the foreign key only.
-        if self.guard && self.checks.foreign_key {
-            if let (Some(theirs), Some(ours)) = (party.cloned().flatten(), self.tenant_of(row)) {
-                if theirs != ours {
-                    return no("cross_tenant");
-                }
-            }
+        if self.guard
+            && self.checks.foreign_key
+            && let (Some(theirs), Some(ours)) = (party.cloned().flatten(), self.tenant_of(row))
+            && theirs != ours
+        {
+            return no("cross_tenant");
         }
         let refused = (self.checks.limited && value.len() > 2)
             || (self.checks.domain && !self.checks.limited && value.ends_with('3'))

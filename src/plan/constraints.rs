@@ -1,0 +1,243 @@
+//! What refuses a value: the type, domains, CHECKs, foreign keys, unique indexes, each asked in SQL before it is written.
+
+use super::classify::Extra;
+use super::expression::{all_set, equal, indent};
+use super::{Blueprint, View};
+use crate::catalog::{Check, UniqueIndex};
+use crate::identifier::Literal;
+use crate::rule::typed;
+
+impl Blueprint<'_> {
+    /// Conditions under which a constraint refuses the value, with the outcome that names it.
+    pub(super) fn refusals(&self) -> Vec<(String, String)> {
+        let mut refusals = Vec::new();
+        // What the type itself refuses comes first: behind it the value can be cast.
+        if let Some((type_name, condition)) = self.type_limit() {
+            refusals.push((condition, refused_by(&type_name)));
+        }
+        for check in &self.details.domain_checks {
+            let value = format!("SELECT {} AS \"value\"", self.value_as_target());
+            let holds = format!("(SELECT {} FROM ({value}) AS domain_value)", check.expression);
+            refusals.push((format!("NOT {holds}"), refused_by(&check.name)));
+        }
+        for check in &self.details.checks {
+            refusals.push((format!("NOT {}", self.check_sql(check)), refused_by(&check.name)));
+        }
+        for (i, key) in self.foreign_keys().enumerate() {
+            let alias = if self.is_reference(key) {
+                "referenced".to_string()
+            } else {
+                format!("foreign_key_{}", i + 1)
+            };
+            let others: Vec<String> = key
+                .columns
+                .iter()
+                .filter(|c| **c != self.column.number)
+                .filter_map(|c| self.table.column(*c))
+                .map(|c| format!("t.{}", c.sql()))
+                .collect();
+            let parent_column = self.column_sql(key.parent, key.parent_columns[0]);
+            let dangling = format!("{alias}.{parent_column} IS NULL");
+            let condition = match (others.is_empty(), key.match_full) {
+                (true, _) => dangling,
+                // MATCH FULL: all or none; MATCH SIMPLE: a NULL part exempts the row.
+                (false, true) => format!("(NOT ({}) OR {dangling})", all_set(&others)),
+                (false, false) => format!("{} AND {dangling}", all_set(&others)),
+            };
+            refusals.push((condition, refused_by(&key.name)));
+        }
+        if self.refuse_dangling
+            && let Some(reference) = self.reference.as_ref().filter(|r| !r.declared)
+            && let Some(parent) = self.catalog.table(reference.parent)
+        {
+            let name = format!(
+                "{} -> {} (no such row)",
+                typed(&self.column.name),
+                self.catalog.display(parent)
+            );
+            let key = self.column_sql(reference.parent, reference.key);
+            refusals.push((format!("referenced.{key} IS NULL"), refused_by(&name)));
+        }
+        refusals
+    }
+
+    pub(super) fn check_sql(&self, check: &Check) -> String {
+        self.in_new_row(&check.expression, &check.columns)
+    }
+
+    /// `expression` (bare column names) evaluated on the row as it would be: the target column replaced by the value,
+    /// generated columns computed anew.
+    pub(super) fn in_new_row(&self, expression: &str, columns: &[i16]) -> String {
+        let generated: Vec<&(i16, String)> = self
+            .details
+            .generated
+            .iter()
+            .filter(|(n, _)| columns.is_empty() || columns.contains(n))
+            .collect();
+        let wanted = |n: i16| columns.is_empty() || columns.contains(&n) || !generated.is_empty();
+        let stored = self
+            .table
+            .columns
+            .iter()
+            .filter(|c| !c.generated && wanted(c.number))
+            .map(|c| {
+                let value = if c.number == self.column.number {
+                    self.value_as_target()
+                } else {
+                    format!("t.{}", c.sql())
+                };
+                format!("{value} AS {}", c.sql())
+            });
+        let mut row = format!("(SELECT {}) AS new_row", stored.collect::<Vec<_>>().join(", "));
+        if !generated.is_empty() {
+            let computed: Vec<String> = generated
+                .iter()
+                .filter_map(|(n, expression)| self.table.column(*n).map(|c| format!("({expression}) AS {}", c.sql())))
+                .collect();
+            row = format!("(SELECT new_row.*, {} FROM {row}) AS new_row", computed.join(", "));
+        }
+        format!("(SELECT {expression} FROM {row})")
+    }
+
+    /// A key of a unique index on the row as it would be; plain columns without the detour.
+    pub(super) fn new_row_value(&self, expression: &str) -> String {
+        match self
+            .table
+            .columns
+            .iter()
+            .find(|c| c.quoted == expression && !c.generated)
+        {
+            Some(c) if c.number == self.column.number => self.value_as_target(),
+            Some(c) => format!("t.{}", c.sql()),
+            None => self.in_new_row(expression, &[]),
+        }
+    }
+
+    /// Wraps the classification: rows whose value would collide, with a row of the table or with each other, are
+    /// refused. All rows that collide with each other are: nobody can say which of them is right.
+    pub(super) fn with_unique(&self, derived: &str, unique: &[&UniqueIndex], view: View, extra: Extra) -> String {
+        let written = matches!(view, View::Proof(_));
+        let candidate = if written {
+            "outcome = 'filled' AND NOT written"
+        } else {
+            "outcome = 'filled'"
+        };
+        let mut windows = Vec::new();
+        let mut whens = Vec::new();
+        for (i, index) in unique.iter().enumerate() {
+            let n = i + 1;
+            let keys: Vec<String> = (1..=index.expressions.len())
+                .map(|k| format!("unique_{n}_{k}"))
+                .collect();
+            let applies = index.predicate.as_ref().map(|_| format!("unique_{n}_applies"));
+            let mut partition = vec![candidate.to_string()];
+            partition.extend(applies.iter().map(|a| format!("{a} IS TRUE")));
+            partition.extend(keys.iter().cloned());
+            windows.push(format!(
+                "count(*) OVER (PARTITION BY {}) AS unique_{n}_same",
+                partition.join(", ")
+            ));
+
+            let mut matches: Vec<String> = index
+                .expressions
+                .iter()
+                .zip(&keys)
+                .zip(&index.types)
+                .map(|((expression, key), type_oid)| {
+                    let existing = format!("({expression})");
+                    let key = format!("derived.{key}");
+                    if index.nulls_not_distinct {
+                        format!("{existing} IS NOT DISTINCT FROM {key}")
+                    } else {
+                        equal(self.catalog, &existing, *type_oid, &key)
+                    }
+                })
+                .collect();
+            matches.extend(index.predicate.iter().map(|p| format!("({p})")));
+            // The row itself is in the index too if the target column is not a plain part of its key.
+            if !index.expressions.contains(&self.column.quoted) {
+                matches.push("existing.ctid <> derived.row_ctid".into());
+            }
+            let exists = format!(
+                "EXISTS (SELECT FROM {} AS existing WHERE {})",
+                self.overlays.from_sql(self.table),
+                matches.join(" AND ")
+            );
+            let mut conditions = vec![candidate.to_string()];
+            conditions.extend(applies);
+            if !index.nulls_not_distinct {
+                conditions.push(all_set(&keys));
+            }
+            conditions.push(format!("(unique_{n}_same > 1 OR {exists})"));
+            let refused = refused_by(&index.name);
+            whens.push(format!(
+                "WHEN {} THEN {}",
+                conditions.join(" AND "),
+                Literal::new(&refused)
+            ));
+        }
+        let mut columns: Vec<String> = Vec::new();
+        if extra != Extra::None {
+            columns.push("row_ctid".into());
+            if self.rows_need_table() {
+                columns.push("row_table".into());
+            }
+        }
+        match extra {
+            Extra::Columns => columns.extend(self.table.columns.iter().map(|c| format!("column_{}", c.number))),
+            Extra::Explained => columns.extend(["key".into(), "detail".into()]),
+            Extra::None | Extra::Row => {}
+        }
+        columns.push(format!(
+            "CASE\n    {}\n    ELSE outcome\n  END AS outcome",
+            whens.join("\n    ")
+        ));
+        columns.extend(["value".into(), "unguarded".into()]);
+        if written {
+            columns.extend(["written".into(), "agrees".into()]);
+        }
+        format!(
+            "SELECT\n  {}\nFROM (\n  SELECT derived.*,\n    {}\n  FROM (\n{}\n  ) AS derived\n) AS derived",
+            columns.join(",\n  "),
+            windows.join(",\n    "),
+            indent(derived, 4)
+        )
+    }
+
+    pub(super) fn foreign_key_joins(&self) -> Vec<String> {
+        self.foreign_keys()
+            .enumerate()
+            .filter(|(_, key)| !self.is_reference(key))
+            .map(|(i, key)| {
+                let alias = format!("foreign_key_{}", i + 1);
+                let on: Vec<String> = key
+                    .columns
+                    .iter()
+                    .zip(&key.parent_columns)
+                    .map(|(column, parent_column)| {
+                        let value = if *column == self.column.number {
+                            "found.value".into()
+                        } else {
+                            self.own(*column)
+                        };
+                        self.equal(
+                            &format!("{alias}.{}", self.column_sql(key.parent, *parent_column)),
+                            self.type_of(key.parent, *parent_column),
+                            &value,
+                        )
+                    })
+                    .collect();
+                format!(
+                    "LEFT JOIN {} AS {alias} ON {}",
+                    self.overlays.from_sql(self.table_of(key.parent)),
+                    on.join(" AND ")
+                )
+            })
+            .collect()
+    }
+}
+
+/// The outcome of a row that a constraint refuses.
+pub(super) fn refused_by(name: &str) -> String {
+    format!("constraint_failed: {name}")
+}

@@ -1,0 +1,230 @@
+//! How each source reads: its joins, its value, and what can be said of it when it gives none.
+
+use super::Blueprint;
+use super::expression::{all_set, any};
+use crate::identifier::Literal;
+use crate::rule::{Source, typed};
+
+/// The text of one source's part of the query.
+pub(super) struct SourceSql {
+    pub(super) joins: Vec<String>,
+    /// The key is there.
+    pub(super) set: String,
+    /// It is not.
+    pub(super) unset: String,
+    /// It is set and leads to no row.
+    pub(super) missing: String,
+    /// The value, NULL if none.
+    pub(super) value: String,
+    /// Several rows with different values; `None` where that cannot be.
+    pub(super) ambiguous: Option<String>,
+    /// In words, for `detail`.
+    pub(super) state: String,
+}
+
+impl Blueprint<'_> {
+    pub(super) fn sources_sql(&self) -> Vec<SourceSql> {
+        self.rule
+            .sources
+            .iter()
+            .enumerate()
+            .map(|(i, source)| self.source_sql(i + 1, source))
+            .collect()
+    }
+
+    pub(super) fn source_sql(&self, n: usize, source: &Source) -> SourceSql {
+        let own: Vec<String> = source.columns.iter().map(|c| self.own(*c)).collect();
+        let set = all_set(&own);
+        let not_set = any(&own.iter().map(|c| format!("{c} IS NULL")).collect::<Vec<_>>());
+        let names = self.table.names_of(&source.columns).join(", ");
+        let given = own
+            .iter()
+            .map(|c| format!("{c}::pg_catalog.text"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let given = format!("pg_catalog.concat_ws(', ', {given})");
+        let unset = Literal::new(&format!("{names} is NULL")).to_string();
+        let Some((last, _)) = source.hops.split_last() else {
+            let state = format!("{} || {given}", Literal::new(&format!("{names} gives ")));
+            return SourceSql {
+                joins: vec![],
+                missing: "false".into(),
+                value: own[0].clone(),
+                ambiguous: None,
+                state: format!("CASE WHEN {set} THEN {state} ELSE {unset} END"),
+                set,
+                unset: not_set,
+            };
+        };
+        let label = source.to_path(self.catalog, self.table).to_string();
+        let key = format!("{} || {given}", Literal::new(&format!("{names} = ")));
+        let value_name = Literal::new(&format!(": {} is NULL", self.path_end(source))).to_string();
+        let no_row = Literal::new(&format!(": {} finds no row", label)).to_string();
+        if source.is_unique(self.catalog) {
+            let (joins, missing) = self.chain(&format!("source_{n}"), "t", &source.columns, source);
+            let alias = hop_alias(&format!("source_{n}"), source.hops.len(), source.hops.len());
+            let value = format!("{alias}.{}", self.column_sql(last.parent, last.columns[0]));
+            let missing = format!("{set} AND {missing}");
+            let state = format!(
+                "CASE WHEN {not_set} THEN {unset} WHEN {missing} THEN {key} || {no_row} \
+                 WHEN {value} IS NULL THEN {key} || {value_name} ELSE {key} || ' gives ' || {value}::pg_catalog.text END"
+            );
+            return SourceSql {
+                joins,
+                set,
+                unset: not_set,
+                missing,
+                value,
+                ambiguous: None,
+                state,
+            };
+        }
+        // Keys that are not unique: the parents are aggregated per key, so that a row of the target stays one row.
+        let alias = format!("source_{n}");
+        let first = &source.hops[0];
+        let (chain, missing) = self.rest_of_chain(source);
+        let keys: Vec<String> = first
+            .key
+            .iter()
+            .map(|c| format!("hop_1.{}", self.column_sql(first.parent, *c)))
+            .collect();
+        let value = format!(
+            "hop_{}.{}",
+            source.hops.len(),
+            self.column_sql(last.parent, last.columns[0])
+        );
+        let select: Vec<String> = keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| format!("{key} AS key_{}", i + 1))
+            .collect();
+        let on: Vec<String> = own
+            .iter()
+            .zip(&first.key)
+            .enumerate()
+            .map(|(i, (own, key))| self.equal(&format!("{alias}.key_{}", i + 1), self.type_of(first.parent, *key), own))
+            .collect();
+        let from = self.overlays.from_sql(self.table_of(first.parent));
+        let join = format!(
+            "LEFT JOIN (\n  SELECT {},\n    pg_catalog.array_agg(DISTINCT {value}) FILTER (WHERE {value} IS NOT NULL) AS given,\n    \
+             pg_catalog.bool_or({missing}) AS missing\n  FROM {from} AS hop_1\n{}  GROUP BY {}\n) AS {alias} ON {}",
+            select.join(", "),
+            chain.iter().map(|join| format!("  {join}\n")).collect::<String>(),
+            keys.join(", "),
+            on.join(" AND ")
+        );
+        let ambiguous = format!("(pg_catalog.cardinality({alias}.given) > 1) IS TRUE");
+        let value = format!("CASE WHEN pg_catalog.cardinality({alias}.given) = 1 THEN {alias}.given[1] END");
+        let missing = format!("{set} AND {alias}.missing IS NOT FALSE");
+        let state = format!(
+            "CASE WHEN {not_set} THEN {unset} \
+             WHEN {alias}.given IS NOT NULL THEN {key} || ' gives ' || pg_catalog.array_to_string({alias}.given, ' and ') \
+             WHEN {missing} THEN {key} || {no_row} ELSE {key} || {value_name} END"
+        );
+        SourceSql {
+            joins: vec![join],
+            set,
+            unset: not_set,
+            missing,
+            value,
+            ambiguous: Some(ambiguous),
+            state,
+        }
+    }
+
+    /// LEFT JOINs along a path of unique keys, and the condition that a key on the way finds no row (the first key
+    /// being set).
+    pub(super) fn chain(&self, prefix: &str, start: &str, columns: &[i16], source: &Source) -> (Vec<String>, String) {
+        let length = source.hops.len();
+        let mut joins = Vec::new();
+        let mut missing = Vec::new();
+        let mut from = (start.to_string(), self.start_table(start), columns.to_vec());
+        for (i, hop) in source.hops.iter().enumerate() {
+            let alias = hop_alias(prefix, i + 1, length);
+            joins.push(self.join(&alias, hop.parent, &hop.key, &from));
+            let not_found = format!("{alias}.{} IS NULL", self.column_sql(hop.parent, hop.key[0]));
+            if i == 0 {
+                missing.push(not_found);
+            } else {
+                let set: Vec<String> = from
+                    .2
+                    .iter()
+                    .map(|c| format!("{}.{}", from.0, self.column_sql(from.1, *c)))
+                    .collect();
+                missing.push(format!("({} AND {not_found})", all_set(&set)));
+            }
+            from = (alias, hop.parent, hop.columns.clone());
+        }
+        (joins, any(&missing))
+    }
+
+    /// As `chain`, from the first parent (`hop_1`) on.
+    pub(super) fn rest_of_chain(&self, source: &Source) -> (Vec<String>, String) {
+        let mut joins = Vec::new();
+        let mut missing = Vec::new();
+        for (i, pair) in source.hops.windows(2).enumerate() {
+            let (here, next) = (format!("hop_{}", i + 1), format!("hop_{}", i + 2));
+            joins.push(self.join(
+                &next,
+                pair[1].parent,
+                &pair[1].key,
+                &(here.clone(), pair[0].parent, pair[0].columns.clone()),
+            ));
+            let set: Vec<String> = pair[0]
+                .columns
+                .iter()
+                .map(|c| format!("{here}.{}", self.column_sql(pair[0].parent, *c)))
+                .collect();
+            missing.push(format!(
+                "({} AND {next}.{} IS NULL)",
+                all_set(&set),
+                self.column_sql(pair[1].parent, pair[1].key[0])
+            ));
+        }
+        (joins, any(&missing))
+    }
+
+    pub(super) fn join(&self, alias: &str, parent: u32, key: &[i16], from: &(String, u32, Vec<i16>)) -> String {
+        let on: Vec<String> = key
+            .iter()
+            .zip(&from.2)
+            .map(|(key, column)| {
+                self.equal(
+                    &format!("{alias}.{}", self.column_sql(parent, *key)),
+                    self.type_of(parent, *key),
+                    &format!("{}.{}", from.0, self.column_sql(from.1, *column)),
+                )
+            })
+            .collect();
+        format!(
+            "LEFT JOIN {} AS {alias} ON {}",
+            self.overlays.from_sql(self.table_of(parent)),
+            on.join(" AND ")
+        )
+    }
+
+    pub(super) fn start_table(&self, alias: &str) -> u32 {
+        match (alias, &self.reference) {
+            ("referenced", Some(reference)) => reference.parent,
+            _ => self.table.oid,
+        }
+    }
+
+    pub(super) fn path_end(&self, source: &Source) -> String {
+        let (table, column) = source.value(self.table.oid);
+        let table = self.table_of(table);
+        format!(
+            "{}.{}",
+            typed(&table.name),
+            table.column(column).map(|c| typed(&c.name)).unwrap_or_default()
+        )
+    }
+}
+
+pub(super) fn hop_alias(prefix: &str, hop: usize, of: usize) -> String {
+    if of == 1 {
+        prefix.to_string()
+    } else {
+        format!("{prefix}_{hop}")
+    }
+}
