@@ -2,6 +2,8 @@
 
 // What pgrx raises as a Postgres error; each is made once, at the very end of a call.
 #![allow(clippy::result_large_err)]
+// pgrx reads the columns of a result from the signature itself, an alias would hide them from it.
+#![allow(clippy::type_complexity)]
 
 use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;

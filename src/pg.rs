@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use crate::problem::Problem;
@@ -24,9 +24,8 @@ impl Settings {
     /// Errors: whatever the setting's own check raises (22023 for a bad value).
     pub fn push(settings: &[(&str, &str)]) -> Settings {
         // SAFETY: called inside a transaction, as every function call is; the level is handed back on drop.
-        let guard = Settings {
-            level: unsafe { pg_sys::NewGUCNestLevel() },
-        };
+        let level = unsafe { pg_sys::NewGUCNestLevel() };
+        let guard = Settings { level };
         for (name, value) in settings {
             let (Ok(name), Ok(value)) = (CString::new(*name), CString::new(*value)) else {
                 Problem::new(
@@ -214,9 +213,4 @@ unsafe fn is_bare_select(node: *mut pg_sys::Node) -> bool {
             && select.lockingClause.is_null()
             && select.withClause.is_null()
     }
-}
-
-/// Raises a caught problem again where a function of ours cannot return it.
-pub fn report(problem: Problem) -> ErrorReport {
-    problem.into()
 }

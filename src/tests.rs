@@ -104,7 +104,7 @@ mod tests {
         let table = session.catalog.resolve_table("entry").unwrap();
         let qualified = pg::qualify_condition(
             "is_glad(mood) AND entry.id > 1 -- why",
-            &table.from_sql(),
+            &table.relation_sql(),
             table.oid,
             "t",
             &session.search_path,

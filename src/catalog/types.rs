@@ -259,7 +259,7 @@ impl Table {
 
     /// The name for FROM and UPDATE. A table with inheritance children (not partitions) is read alone, because keys and
     /// foreign keys of Postgres concern it alone.
-    pub fn from_sql(&self) -> String {
+    pub fn relation_sql(&self) -> String {
         if self.kind == 'r' && self.has_children {
             format!("ONLY {}", self.sql())
         } else {

@@ -92,7 +92,7 @@ impl Blueprint<'_> {
             }
         }
 
-        let mut from = vec![format!("FROM {} AS t", self.overlays.from_sql(self.table))];
+        let mut from = vec![format!("FROM {} AS t", self.overlays.relation_sql(self.table))];
         from.extend(sources.iter().flat_map(|s| s.joins.iter().cloned()));
         let values: Vec<&str> = sources.iter().map(|s| s.value.as_str()).collect();
         let value = match values.as_slice() {
@@ -233,7 +233,7 @@ impl Blueprint<'_> {
         needed.then(|| {
             format!(
                 "LEFT JOIN {} AS referenced ON {}",
-                self.overlays.from_sql(self.table_of(reference.parent)),
+                self.overlays.relation_sql(self.table_of(reference.parent)),
                 self.equal(&key, self.type_of(reference.parent, reference.key), "found.value")
             )
         })

@@ -160,7 +160,7 @@ impl Blueprint<'_> {
             }
             let exists = format!(
                 "EXISTS (SELECT FROM {} AS existing WHERE {})",
-                self.overlays.from_sql(self.table),
+                self.overlays.relation_sql(self.table),
                 matches.join(" AND ")
             );
             let mut conditions = vec![candidate.to_string()];
@@ -229,7 +229,7 @@ impl Blueprint<'_> {
                     .collect();
                 format!(
                     "LEFT JOIN {} AS {alias} ON {}",
-                    self.overlays.from_sql(self.table_of(key.parent)),
+                    self.overlays.relation_sql(self.table_of(key.parent)),
                     on.join(" AND ")
                 )
             })

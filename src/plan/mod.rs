@@ -101,8 +101,11 @@ impl Overlays {
     }
 
     /// How FROM names the table.
-    fn from_sql(&self, table: &Table) -> String {
-        self.latest.get(&table.oid).cloned().unwrap_or_else(|| table.from_sql())
+    fn relation_sql(&self, table: &Table) -> String {
+        self.latest
+            .get(&table.oid)
+            .cloned()
+            .unwrap_or_else(|| table.relation_sql())
     }
 
     /// `WITH ...` in front of a statement, or nothing.

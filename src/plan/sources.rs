@@ -104,7 +104,7 @@ impl Blueprint<'_> {
             .enumerate()
             .map(|(i, (own, key))| self.equal(&format!("{alias}.key_{}", i + 1), self.type_of(first.parent, *key), own))
             .collect();
-        let from = self.overlays.from_sql(self.table_of(first.parent));
+        let from = self.overlays.relation_sql(self.table_of(first.parent));
         let join = format!(
             "LEFT JOIN (\n  SELECT {},\n    pg_catalog.array_agg(DISTINCT {value}) FILTER (WHERE {value} IS NOT NULL) AS given,\n    \
              pg_catalog.bool_or({missing}) AS missing\n  FROM {from} AS hop_1\n{}  GROUP BY {}\n) AS {alias} ON {}",
@@ -198,7 +198,7 @@ impl Blueprint<'_> {
             .collect();
         format!(
             "LEFT JOIN {} AS {alias} ON {}",
-            self.overlays.from_sql(self.table_of(parent)),
+            self.overlays.relation_sql(self.table_of(parent)),
             on.join(" AND ")
         )
     }

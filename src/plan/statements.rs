@@ -48,7 +48,7 @@ impl<'a> Blueprint<'a> {
         let set = format!("{} = classified.value{}", self.column.sql(), self.write_cast());
         self.statement(format!(
             "UPDATE {} AS t\nSET {set}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\n  AND {}",
-            self.table.from_sql(),
+            self.table.relation_sql(),
             indent(&self.classification(View::Missing, Extra::Row), 2),
             self.same_row("classified")
         ))
@@ -60,7 +60,7 @@ impl<'a> Blueprint<'a> {
         self.statement(format!(
             "UPDATE {} AS t\nSET {} = CASE WHEN classified.outcome = 'filled' THEN classified.value{} END\nFROM (\n{}\n) AS classified\n\
              WHERE classified.written AND (classified.outcome <> 'filled' OR classified.agrees IS NOT TRUE)\n  AND {}",
-            self.table.from_sql(),
+            self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
             indent(&self.classification(View::Proof(transaction), Extra::Row), 2),

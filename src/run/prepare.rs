@@ -99,7 +99,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         .as_ref()
         .filter(|text| !text.trim().is_empty())
         .and_then(|typed| {
-            let from = table.from_sql();
+            let from = table.relation_sql();
             let (oid, path) = (table.oid, session.search_path.as_str());
             // A subtransaction, so that Postgres's own complaint about the condition joins the list.
             let result = pg::subtransaction(std::panic::AssertUnwindSafe(|| {
