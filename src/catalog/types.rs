@@ -1,6 +1,7 @@
 //! The typed values themselves, and the questions that can be answered from them alone.
 
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use crate::identifier::Identifier;
@@ -31,6 +32,9 @@ pub struct Catalog {
     by_words: HashMap<Vec<String>, Vec<usize>>,
     #[serde(skip)]
     keys_of: HashMap<Oid, Vec<usize>>,
+    /// What `infer::tenant` found out about the whole catalog, kept because it is asked for every column.
+    #[serde(skip)]
+    pub(crate) tenant_root: OnceCell<Option<Oid>>,
 }
 
 /// One relation.

@@ -84,10 +84,9 @@ impl From<InferError> for Problem {
                 )
                 .detail(format!("equally good: {}", list.join(" or ")))
                 .hint(format!(
-                    "choose one: backfill('{}', '{}', sources => {})",
+                    "pass the one that is right, for this column nobody else can say: backfill('{}', '{}', sources => ARRAY['...'])",
                     table.replace('\'', "''"),
                     column.replace('\'', "''"),
-                    list[0]
                 ))
             }
             InferError::AmbiguousRoot {

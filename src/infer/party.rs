@@ -32,6 +32,34 @@ pub struct PartyColumn {
 ///
 /// Errors: a circle of tables that take their party from each other.
 pub fn columns(catalog: &Catalog, party: &Table) -> Result<Vec<PartyColumn>, InferError> {
+    in_order(catalog, find(catalog, party, false))
+}
+
+/// The sources of one column, for a call that names it: the same answer that a run over all columns of its parent would
+/// give.
+///
+/// Errors: 42703 if there is none, 42702 with the choices if several answers are equally good.
+pub fn infer(catalog: &Catalog, table: &Table, column: &Column) -> Result<sources::Inferred, InferError> {
+    let inferred = sources::infer(catalog, table, column)?;
+    let Some(party) = catalog.table(inferred.reference.parent) else {
+        return Ok(inferred);
+    };
+    let same = find(catalog, party, true)
+        .into_iter()
+        .find(|c| c.table == table.oid && c.column == column.number);
+    match same {
+        Some(found) => Ok(sources::Inferred {
+            sources: found.sources?,
+            reference: found.reference,
+        }),
+        None => Ok(inferred),
+    }
+}
+
+/// Every column that references `party`. With `any_parent`, nobody said that it is a table of parties: it may as well be
+/// the table of tenants, where one parent's key is a source for another's. Then tables count as kinds of it only if they
+/// hold their key one to one.
+fn find(catalog: &Catalog, party: &Table, any_parent: bool) -> Vec<PartyColumn> {
     let mut found = Vec::new();
     for table in catalog
         .tables
@@ -53,8 +81,8 @@ pub fn columns(catalog: &Catalog, party: &Table) -> Result<Vec<PartyColumn>, Inf
             }
         }
     }
-    drop_relations_between_kinds(catalog, party, &mut found);
-    in_order(catalog, found)
+    drop_relations_between_kinds(catalog, party, &mut found, any_parent);
+    found
 }
 
 /// By foreign key, else by name (`clientPartyId`) and type.
@@ -77,7 +105,7 @@ fn refers_to(catalog: &Catalog, table: &Table, column: &Column, party: &Table) -
 }
 
 /// Removes sources that lead from one kind of party to another.
-fn drop_relations_between_kinds(catalog: &Catalog, party: &Table, columns: &mut [PartyColumn]) {
+fn drop_relations_between_kinds(catalog: &Catalog, party: &Table, columns: &mut [PartyColumn], any_parent: bool) {
     let kinds = kinds(catalog, party);
     // How often a table serves as a source, and how often two serve the same column.
     let mut uses: HashMap<u32, usize> = HashMap::new();
@@ -101,7 +129,7 @@ fn drop_relations_between_kinds(catalog: &Catalog, party: &Table, columns: &mut 
         let Some(table) = catalog.table(column.table) else {
             continue;
         };
-        let own = sources::own_reference(catalog, table, &column.reference) == Some(column.column);
+        let own = sources::own_reference(catalog, table, &column.reference, None) == Some(column.column);
         if !own || !(uses.contains_key(&table.oid) || kinds.contains(&table.oid)) {
             continue;
         }
@@ -113,6 +141,14 @@ fn drop_relations_between_kinds(catalog: &Catalog, party: &Table, columns: &mut 
             };
             if kinds.contains(&table.oid) && kinds.contains(&parent) {
                 return false;
+            }
+            let (own_table, own_column) = source.value(table.oid);
+            let one_to_one = table.is_unique(&[column.column])
+                && catalog
+                    .table(own_table)
+                    .is_some_and(|parent| parent.is_unique(&[own_column]));
+            if any_parent && !one_to_one {
+                return true;
             }
             let both = together.get(&(table.oid, parent)).copied().unwrap_or(0);
             let either = uses

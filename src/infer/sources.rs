@@ -2,12 +2,16 @@
 //!
 //! The column to fill refers to some table R (Party, organizations). A sibling column that refers to a table P is a
 //! source if P has *its own* R: a column named after R without a role in front (`Contact.partyId`, not
-//! `Animal.buyerPartyId`), or its only reference to R where that is unique in P. Of the siblings, those whose role is
+//! `Animal.buyerPartyId`), or its only reference to R where that is unique in P, or has the name of the column to fill. Of the siblings, those whose role is
 //! that of the column come first (`buyerPartyId` from `buyerContactId`); only where there are none, those without a role
-//! (`clientPartyId` from `contactId`). Where one hop does not lead there, the shortest chain of foreign keys does.
+//! (`clientPartyId` from `contactId`).
+//!
+//! A tenant key is everybody's: there, a sibling that is not named after its table (`created_by`) and a chain of
+//! foreign keys say it as well. For any other column they say something else (who typed the invoice is not its client).
 
 use super::InferError;
 use super::reference::{self, Reference};
+use super::tenant;
 use crate::catalog::{Catalog, Column, Table};
 use crate::names::prefix_before;
 use crate::rule::{Hop, Source};
@@ -53,7 +57,11 @@ pub fn infer_for(
     if let Some(chosen) = by_role(catalog, table, column, reference, siblings)? {
         return Ok(chosen);
     }
-    let mut chains = chains(catalog, table, column, reference);
+    let mut chains = if is_tenant_key(catalog, reference) {
+        chains(catalog, table, column, reference)
+    } else {
+        vec![]
+    };
     match chains.len() {
         0 => Err(InferError::NoSource {
             table: catalog.display(table),
@@ -79,6 +87,11 @@ pub fn infer_for(
     }
 }
 
+/// Does the column say which tenant a row belongs to?
+fn is_tenant_key(catalog: &Catalog, reference: &Reference) -> bool {
+    tenant::catalog_root(catalog).is_some_and(|root| root.oid == reference.parent)
+}
+
 /// A sibling column that leads to a value.
 struct Sibling {
     /// The words before the referenced table's name; `None` if it is not named after that table.
@@ -92,13 +105,14 @@ fn siblings(catalog: &Catalog, table: &Table, column: &Column, wanted: &Referenc
         let Some(to) = reference::of(catalog, table, sibling) else {
             continue;
         };
-        if to.parent == wanted.parent {
+        // Who invited a user, or a parent in a tree, is another row of the same kind: not inferred.
+        if to.parent == wanted.parent || to.parent == table.oid {
             continue;
         }
         let Some(parent) = catalog.table(to.parent) else {
             continue;
         };
-        let Some(own) = own_reference(catalog, parent, wanted) else {
+        let Some(own) = own_reference(catalog, parent, wanted, Some(&column.name)) else {
             continue;
         };
         found.push(Sibling {
@@ -118,7 +132,10 @@ fn siblings(catalog: &Catalog, table: &Table, column: &Column, wanted: &Referenc
 
 /// The column in which a row of `parent` keeps its own `wanted` (Contact.partyId), as opposed to one in some role
 /// (Animal.buyerPartyId).
-pub fn own_reference(catalog: &Catalog, parent: &Table, wanted: &Reference) -> Option<i16> {
+///
+/// `same_name`: a column of that name counts as its own too (`organization_id` on both sides, whatever the table is
+/// called).
+pub fn own_reference(catalog: &Catalog, parent: &Table, wanted: &Reference, same_name: Option<&str>) -> Option<i16> {
     let wanted_table = catalog.table(wanted.parent)?;
     if parent.oid == wanted.parent {
         return None;
@@ -134,9 +151,11 @@ pub fn own_reference(catalog: &Catalog, parent: &Table, wanted: &Reference) -> O
     match (without_role, referring.as_slice()) {
         (Some(own), _) => Some(own.number),
         (None, [only]) if parent.is_unique(&[only.number]) => Some(only.number),
-        // Named neither with a role nor after the table (orders.created_by -> profiles): what the row itself has.
-        (None, [only]) if prefix_before(&only.name, &wanted_table.name).is_none() => Some(only.number),
-        _ => None,
+        // org_id -> profiles on both sides: what the row itself has. A role on both sides is not (buyerPartyId).
+        (None, several) => several
+            .iter()
+            .find(|c| same_name == Some(c.name.as_str()) && prefix_before(&c.name, &wanted_table.name).is_none())
+            .map(|c| c.number),
     }
 }
 
@@ -192,7 +211,9 @@ fn by_role(
     if !plain.is_empty() {
         return Ok(Some(plain));
     }
-    // Siblings that are not named after their table (created_by) or have another role: a single one is an answer.
+    if !is_tenant_key(catalog, wanted) {
+        return Ok(None);
+    }
     let unnamed: Vec<&Sibling> = siblings.iter().filter(|s| s.role.is_none()).collect();
     match unnamed.as_slice() {
         [] => Ok(None),
@@ -257,7 +278,7 @@ fn chains(catalog: &Catalog, table: &Table, column: &Column, wanted: &Reference)
             .filter_map(|path| {
                 let mut path = path.clone();
                 let parent = catalog.table(path.hops.last()?.parent)?;
-                let own = own_reference(catalog, parent, wanted)?;
+                let own = own_reference(catalog, parent, wanted, Some(&column.name))?;
                 path.hops.last_mut()?.columns = vec![own];
                 Some(path)
             })

@@ -2,16 +2,19 @@
 //!
 //! A side has its tenant in a column that references the root, or reaches such a column through its parents
 //! (AnimalOwner → Animal.tenantId). Of several common parents the root is told by points: the column has the same name on
-//! both sides (4), it is named after the parent (4), it is NOT NULL on both (2), how many tables share it compared with
-//! the other candidates (up to 3), the parent is not itself a child of another candidate (1). No signal decides alone: in
-//! a half-done migration the tenant key may still be nullable where `createdBy` is not. Less than one point between the
-//! first and the second is a tie, and a tie is an error.
+//! both sides (4), it is named after the parent (5), it is NOT NULL on both (2), how many tables share it compared with
+//! the other candidates (up to 6), the parent is not itself a child of another candidate (1). No signal decides alone: in
+//! a half-done migration the tenant key may still be nullable where `createdBy` or `country_id` is not. Less than 2.5
+//! points between the first and the second is a tie, and a tie is an error: a guard by the wrong parent would let other
+//! tenants' values through. Without the setting, columns of different names that are not both named after the parent
+//! are no evidence at all.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::InferError;
-use crate::catalog::{Catalog, ForeignKey, Table};
+use super::reference;
+use crate::catalog::{Catalog, Column, ForeignKey, Table};
 use crate::names::{self, prefix_before};
 use crate::rule::Hop;
 
@@ -71,7 +74,10 @@ pub fn guard(
     target: i16,
     sources: &[i16],
 ) -> Result<Guard, InferError> {
-    if root.is_some_and(|root| root.oid == value_table.oid) {
+    if root
+        .or_else(|| catalog_root(catalog))
+        .is_some_and(|root| root.oid == value_table.oid)
+    {
         return Ok(Guard::Unguarded(format!(
             "not guarded: {} is the tenant itself",
             catalog.display(value_table)
@@ -82,7 +88,9 @@ pub fn guard(
     let found = values
         .iter()
         .filter(|(parent, _)| root.is_none_or(|root| root.oid == **parent))
-        .filter_map(|(&parent, value)| best_pair(catalog, parent, rows.get(&parent)?, value))
+        // The value's own table is not whose the value is: another way from the row to it proves nothing.
+        .filter(|(parent, _)| **parent != value_table.oid)
+        .filter_map(|(&parent, value)| best_pair(catalog, parent, rows.get(&parent)?, value, root.is_some()))
         .collect();
     let candidates = ranked_candidates(catalog, found);
     match candidates.as_slice() {
@@ -131,7 +139,7 @@ pub fn of_table(
     let found = root.and_then(|root| {
         let ways = ways(catalog, table, Some(target), sources);
         let paths = ways.get(&root.oid)?;
-        best_pair(catalog, root.oid, paths, paths).map(|best| best.row.clone())
+        best_pair(catalog, root.oid, paths, paths, true).map(|best| best.row.clone())
     });
     found.ok_or_else(|| InferError::NoTenant {
         table: catalog.display(table),
@@ -141,22 +149,28 @@ pub fn of_table(
 
 /// The table that most of the catalog has as its tenant, by the same points as for a guard; at least two tables must
 /// reference it through a column of the same name.
-fn catalog_root(catalog: &Catalog) -> Option<&Table> {
+pub fn catalog_root(catalog: &Catalog) -> Option<&Table> {
+    catalog
+        .tenant_root
+        .get_or_init(|| find_catalog_root(catalog))
+        .and_then(|oid| catalog.table(oid))
+}
+
+fn find_catalog_root(catalog: &Catalog) -> Option<u32> {
     let mut uses: HashMap<(u32, &str), (usize, usize)> = HashMap::new();
-    for key in catalog
-        .foreign_keys
+    for table in catalog
+        .tables
         .iter()
-        .filter(|key| key.columns.len() == 1 && key.parent != key.table)
+        .filter(|t| t.is_table() && !t.is_partition && !t.of_extension)
     {
-        let Some(table) = catalog.table(key.table).filter(|t| !t.is_partition) else {
-            continue;
-        };
-        let Some(column) = table.column(key.columns[0]) else {
-            continue;
-        };
-        let (all, not_null) = uses.entry((key.parent, column.name.as_str())).or_default();
-        *all += 1;
-        *not_null += usize::from(column.not_null);
+        for column in &table.columns {
+            let Some(to) = reference::of(catalog, table, column).filter(|r| r.parent != table.oid) else {
+                continue;
+            };
+            let (all, not_null) = uses.entry((to.parent, column.name.as_str())).or_default();
+            *all += 1;
+            *not_null += usize::from(column.not_null);
+        }
     }
     uses.retain(|_, (all, _)| *all >= 2);
     let most = uses.values().map(|(all, _)| *all).max()? as i64;
@@ -167,9 +181,9 @@ fn catalog_root(catalog: &Catalog) -> Option<&Table> {
         let below = catalog
             .foreign_keys_of(*parent)
             .any(|key| key.parent != *parent && parents.contains(&key.parent));
-        let these = 3000 * *all as i64 / most
+        let these = 6000 * *all as i64 / most
             + 2000 * *not_null as i64 / *all as i64
-            + if named_after(column, &table.name) { 4000 } else { 0 }
+            + if named_after(column, &table.name) { 5000 } else { 0 }
             + if below { 0 } else { 1000 };
         let best = points.entry(*parent).or_default();
         *best = these.max(*best);
@@ -178,7 +192,7 @@ fn catalog_root(catalog: &Catalog) -> Option<&Table> {
     ranked.sort_by_key(|(points, parent)| (Reverse(*points), *parent));
     match ranked.as_slice() {
         [(first, _), (second, _), ..] if first - second < CLEAR => None,
-        [(_, parent), ..] => catalog.table(*parent),
+        [(_, parent), ..] => Some(*parent),
         [] => None,
     }
 }
@@ -199,7 +213,7 @@ pub fn describe(catalog: &Catalog, path: &TenantPath) -> String {
 type Points = i64;
 
 /// Less than this between two candidates is a tie.
-const CLEAR: Points = 1000;
+const CLEAR: Points = 2500;
 
 /// A table that both sides reach.
 struct Candidate<'a> {
@@ -216,7 +230,7 @@ fn ranked_candidates<'a>(catalog: &Catalog, mut candidates: Vec<Candidate<'a>>) 
     let most = candidates.iter().map(|c| c.shared_by).max().unwrap_or(1).max(1) as i64;
     let roots: Vec<u32> = candidates.iter().map(|c| c.root).collect();
     for candidate in &mut candidates {
-        candidate.points += 3000 * candidate.shared_by as i64 / most;
+        candidate.points += 6000 * candidate.shared_by as i64 / most;
         let below = catalog
             .foreign_keys_of(candidate.root)
             .any(|key| key.columns.len() == 1 && key.parent != candidate.root && roots.contains(&key.parent));
@@ -239,29 +253,34 @@ fn named_after(column: &str, table: &str) -> bool {
     }
 }
 
-/// The best way on each side to `parent`: the pair of columns with the most points, the first of equals.
+/// The best way on each side to `parent`: the pair of columns with the most points, the first of equals. `settled`: the
+/// setting says that it is the root, so the columns' names need not.
 fn best_pair<'a>(
     catalog: &Catalog,
     parent: u32,
     rows: &'a [TenantPath],
     values: &'a [TenantPath],
+    settled: bool,
 ) -> Option<Candidate<'a>> {
     let root = catalog.table(parent)?;
     let column = |path: &TenantPath| catalog.table(path.owner).and_then(|t| t.column(path.column));
+    let named = |column: &Column| named_after(&column.name, &root.name);
     let mut best: Option<Candidate> = None;
     for value in values {
         for row in rows {
             let (Some(a), Some(b)) = (column(row), column(value)) else {
                 continue;
             };
-            // A row of the root is its own tenant: its key has a name of its own.
-            let itself = row.owner == parent || value.owner == parent;
+            // A row of the root is its own tenant, and its key has a name of its own.
+            let itself = row.owner == parent && row.hops.is_empty();
             let mut points = 0;
-            if a.name == b.name || itself {
+            if a.name == b.name {
                 points += 4000;
+            } else if !(settled || named(b) && (itself || named(a))) {
+                continue;
             }
-            if [a, b].iter().any(|c| named_after(&c.name, &root.name)) {
-                points += 4000;
+            if named(a) || named(b) {
+                points += 5000;
             }
             if a.not_null && b.not_null {
                 points += 2000;
@@ -282,18 +301,12 @@ fn best_pair<'a>(
     best
 }
 
-/// How many tables reference `parent` through a column of this name.
+/// How many tables reference `parent` through a column of this name, declared or not.
 fn sharing(catalog: &Catalog, parent: u32, name: &str) -> usize {
-    catalog
-        .foreign_keys
-        .iter()
-        .filter(|key| key.parent == parent && key.columns.len() == 1)
-        .filter(|key| {
-            catalog
-                .table(key.table)
-                .and_then(|t| t.column(key.columns[0]))
-                .is_some_and(|column| column.name == name)
-        })
+    let tables = catalog.tables.iter().filter(|t| t.is_table() && !t.is_partition);
+    tables
+        .filter_map(|table| table.column_named(name).map(|column| (table, column)))
+        .filter(|(table, column)| reference::of(catalog, table, column).is_some_and(|r| r.parent == parent))
         .count()
 }
 
@@ -319,6 +332,13 @@ fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) 
         let mut next = Vec::new();
         for (start, hops, at) in &level {
             let Some(here) = catalog.table(*at) else { continue };
+            // A tenant key that was never declared (`tenant_id uuid NOT NULL`, no foreign key) is one all the same.
+            for column in here.columns.iter().filter(|c| depth > 0 || Some(c.number) != target) {
+                if let Some(to) = reference::of(catalog, here, column).filter(|r| !r.declared && r.parent != *at) {
+                    let way = arrive(table.oid, start, hops, *at, column.number);
+                    at_this_depth.entry(to.parent).or_default().push(way);
+                }
+            }
             for key in ranked(catalog, here) {
                 if depth == 0 && key.columns.iter().any(|c| Some(*c) == target) {
                     continue;

@@ -78,7 +78,8 @@ FROM (
   WHERE t."partyId" IS NULL
 ) AS classified
 WHERE classified.outcome = 'filled'
-  AND t.ctid = classified.row_ctid"#
+  AND t.ctid = classified.row_ctid
+  AND t."partyId" IS NULL"#
     );
 }
 

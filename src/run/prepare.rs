@@ -7,7 +7,7 @@ use super::Session;
 use crate::catalog::{Column, Details, Table};
 use crate::infer::reference::{self, Reference};
 use crate::infer::tenant::{self, Guard, TenantPath};
-use crate::infer::{InferError, sources};
+use crate::infer::{InferError, party};
 use crate::pg;
 use crate::plan::{Blueprint, Overlays};
 use crate::problem::Problem;
@@ -82,7 +82,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
                 .filter_map(|s| check::source(catalog, table, column, s, &mut problems))
                 .collect()
         }
-        (None, None, Some(column)) => match sources::infer(catalog, table, column) {
+        (None, None, Some(column)) => match party::infer(catalog, table, column) {
             Ok(inferred) => {
                 inferred_reference = Some(inferred.reference);
                 inferred.sources
