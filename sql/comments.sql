@@ -61,15 +61,15 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  grantee  name;
+  role_found  name;
   routine  record;
 BEGIN
-  SELECT r.rolname INTO grantee
+  SELECT r.rolname INTO role_found
   FROM pg_roles r
   WHERE r.rolname IN (role_name, lower(role_name))
   ORDER BY r.rolname <> role_name
   LIMIT 1;
-  IF grantee IS NULL THEN
+  IF role_found IS NULL THEN
     RAISE EXCEPTION 'role "%" does not exist', coalesce(role_name, 'NULL')
       USING ERRCODE = 'undefined_object', HINT = 'see \du for the roles there are';
   END IF;
@@ -80,11 +80,28 @@ BEGIN
     JOIN pg_proc p ON p.oid = d.objid
     WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
   LOOP
-    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', routine.signature, grantee);
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', routine.signature, role_found);
   END LOOP;
-  EXECUTE format('REVOKE ALL ON mend.runs FROM %I', grantee);
-  EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', grantee);
-  RETURN format('%s can no longer use pg_mend; the records of its runs are kept', quote_ident(grantee));
+  EXECUTE format('REVOKE ALL ON mend.runs FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', role_found);
+  -- REVOKE takes back only what the caller's own rights gave.
+  SELECT p.oid::regprocedure AS signature,
+         (SELECT string_agg(DISTINCT a.grantor::regrole::text, ', ') FROM aclexplode(p.proacl) a
+          WHERE pg_has_role(role_found, CASE a.grantee WHEN 0 THEN NULL ELSE a.grantee END, 'USAGE')) AS grantors
+  INTO routine
+  FROM pg_depend d
+  JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_mend'
+  JOIN pg_proc p ON p.oid = d.objid
+  WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+    AND has_function_privilege(role_found, p.oid, 'EXECUTE')
+  ORDER BY 1 LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION '% may still call %', quote_ident(role_found), routine.signature
+      USING ERRCODE = 'insufficient_privilege',
+            DETAIL = coalesce('granted by ' || routine.grantors, 'it is a superuser'),
+            HINT = 'only who granted can revoke: SET ROLE to the grantor, then revoke_mend again; a right that comes from another role goes with REVOKE that_role FROM ' || quote_ident(role_found);
+  END IF;
+  RETURN format('%s can no longer use pg_mend; the records of its runs are kept', quote_ident(role_found));
 END
 $$;
 COMMENT ON FUNCTION revoke_mend(text) IS
@@ -110,7 +127,8 @@ BEGIN
     EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
     EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I WITH GRANT OPTION', routine, installer);
   END LOOP;
-  EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA mend TO %I WITH GRANT OPTION', installer);
-  EXECUTE pg_catalog.format('GRANT SELECT, INSERT ON mend.runs TO %I WITH GRANT OPTION', installer);
+  -- The state is the installer's own: its owner reads all records, grants, and can dump the database.
+  EXECUTE pg_catalog.format('ALTER TABLE mend.runs OWNER TO %I', installer);
+  EXECUTE pg_catalog.format('ALTER SCHEMA mend OWNER TO %I', installer);
 END
 $$;

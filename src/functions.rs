@@ -92,7 +92,8 @@ fn backfill(
 ///
 /// Keys: `table`, `column` (required); `sources` (array of paths as text, or as
 /// `{"columns": [...], "hops": [{"table": ..., "key": [...], "columns": [...]}]}`), `on_conflict`, `only_where`,
-/// `tenant_guard`, `tenant`. An unknown key is an error, so that a misspelt one is not ignored.
+/// `tenant_guard`, `tenant`, and `references` (`{"table": ..., "column": ...}`, the row that a value means where no foreign
+/// key says so). An unknown key is an error, so that a misspelt one is not ignored.
 ///
 /// Errors: 22023 for JSON that is no rule; those of `backfill`.
 ///
@@ -127,7 +128,7 @@ fn backfill_rule(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("this JSON is no rule: {error}"),
         )
-        .detail("keys: table, column, sources, on_conflict, only_where, tenant_guard, tenant")
+        .detail("keys: table, column, sources, on_conflict, only_where, tenant_guard, tenant, references")
         .hint(r#"for example backfill('{"table": "WaitlistEntry", "column": "clientPartyId"}')"#)
     })?;
     let outcome = fill(&spec, given(dry_run, "dry_run")?)?;
@@ -234,19 +235,18 @@ fn backfill_unfilled(
         tenant,
     )?;
     let session = Session::begin()?;
-    let blueprint = run::prepare(&session, &spec, Request::default())?;
-    Ok(TableIterator::new(run::unfilled(&blueprint, max_rows)?))
+    let mut blueprint = run::prepare(&session, &spec, Request::default())?;
+    Ok(TableIterator::new(run::unfilled(&session, &mut blueprint, max_rows)?))
 }
 
 /// The statements that `backfill` with the same arguments would run, formatted for review. Runs none of them.
 ///
-/// Every name in them is qualified, so they mean the same under any search_path; run by hand, they write what the
-/// function would write (without its proof and its record).
+/// In this order, the first one included, they do by hand what the function does (without its proof and its record).
 ///
 /// Errors: those of `backfill`.
 ///
 /// ```sql
-/// SELECT statement FROM backfill_sql('WaitlistEntry', 'clientPartyId') WHERE purpose = 'write';
+/// SELECT statement FROM backfill_sql('WaitlistEntry', 'clientPartyId') ORDER BY step;
 /// ```
 #[pg_extern]
 #[allow(clippy::too_many_arguments)]
@@ -284,9 +284,9 @@ fn fill(spec: &RuleSpec, dry_run: bool) -> Result<Outcome, Problem> {
     };
     let mut blueprint = run::prepare(&session, spec, request)?;
     if dry_run {
-        run::dry(&mut blueprint, false)
+        run::dry(&session, &mut blueprint, false)
     } else {
-        run::real(&blueprint)
+        run::real(&session, &blueprint)
     }
 }
 
@@ -316,6 +316,7 @@ fn spec(
         only_where: only_where.map(str::to_string),
         tenant_guard: given(tenant_guard, "tenant_guard")?,
         tenant: tenant.map(str::to_string),
+        references: None,
     })
 }
 

@@ -131,6 +131,8 @@ pub fn is_read_only() -> bool {
 /// * `alias`: the name that the result gives to the table.
 /// * `search_path`: the caller's own, under which names in the condition are looked up.
 ///
+/// Returns it twice: with the alias in front of columns, and with bare column names.
+///
 /// The result names every function, operator and type with its schema as far as the *current* search_path needs it, so
 /// with `pg_catalog` alone in the path it means the same whatever the path is later. Only a single condition is
 /// accepted: no second statement, no UNION or ORDER BY smuggled in behind a parenthesis.
@@ -142,7 +144,7 @@ pub fn qualify_condition(
     oid: u32,
     alias: &str,
     search_path: &str,
-) -> Result<String, Problem> {
+) -> Result<(String, String), Problem> {
     let not_one = || {
         Problem::new(
             PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
@@ -179,8 +181,12 @@ pub fn qualify_condition(
             return Err(not_one());
         }
         let context = pg_sys::deparse_context_for(alias.as_ptr(), pg_sys::Oid::from(oid));
-        let deparsed = pg_sys::deparse_expression(quals, context, true, false);
-        Ok(CStr::from_ptr(deparsed).to_string_lossy().into_owned())
+        let deparsed = |prefixed: bool| {
+            CStr::from_ptr(pg_sys::deparse_expression(quals, context, prefixed, false))
+                .to_string_lossy()
+                .into_owned()
+        };
+        Ok((deparsed(true), deparsed(false)))
     }
 }
 

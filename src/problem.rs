@@ -6,6 +6,8 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::names;
+
 /// A refusal as the user reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -93,7 +95,18 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Ve
     let target = plain(wanted);
     let mut scored: Vec<(usize, &str)> = names
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&plain(name), &target), name))
+        .map(|name| {
+            // One Party, many parties.
+            let same = names::stem(name) == names::stem(wanted);
+            (
+                if same {
+                    0
+                } else {
+                    strsim::damerau_levenshtein(&plain(name), &target)
+                },
+                name,
+            )
+        })
         .filter(|(distance, _)| *distance <= (target.chars().count() / 3).max(1))
         .collect();
     scored.sort();

@@ -109,7 +109,9 @@ mod tests {
             "t",
             &session.search_path,
         );
-        assert_eq!(qualified.unwrap(), "(public.is_glad(t.mood) AND (t.id > 1))");
+        let (prefixed, bare) = qualified.unwrap();
+        assert_eq!(prefixed, "(public.is_glad(t.mood) AND (t.id > 1))");
+        assert_eq!(bare, "(public.is_glad(mood) AND (id > 1))");
         assert_eq!(setting("search_path"), "pg_catalog, pg_temp");
     }
 

@@ -53,6 +53,9 @@ pub struct UniqueIndex {
     pub types: Vec<Oid>,
     /// WHERE of a partial index.
     pub predicate: Option<String>,
+    /// The collation of each key where it is not the database's, as SQL.
+    #[serde(default)]
+    pub collations: Vec<Option<String>>,
     /// NULLs count as equal (since 15).
     pub nulls_not_distinct: bool,
 }
@@ -105,16 +108,22 @@ checks AS (
   WHERE k.conrelid = $1 AND k.contype = 'c' {CHECK_ENFORCED}
   {NOT_NULL_NOT_VALID}
 ),
+-- The column, and those that are computed and may be computed from it.
+changing AS (
+  SELECT a.attnum FROM pg_attribute a
+  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND (a.attnum = $2 OR a.attgenerated <> '')
+),
 uses AS (
   SELECT i.*, c.relname
   FROM pg_index i
   JOIN pg_class c ON c.oid = i.indexrelid
   WHERE i.indrelid = $1 AND i.indisready
-    AND ($2 = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+    AND ((i.indkey::int2[])[0:i.indnkeyatts - 1] && (SELECT array_agg(attnum) FROM changing)
          OR ((i.indpred IS NOT NULL OR i.indexprs IS NOT NULL)
              AND EXISTS (SELECT FROM pg_depend d
                          WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
-                           AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.refobjsubid = $2)))
+                           AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+                           AND d.refobjsubid IN (SELECT attnum FROM changing))))
 ),
 partitions AS (
   SELECT p.relid FROM pg_partition_tree($1::regclass) p WHERE $4 AND p.relid <> $1::oid
@@ -133,6 +142,12 @@ SELECT jsonb_build_object(
                       FROM generate_series(1, u.indnkeyatts) n),
       'types', (SELECT jsonb_agg(a.atttypid::bigint ORDER BY a.attnum) FROM pg_attribute a
                 WHERE a.attrelid = u.indexrelid AND a.attnum <= u.indnkeyatts),
+      'collations', (SELECT jsonb_agg(CASE WHEN l.collname <> 'default'
+                                           THEN quote_ident(n.nspname) || '.' || quote_ident(l.collname) END ORDER BY k.position)
+                     FROM unnest(u.indcollation::oid[]) WITH ORDINALITY k(oid, position)
+                     LEFT JOIN pg_collation l ON l.oid = k.oid
+                     LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
+                     WHERE k.position <= u.indnkeyatts),
       'predicate', pg_get_expr(u.indpred, u.indrelid),
       'nulls_not_distinct', {nulls}) ORDER BY u.relname), '[]')
     FROM uses u WHERE u.indisunique),
@@ -147,7 +162,7 @@ SELECT jsonb_build_object(
       AND (cardinality(g.tgattr::int2[]) = 0 OR $2 = ANY (g.tgattr::int2[]))),
   'update_rules', (
     SELECT coalesce(jsonb_agg(r.rulename ORDER BY r.rulename), '[]')
-    FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '2'),
+    FROM pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '2' AND r.ev_enabled <> 'D'),
   'generated', (
     SELECT coalesce(jsonb_agg(jsonb_build_array(a.attnum, pg_get_expr(d.adbin, d.adrelid)) ORDER BY a.attnum), '[]')
     FROM pg_attribute a

@@ -29,6 +29,7 @@ WITH RECURSIVE relations AS (
   SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relhassubclass, c.relrowsecurity, c.reltuples, n.nspname,
          pg_catalog.has_table_privilege(c.oid, 'SELECT') AS may_select,
          pg_catalog.has_table_privilege(c.oid, 'UPDATE') AS may_update,
+         pg_catalog.has_table_privilege(c.oid, 'INSERT') AS may_insert,
          pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS may_use_schema,
          EXISTS (SELECT FROM pg_depend d
                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') AS of_extension
@@ -93,8 +94,15 @@ SELECT jsonb_build_object(
       'has_children', r.relhassubclass AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = r.oid),
       'row_security', r.relrowsecurity,
       'row_security_active', CASE WHEN r.relrowsecurity THEN row_security_active(r.oid) ELSE false END,
-      'estimated_rows', r.reltuples, 'may_select', r.may_select, 'may_use_schema', r.may_use_schema,
+      'estimated_rows', r.reltuples, 'may_select', r.may_select, 'may_insert', r.may_insert,
+      'may_use_schema', r.may_use_schema,
       'of_extension', r.of_extension,
+      'reads', CASE WHEN r.relkind IN ('v', 'm') THEN (
+        SELECT coalesce(jsonb_agg(DISTINCT d.refobjid::bigint), '[]')
+        FROM pg_rewrite w
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                        AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> w.ev_class
+        WHERE w.ev_class = r.oid) ELSE '[]' END,
       'columns', coalesce(a.described, '[]'), 'keys', coalesce(k.described, '[]'))
       ORDER BY r.nspname, r.relname), '[]')
     FROM relations r

@@ -64,10 +64,16 @@ pub struct Table {
     pub estimated_rows: f64,
     /// The caller may read all columns.
     pub may_select: bool,
+    /// The caller may add rows.
+    #[serde(skip_serializing)]
+    pub may_insert: bool,
     /// The caller may look into the schema.
     pub may_use_schema: bool,
     /// An extension's own table (pg_mend's state included): never inferred as a target or source.
     pub of_extension: bool,
+    /// For a view, the relations that it names.
+    #[serde(default)]
+    pub reads: Vec<Oid>,
     /// In the order of the table.
     pub columns: Vec<Column>,
     /// Primary key first, then unique indexes without expression and predicate.
@@ -235,6 +241,22 @@ impl Catalog {
         }
         let family = |t: &Type| t.schema == "pg_catalog" && t.equality.is_some() && matches!(t.category, 'S' | 'N');
         family(a) && family(b) && a.category == b.category && a.name != "char" && b.name != "char"
+    }
+
+    /// Is `view` a view that reads `table`, directly or through other views?
+    pub fn reads(&self, view: &Table, table: Oid) -> bool {
+        let mut seen = vec![view.oid];
+        let mut next: Vec<Oid> = view.reads.clone();
+        while let Some(oid) = next.pop() {
+            if oid == table {
+                return true;
+            }
+            if !seen.contains(&oid) {
+                seen.push(oid);
+                next.extend(self.table(oid).into_iter().flat_map(|t| &t.reads));
+            }
+        }
+        false
     }
 
     /// How a table is called in results: like `regclass::text`, the schema only where the search_path does not find it.

@@ -332,13 +332,6 @@ fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) 
         let mut next = Vec::new();
         for (start, hops, at) in &level {
             let Some(here) = catalog.table(*at) else { continue };
-            // A tenant key that was never declared (`tenant_id uuid NOT NULL`, no foreign key) is one all the same.
-            for column in here.columns.iter().filter(|c| depth > 0 || Some(c.number) != target) {
-                if let Some(to) = reference::of(catalog, here, column).filter(|r| !r.declared && r.parent != *at) {
-                    let way = arrive(table.oid, start, hops, *at, column.number);
-                    at_this_depth.entry(to.parent).or_default().push(way);
-                }
-            }
             for key in ranked(catalog, here) {
                 if depth == 0 && key.columns.iter().any(|c| Some(*c) == target) {
                     continue;
@@ -360,6 +353,13 @@ fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) 
                 let through_source = depth == 0 && key.columns.iter().any(|c| sources.contains(c));
                 if !again && !through_source && parent.is_unique(&key.parent_columns) {
                     next.push(onward(start, hops, key));
+                }
+            }
+            // A tenant key that was never declared (`tenant_id uuid NOT NULL`, no foreign key) is one all the same.
+            for column in here.columns.iter().filter(|c| depth > 0 || Some(c.number) != target) {
+                if let Some(to) = reference::of(catalog, here, column).filter(|r| !r.declared && r.parent != *at) {
+                    let way = arrive(table.oid, start, hops, *at, column.number);
+                    at_this_depth.entry(to.parent).or_default().push(way);
                 }
             }
         }

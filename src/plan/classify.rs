@@ -50,6 +50,10 @@ impl Blueprint<'_> {
         }
         match extra {
             Extra::Columns => {
+                select.push(format!(
+                    "{} AS touched",
+                    self.touched_sql().unwrap_or_else(|| "false".into())
+                ));
                 select.extend(
                     self.table
                         .columns
@@ -66,22 +70,28 @@ impl Blueprint<'_> {
         select.push(format!("{} AS outcome", self.outcome_sql(view, &sources)));
         select.push("found.value AS value".to_string());
         select.push(format!("{} AS unguarded", self.unguarded_sql()));
-        if let View::Proof(_) = view {
+        if view.has_written() {
             let target = format!("t.{}", self.column.sql());
             select.push(format!("{} AS written", self.written_sql(view)));
             select.push(format!(
                 "{} AS agrees",
-                self.equal(&target, self.column.type_oid, "found.value")
+                self.equal(&target, self.column.type_oid, &self.value_as_target())
             ));
         }
         for (i, index) in unique.iter().enumerate() {
             for (k, expression) in index.expressions.iter().enumerate() {
-                select.push(format!(
-                    "{} AS unique_{}_{}",
-                    self.new_row_value(expression),
-                    i + 1,
-                    k + 1
-                ));
+                let (value, plain) = self.new_row_value(expression);
+                // An expression may raise for a value that a CHECK refuses: only candidates are asked.
+                let value = match plain {
+                    true => value,
+                    false => format!(
+                        "CASE WHEN {} = 'filled' THEN {value} END",
+                        self.outcome_sql(view, &sources)
+                    ),
+                };
+                let collation = index.collations.get(k).cloned().flatten();
+                let collation = collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+                select.push(format!("{value}{collation} AS unique_{}_{}", i + 1, k + 1));
             }
             if let Some(predicate) = &index.predicate {
                 select.push(format!(
@@ -104,6 +114,7 @@ impl Blueprint<'_> {
         from.extend(self.reference_join());
         from.extend(self.owner_joins());
         from.extend(self.foreign_key_joins());
+        from.extend(self.old_key_joins());
         if view == View::Missing {
             from.push(format!("WHERE t.{} IS NULL", self.column.sql()));
         }
@@ -146,23 +157,31 @@ impl Blueprint<'_> {
         let target = format!("t.{}", self.column.sql());
         let mut whens: Vec<(String, String)> = Vec::new();
         let mut when = |condition: String, outcome: &str| whens.push((condition, outcome.to_string()));
+        // What the run wrote was not excluded when it was written, whatever the condition says of it now.
+        let unless_written = match view.has_written() {
+            true => format!("NOT {} AND ", self.written_sql(view)),
+            false => String::new(),
+        };
         if let Some(condition) = &self.rule.only_where {
-            when(format!("({}) IS NOT TRUE", condition.qualified), "excluded");
+            when(
+                format!("{unless_written}({}) IS NOT TRUE", condition.qualified),
+                "excluded",
+            );
         }
         if let Some(path) = &self.restriction {
             let tenant = self.tenant_of(path, "t", "restricted");
-            let wanted = format!("CAST($1 AS {})", self.type_sql_of(path.owner, path.column));
+            let wanted = match &self.rule.tenant {
+                Some(wanted) if self.for_review => Literal::new(wanted).to_string(),
+                _ => "$1".into(),
+            };
+            let wanted = format!("CAST({wanted} AS {})", self.type_sql_of(path.owner, path.column));
             let same = equal(self.catalog, &tenant, self.type_of(path.owner, path.column), &wanted);
-            when(format!("({same}) IS NOT TRUE"), "excluded");
+            when(format!("{unless_written}({same}) IS NOT TRUE"), "excluded");
         } else if self.rule.tenant.is_some() {
             // Nobody can say whose the rows are (said in the note), so none is of the tenant that was asked for.
             when("true".into(), "excluded");
         }
-        let already = match view {
-            View::Proof(_) => format!("{target} IS NOT NULL AND NOT {}", self.written_sql(view)),
-            _ => format!("{target} IS NOT NULL"),
-        };
-        when(already, "already_set");
+        when(format!("{unless_written}{target} IS NOT NULL"), "already_set");
         let unset: Vec<String> = sources.iter().map(|s| s.unset.clone()).collect();
         when(
             if unset.is_empty() {
@@ -216,7 +235,7 @@ impl Blueprint<'_> {
         if let Some((row, value)) = self.tenants() {
             when(differs(self.catalog, &row.0, row.1, &value.0), "cross_tenant");
         }
-        if let View::Proof(_) = view {
+        if view.has_written() {
             // What was written has passed the constraints themselves.
             when(self.written_sql(view), "filled");
         }
@@ -295,8 +314,25 @@ impl Blueprint<'_> {
                 "(t.xmin = '{id}'::pg_catalog.xid AND t.{} IS NOT NULL)",
                 self.column.sql()
             ),
+            View::Level if self.overlays.replaces(self.table) => {
+                format!("(t.mend_written AND t.{} IS NOT NULL)", self.column.sql())
+            }
             _ => "false".into(),
         }
+    }
+
+    /// The row was written before in this transaction: Postgres then checks all its foreign keys again, not only those
+    /// that change. `None` where no row can have been.
+    pub(super) fn touched_sql(&self) -> Option<String> {
+        if self.overlays.replaces(self.table) {
+            return Some("t.mend_touched".into());
+        }
+        let ids: Vec<String> = self
+            .touched
+            .iter()
+            .map(|id| format!("'{id}'::pg_catalog.xid"))
+            .collect();
+        (!ids.is_empty()).then(|| format!("t.xmin = ANY (ARRAY[{}])", ids.join(", ")))
     }
 
     pub(super) fn key_sql(&self) -> String {

@@ -3,7 +3,7 @@
 use super::classify::Extra;
 use super::expression::{all_set, equal, indent};
 use super::{Blueprint, View};
-use crate::catalog::{Check, UniqueIndex};
+use crate::catalog::{Check, ForeignKey, UniqueIndex};
 use crate::identifier::Literal;
 use crate::rule::typed;
 
@@ -24,27 +24,31 @@ impl Blueprint<'_> {
             refusals.push((format!("NOT {}", self.check_sql(check)), refused_by(&check.name)));
         }
         for (i, key) in self.foreign_keys().enumerate() {
-            let alias = if self.is_reference(key) {
-                "referenced".to_string()
-            } else {
-                format!("foreign_key_{}", i + 1)
+            let alias = match self.is_reference(key) {
+                true => "referenced".to_string(),
+                false => format!("foreign_key_{}", i + 1),
             };
             let others: Vec<String> = key
                 .columns
                 .iter()
                 .filter(|c| **c != self.column.number)
-                .filter_map(|c| self.table.column(*c))
-                .map(|c| format!("t.{}", c.sql()))
+                .map(|c| self.new_key(*c))
                 .collect();
-            let parent_column = self.column_sql(key.parent, key.parent_columns[0]);
-            let dangling = format!("{alias}.{parent_column} IS NULL");
-            let condition = match (others.is_empty(), key.match_full) {
-                (true, _) => dangling,
-                // MATCH FULL: all or none; MATCH SIMPLE: a NULL part exempts the row.
-                (false, true) => format!("(NOT ({}) OR {dangling})", all_set(&others)),
-                (false, false) => format!("{} AND {dangling}", all_set(&others)),
-            };
-            refusals.push((condition, refused_by(&key.name)));
+            refusals.push((self.dangling(key, &alias, &others), refused_by(&key.name)));
+        }
+        // A row that this transaction wrote before is checked against its other foreign keys as well; those that are
+        // NOT VALID may dangle since long ago.
+        if let Some(touched) = self.touched_sql() {
+            for (i, key) in self.old_keys().enumerate() {
+                let columns: Vec<String> = key.columns.iter().map(|c| self.own(*c)).collect();
+                let dangling = format!(
+                    "{} AND old_key_{}.{} IS NULL",
+                    all_set(&columns),
+                    i + 1,
+                    self.column_sql(key.parent, key.parent_columns[0])
+                );
+                refusals.push((format!("{touched} AND {dangling}"), refused_by(&key.name)));
+            }
         }
         if self.refuse_dangling
             && let Some(reference) = self.reference.as_ref().filter(|r| !r.declared)
@@ -59,6 +63,49 @@ impl Blueprint<'_> {
             refusals.push((format!("referenced.{key} IS NULL"), refused_by(&name)));
         }
         refusals
+    }
+
+    /// The new key of the row finds no parent. `others`: its columns besides the one that is filled.
+    fn dangling(&self, key: &ForeignKey, alias: &str, others: &[String]) -> String {
+        let not_found = format!("{alias}.{} IS NULL", self.column_sql(key.parent, key.parent_columns[0]));
+        match (others.is_empty(), key.match_full) {
+            (true, _) => not_found,
+            // MATCH FULL: all or none; MATCH SIMPLE: a NULL part exempts the row.
+            (false, true) => format!("(NOT ({}) OR {not_found})", all_set(others)),
+            (false, false) => format!("{} AND {not_found}", all_set(others)),
+        }
+    }
+
+    /// A column of the row as it would be.
+    fn new_key(&self, column: i16) -> String {
+        match self.table.column(column) {
+            Some(c) if c.number == self.column.number => "found.value".into(),
+            Some(c) if c.generated => self.in_new_row(&c.sql().to_string(), &[]),
+            _ => self.own(column),
+        }
+    }
+
+    /// Enforced foreign keys that are not validated and do not change: asked only of rows written before.
+    fn old_keys(&self) -> impl Iterator<Item = &ForeignKey> {
+        let asked = self.touched_sql().is_some();
+        self.catalog
+            .foreign_keys_of(self.table.oid)
+            .filter(move |key| asked && key.enforced && !key.validated && !self.changes(key))
+    }
+
+    pub(super) fn old_key_joins(&self) -> Vec<String> {
+        let own = |key: &ForeignKey| ("t".to_string(), self.table.oid, key.columns.clone());
+        self.old_keys()
+            .enumerate()
+            .map(|(i, key)| {
+                self.join(
+                    &format!("old_key_{}", i + 1),
+                    key.parent,
+                    &key.parent_columns,
+                    &own(key),
+                )
+            })
+            .collect()
     }
 
     pub(super) fn check_sql(&self, check: &Check) -> String {
@@ -99,24 +146,24 @@ impl Blueprint<'_> {
         format!("(SELECT {expression} FROM {row})")
     }
 
-    /// A key of a unique index on the row as it would be; plain columns without the detour.
-    pub(super) fn new_row_value(&self, expression: &str) -> String {
+    /// A key of a unique index on the row as it would be; plain columns without the detour (true).
+    pub(super) fn new_row_value(&self, expression: &str) -> (String, bool) {
         match self
             .table
             .columns
             .iter()
             .find(|c| c.quoted == expression && !c.generated)
         {
-            Some(c) if c.number == self.column.number => self.value_as_target(),
-            Some(c) => format!("t.{}", c.sql()),
-            None => self.in_new_row(expression, &[]),
+            Some(c) if c.number == self.column.number => (self.value_as_target(), true),
+            Some(c) => (format!("t.{}", c.sql()), true),
+            None => (self.in_new_row(expression, &[]), false),
         }
     }
 
     /// Wraps the classification: rows whose value would collide, with a row of the table or with each other, are
     /// refused. All rows that collide with each other are: nobody can say which of them is right.
     pub(super) fn with_unique(&self, derived: &str, unique: &[&UniqueIndex], view: View, extra: Extra) -> String {
-        let written = matches!(view, View::Proof(_));
+        let written = view.has_written();
         let candidate = if written {
             "outcome = 'filled' AND NOT written"
         } else {
@@ -143,8 +190,11 @@ impl Blueprint<'_> {
                 .iter()
                 .zip(&keys)
                 .zip(&index.types)
-                .map(|((expression, key), type_oid)| {
-                    let existing = format!("({expression})");
+                .enumerate()
+                .map(|(k, ((expression, key), type_oid))| {
+                    let collation = index.collations.get(k).cloned().flatten();
+                    let collation = collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+                    let existing = format!("({expression}){collation}");
                     let key = format!("derived.{key}");
                     if index.nulls_not_distinct {
                         format!("{existing} IS NOT DISTINCT FROM {key}")
@@ -156,7 +206,10 @@ impl Blueprint<'_> {
             matches.extend(index.predicate.iter().map(|p| format!("({p})")));
             // The row itself is in the index too if the target column is not a plain part of its key.
             if !index.expressions.contains(&self.column.quoted) {
-                matches.push("existing.ctid <> derived.row_ctid".into());
+                matches.push(match self.rows_need_table() {
+                    true => "NOT (existing.tableoid = derived.row_table AND existing.ctid = derived.row_ctid)".into(),
+                    false => "existing.ctid <> derived.row_ctid".into(),
+                });
             }
             let exists = format!(
                 "EXISTS (SELECT FROM {} AS existing WHERE {})",
@@ -184,7 +237,10 @@ impl Blueprint<'_> {
             }
         }
         match extra {
-            Extra::Columns => columns.extend(self.table.columns.iter().map(|c| format!("column_{}", c.number))),
+            Extra::Columns => {
+                columns.push("touched".into());
+                columns.extend(self.table.columns.iter().map(|c| format!("column_{}", c.number)));
+            }
             Extra::Explained => columns.extend(["key".into(), "detail".into()]),
             Extra::None | Extra::Row => {}
         }
@@ -215,15 +271,10 @@ impl Blueprint<'_> {
                     .iter()
                     .zip(&key.parent_columns)
                     .map(|(column, parent_column)| {
-                        let value = if *column == self.column.number {
-                            "found.value".into()
-                        } else {
-                            self.own(*column)
-                        };
                         self.equal(
                             &format!("{alias}.{}", self.column_sql(key.parent, *parent_column)),
                             self.type_of(key.parent, *parent_column),
-                            &value,
+                            &self.new_key(*column),
                         )
                     })
                     .collect();

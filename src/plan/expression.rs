@@ -64,3 +64,43 @@ pub fn indent(sql: &str, by: usize) -> String {
         .collect::<Vec<_>>()
         .join("\n")
 }
+
+/// Does an expression that Postgres wrote out under `search_path = pg_catalog` name a function or operator outside of
+/// pg_catalog? Those are the ones with a schema in front: `public.f(x)`, `OPERATOR(public.=)`. (A string that looks like
+/// one counts too: nothing is lost but parallel workers.)
+pub fn calls_user_code(expression: &str) -> bool {
+    if expression.contains("OPERATOR(") {
+        return true;
+    }
+    expression.match_indices('.').any(|(at, _)| {
+        let rest = &expression[at + 1..];
+        let name = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.find('"').map(|end| end + 2),
+            None => Some(
+                rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$'))
+                    .unwrap_or(rest.len()),
+            ),
+        };
+        name.is_some_and(|end| end > 0 && rest[end..].starts_with('('))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::calls_user_code;
+
+    #[test]
+    fn calls_of_other_schemas_are_told_from_columns_and_built_in_functions() {
+        for own in ["(public.f(t.id) > 1)", "t.a OPERATOR(public.=) t.b", "\"S\".\"f\"(x)"] {
+            assert!(calls_user_code(own), "{own}");
+        }
+        for built_in in [
+            "(t.id > 1)",
+            "(lower(name) = 'x'::text)",
+            "(kind = 'A'::public.\"Kind\")",
+            "t.a IN (1.5, 2)",
+        ] {
+            assert!(!calls_user_code(built_in), "{built_in}");
+        }
+    }
+}

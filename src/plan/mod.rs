@@ -44,6 +44,10 @@ pub struct Blueprint<'a> {
     pub restriction: Option<TenantPath>,
     /// Tables as they would be after earlier steps of a dry run.
     pub overlays: Overlays,
+    /// Transaction ids under which this transaction has written rows before.
+    pub touched: Vec<u32>,
+    /// Parameters are written as literals: for a person who reviews the statement, never for what we execute.
+    pub for_review: bool,
 }
 
 /// A statement with its parameters (all of type text).
@@ -56,16 +60,22 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// The statement for a person who will run it by hand: parameters become literals.
-    pub fn for_review(&self) -> String {
-        // Parameters only ever stand in a CAST, which no name of the user can imitate: names are quoted.
+    /// The same statement, planned under the settings of now and executed under those of the caller: a condition in front of
+    /// everything else sets them when execution starts. Names in the statement have been looked up by then; functions of
+    /// the user that it calls (triggers, CHECKs) find what they find in any other statement of the caller.
+    ///
+    /// The statement must end in a WHERE clause, or in a FROM clause (`filtered` false).
+    pub fn under_callers_settings(mut self, search_path: &str, row_security: &str, filtered: bool) -> Statement {
+        let join = if filtered { "\n  AND" } else { "\nWHERE" };
+        let first = self.parameters.len() + 1;
+        self.sql.push_str(&format!(
+            "{join} (SELECT pg_catalog.set_config('search_path', ${first}, true)) IS NOT NULL\n  \
+             AND (SELECT pg_catalog.set_config('row_security', ${}, true)) IS NOT NULL",
+            first + 1
+        ));
         self.parameters
-            .iter()
-            .enumerate()
-            .fold(self.sql.clone(), |sql, (i, value)| {
-                let literal = crate::identifier::Literal::new(value);
-                sql.replace(&format!("CAST(${} AS ", i + 1), &format!("CAST({literal} AS "))
-            })
+            .extend([search_path.to_string(), row_security.to_string()]);
+        self
     }
 }
 
@@ -95,9 +105,9 @@ impl Overlays {
         self.queries.push((name, sql));
     }
 
-    /// Is any table replaced?
-    pub fn is_empty(&self) -> bool {
-        self.queries.is_empty()
+    /// Is this table replaced?
+    pub fn replaces(&self, table: &Table) -> bool {
+        self.latest.contains_key(&table.oid)
     }
 
     /// How FROM names the table.
@@ -132,4 +142,13 @@ pub enum View {
     /// After the run: every row, those that the run wrote (their xmin is this transaction id) judged as if they were
     /// still empty.
     Proof(u32),
+    /// As `Proof`, in a dry run over a table that fills itself: what earlier levels would have written is in the overlay.
+    Level,
+}
+
+impl View {
+    /// Are there rows that the run itself wrote?
+    pub fn has_written(self) -> bool {
+        matches!(self, View::Proof(_) | View::Level)
+    }
 }

@@ -49,7 +49,7 @@ impl Blueprint<'_> {
             return SourceSql {
                 joins: vec![],
                 missing: "false".into(),
-                value: own[0].clone(),
+                value: self.as_target_string(own[0].clone(), self.table.oid, source.columns[0]),
                 ambiguous: None,
                 state: format!("CASE WHEN {set} THEN {state} ELSE {unset} END"),
                 set,
@@ -64,6 +64,7 @@ impl Blueprint<'_> {
             let (joins, missing) = self.chain(&format!("source_{n}"), "t", &source.columns, source);
             let alias = hop_alias(&format!("source_{n}"), source.hops.len(), source.hops.len());
             let value = format!("{alias}.{}", self.column_sql(last.parent, last.columns[0]));
+            let value = self.as_target_string(value, last.parent, last.columns[0]);
             let missing = format!("{set} AND {missing}");
             let state = format!(
                 "CASE WHEN {not_set} THEN {unset} WHEN {missing} THEN {key} || {no_row} \
@@ -93,6 +94,7 @@ impl Blueprint<'_> {
             source.hops.len(),
             self.column_sql(last.parent, last.columns[0])
         );
+        let value = self.as_target_string(value, last.parent, last.columns[0]);
         let select: Vec<String> = keys
             .iter()
             .enumerate()
@@ -129,6 +131,18 @@ impl Blueprint<'_> {
             value,
             ambiguous: Some(ambiguous),
             state,
+        }
+    }
+
+    /// A string in the target's string type, so that it is compared as it will be stored (char(n) ignores trailing
+    /// blanks, text does not).
+    fn as_target_string(&self, value: String, table: u32, column: i16) -> String {
+        let base = |oid| self.catalog.base_type(oid, -1).map(|(base, _)| base);
+        match (base(self.type_of(table, column)), base(self.column.type_oid)) {
+            (Some(from), Some(to)) if from.is_string() && to.is_string() && from.oid != to.oid => {
+                format!("{value}::{}", to.sql())
+            }
+            _ => value,
         }
     }
 

@@ -1,12 +1,12 @@
 //! The statements of a run, each made from the classification.
 
 use super::classify::Extra;
-use super::expression::indent;
+use super::expression::{calls_user_code, indent};
 use super::{Blueprint, Count, Statement, View};
 use crate::catalog::ForeignKey;
-use crate::identifier::{Identifier, Literal};
+use crate::identifier::Literal;
 
-impl<'a> Blueprint<'a> {
+impl Blueprint<'_> {
     /// Counts the rows per outcome, in one row: `total`, one column per outcome of [`Count::outcomes`] in their order,
     /// `unguarded`, and with [`View::Proof`] also `written` and `proved`.
     ///
@@ -16,15 +16,15 @@ impl<'a> Blueprint<'a> {
         let outcomes = self.outcomes(view);
         let counted = |condition: &str| format!("pg_catalog.count(*) FILTER (WHERE {condition})");
         let mut columns = vec!["pg_catalog.count(*) AS total".to_string()];
-        columns.extend(outcomes.iter().map(|outcome| {
-            let condition = match (view, outcome.as_str()) {
-                (View::Proof(_), "filled") => "outcome = 'filled' AND NOT written".to_string(),
+        columns.extend(outcomes.iter().enumerate().map(|(i, outcome)| {
+            let condition = match (view.has_written(), outcome.as_str()) {
+                (true, "filled") => "outcome = 'filled' AND NOT written".to_string(),
                 _ => format!("outcome = {}", Literal::new(outcome)),
             };
-            format!("{} AS {}", counted(&condition), Identifier::new(outcome))
+            format!("{} AS outcome_{}", counted(&condition), i + 1)
         }));
         columns.push(format!("{} AS unguarded", counted("outcome = 'filled' AND unguarded")));
-        if let View::Proof(_) = view {
+        if view.has_written() {
             columns.push(format!("{} AS written", counted("written")));
             columns.push(format!(
                 "{} AS proved",
@@ -86,16 +86,28 @@ impl<'a> Blueprint<'a> {
         ))
     }
 
-    /// The table as it would be after this run, to stand in for it in the next step of a dry run.
+    /// The table as it would be after this run, or after one more level of it, to stand in for it in what follows of a dry
+    /// run. Besides the table's columns it has `mend_written` (this run wrote the row) and `mend_touched` (it was written
+    /// in this transaction, by this or an earlier run).
     pub fn after(&self) -> String {
+        let view = if self.feeds_itself() { View::Level } else { View::All };
         let mut columns = vec!["classified.row_ctid AS ctid".to_string()];
         if self.rows_need_table() {
             columns.push("classified.row_table AS tableoid".into());
         }
+        let filled = "classified.outcome = 'filled'";
+        columns.push(format!("{filled} AS mend_written"));
+        columns.push(format!("{filled} OR classified.touched AS mend_touched"));
+        // What an earlier level wrote and the sources no longer say is NULL again, as the real run would correct it.
+        let undone = if view.has_written() {
+            " WHEN classified.written THEN NULL"
+        } else {
+            ""
+        };
         columns.extend(self.table.columns.iter().map(|c| {
             if c.number == self.column.number {
                 format!(
-                    "CASE WHEN classified.outcome = 'filled' THEN {} ELSE classified.column_{} END AS {}",
+                    "CASE WHEN {filled} THEN {}{undone} ELSE classified.column_{} END AS {}",
                     self.cast_to_column("classified.value"),
                     c.number,
                     c.sql()
@@ -107,7 +119,7 @@ impl<'a> Blueprint<'a> {
         format!(
             "SELECT\n  {}\nFROM (\n{}\n) AS classified",
             columns.join(",\n  "),
-            indent(&self.classification(View::All, Extra::Columns), 2)
+            indent(&self.classification(view, Extra::Columns), 2)
         )
     }
 
@@ -121,6 +133,28 @@ impl<'a> Blueprint<'a> {
         })
     }
 
+    /// The classification of this blueprint calls functions or operators that are not Postgres's own (in a CHECK, an index, the
+    /// caller's condition), whose bodies may rely on the caller's search_path.
+    pub fn asks_user_code(&self) -> bool {
+        let details = &self.details;
+        let checks = details
+            .checks
+            .iter()
+            .chain(&details.domain_checks)
+            .map(|check| &check.expression);
+        let indexes = details
+            .unique_indexes
+            .iter()
+            .flat_map(|index| index.expressions.iter().chain(&index.predicate));
+        let generated = details.generated.iter().map(|(_, expression)| expression);
+        let condition = self.rule.only_where.iter().map(|condition| &condition.qualified);
+        checks
+            .chain(indexes)
+            .chain(generated)
+            .chain(condition)
+            .any(|text| calls_user_code(text))
+    }
+
     fn same_row(&self, other: &str) -> String {
         let table = if self.rows_need_table() {
             format!("t.tableoid = {other}.row_table AND ")
@@ -132,18 +166,23 @@ impl<'a> Blueprint<'a> {
 
     fn statement(&self, sql: String) -> Statement {
         let parameters = match (&self.restriction, &self.rule.tenant) {
-            (Some(_), Some(tenant)) => vec![tenant.clone()],
+            (Some(_), Some(tenant)) if !self.for_review => vec![tenant.clone()],
             _ => vec![],
         };
         Statement { sql, parameters }
     }
 
-    /// Enforced foreign keys that the target column is part of.
-    pub(super) fn foreign_keys(&self) -> impl Iterator<Item = &'a ForeignKey> + use<'a> {
-        let column = self.column.number;
+    /// Enforced foreign keys that change with the target column.
+    pub(super) fn foreign_keys(&self) -> impl Iterator<Item = &ForeignKey> {
         self.catalog
             .foreign_keys_of(self.table.oid)
-            .filter(move |key| key.enforced && key.columns.contains(&column))
+            .filter(|key| key.enforced && self.changes(key))
+    }
+
+    /// Does the key contain the target column, or one that is computed and may be computed from it?
+    pub(super) fn changes(&self, key: &ForeignKey) -> bool {
+        let generated = |n: &i16| self.table.column(*n).is_some_and(|c| c.generated);
+        key.columns.iter().any(|n| *n == self.column.number || generated(n))
     }
 
     /// Is this foreign key the one whose parent row is joined as `referenced` anyway?
@@ -183,9 +222,8 @@ impl<'a> Blueprint<'a> {
         };
         self.rule.sources.iter().all(|source| {
             let (table, column) = source.value(self.table.oid);
-            self.catalog
-                .base_type(self.type_of(table, column), -1)
-                .is_some_and(|(base, _)| base.oid == target.oid)
+            let base = self.catalog.base_type(self.type_of(table, column), -1);
+            base.is_some_and(|(base, _)| base.oid == target.oid || base.is_string() && target.is_string())
         })
     }
 

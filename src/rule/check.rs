@@ -82,6 +82,18 @@ pub fn source(
         SourceSpec::Path(path) => path.clone(),
         SourceSpec::Text(text) => problems.keep(text.parse::<Path>())?,
     };
+    let lists = std::iter::once(&path.columns).chain(path.hops.iter().map(|hop| &hop.columns));
+    let last = path.hops.last().map_or(&path.columns, |hop| &hop.columns);
+    if lists.clone().any(|columns| columns.is_empty()) || last.len() != 1 {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("source {} does not end in one column", serde_json::json!(path)),
+            )
+            .hint("\"columns\" names the key of the next hop, at the end the one column whose value is taken"),
+        );
+        return None;
+    }
     let columns = look_up(catalog, table, &path.columns, problems);
     // `None` once a name was not found: later hops are still checked as far as they can be.
     let mut from: Option<(&Table, Vec<i16>)> = columns.clone().map(|columns| (table, columns));
@@ -109,7 +121,8 @@ pub fn source(
         from = taken.map(|columns| (parent, columns));
     }
     let (owner, value) = from?;
-    if path.columns.is_empty() || value.len() != 1 || hops.len() != path.hops.len() {
+    // A name was not found: that is reported already.
+    if hops.len() != path.hops.len() {
         return None;
     }
     let value = owner.column(value[0])?;

@@ -38,6 +38,19 @@ pub struct RuleSpec {
     /// Restrict the run to the rows of this tenant (the tenant's key as text).
     #[serde(default)]
     pub tenant: Option<String>,
+    /// The row that a value means, where no foreign key says so; a value without such a row is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<ReferenceSpec>,
+}
+
+/// A key that a column means without a foreign key: `{"table": "Party", "column": "id"}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceSpec {
+    /// The parent table, as typed.
+    pub table: String,
+    /// Its key column, as typed.
+    pub column: String,
 }
 
 fn yes() -> bool {
@@ -99,7 +112,7 @@ pub struct Rule {
     pub sources: Vec<Source>,
     /// What happens where sources disagree.
     pub on_conflict: OnConflict,
-    /// As typed, and with every name qualified and columns prefixed with the alias `t`.
+    /// With every name qualified, for our statements and for the record.
     pub only_where: Option<Condition>,
     /// Guard asked for.
     pub tenant_guard: bool,
@@ -110,9 +123,9 @@ pub struct Rule {
 /// A condition of the caller.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// As typed.
-    pub typed: String,
-    /// As embedded in our statements.
+    /// With bare column names: what can be passed as `only_where` under any search_path.
+    pub portable: String,
+    /// With the alias `t` in front of columns: as embedded in our statements.
     pub qualified: String,
 }
 
@@ -154,6 +167,15 @@ impl Source {
 
     /// The path in the grammar, with keys spelled out where they are not the primary key.
     pub fn to_path(&self, catalog: &Catalog, target: &Table) -> Path {
+        self.path(catalog, target, |parent| shown_table(catalog, parent), false)
+    }
+
+    /// The path as it means the same under any search_path and whatever foreign keys come later.
+    pub fn to_portable_path(&self, catalog: &Catalog, target: &Table) -> Path {
+        self.path(catalog, target, portable, true)
+    }
+
+    fn path(&self, catalog: &Catalog, target: &Table, shown: impl Fn(&Table) -> String, keys: bool) -> Path {
         let names = |table: &Table, columns: &[i16]| -> Vec<String> {
             table.names_of(columns).into_iter().map(typed).collect()
         };
@@ -164,8 +186,8 @@ impl Source {
             .map(|(hop, parent)| {
                 let implied = parent.primary_key().is_some_and(|key| key.columns == hop.key);
                 PathHop {
-                    table: shown_table(catalog, parent),
-                    key: (!implied).then(|| names(parent, &hop.key)),
+                    table: shown(parent),
+                    key: (keys || !implied).then(|| names(parent, &hop.key)),
                     columns: names(parent, &hop.columns),
                 }
             })
@@ -175,6 +197,15 @@ impl Source {
             hops,
         }
     }
+}
+
+/// A table with its schema, each in quotes.
+fn portable(table: &Table) -> String {
+    format!(
+        "\"{}\".\"{}\"",
+        table.schema.replace('"', "\"\""),
+        table.name.replace('"', "\"\"")
+    )
 }
 
 /// A table as the path grammar reads it: bare where that finds it, quoted only where the grammar needs it.
@@ -188,7 +219,16 @@ fn shown_table(catalog: &Catalog, table: &Table) -> String {
 
 impl Rule {
     /// The rule as it is kept in `mend.runs`: complete, so that `backfill(rule)` does the same again.
-    pub fn to_spec(&self, catalog: &Catalog) -> Option<RuleSpec> {
+    ///
+    /// `references`: table and column of a reference that no foreign key declares.
+    pub fn to_spec(&self, catalog: &Catalog, references: Option<(u32, i16)>) -> Option<RuleSpec> {
+        let references = references.and_then(|(parent, column)| {
+            let parent = catalog.table(parent)?;
+            Some(ReferenceSpec {
+                table: portable(parent),
+                column: parent.column(column)?.quoted.clone(),
+            })
+        });
         let table = catalog.table(self.table)?;
         let column = table.column(self.column)?;
         Some(RuleSpec {
@@ -197,13 +237,14 @@ impl Rule {
             sources: Some(
                 self.sources
                     .iter()
-                    .map(|s| SourceSpec::Text(s.to_path(catalog, table).to_string()))
+                    .map(|s| SourceSpec::Text(s.to_portable_path(catalog, table).to_string()))
                     .collect(),
             ),
             on_conflict: self.on_conflict,
-            only_where: self.only_where.as_ref().map(|c| c.typed.clone()),
+            only_where: self.only_where.as_ref().map(|c| c.portable.clone()),
             tenant_guard: self.tenant_guard,
             tenant: self.tenant.clone(),
+            references,
         })
     }
 }

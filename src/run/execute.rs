@@ -1,5 +1,6 @@
 //! Runs the statements of a blueprint and proves what they did.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 
@@ -8,6 +9,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
 use super::record;
+use super::session::{SAFE_PATH, Session};
 use crate::infer::tenant::{Guard, describe};
 use crate::pg::{self, Settings};
 use crate::plan::{Blueprint, Statement, View};
@@ -42,6 +44,8 @@ pub struct Outcome {
     pub run_id: Option<i64>,
     /// What a reader should know besides the numbers.
     pub note: Option<String>,
+    /// The id under which a real run wrote.
+    pub transaction: Option<u32>,
 }
 
 /// Rows per reason. `already_set + filled + the others = total`, always: each row is in exactly one.
@@ -98,18 +102,29 @@ struct Proof {
     left: i64,
 }
 
+/// Settings under which our statements are planned: policies must not hide rows, and compiling a plan takes longer than
+/// most counts. A dry run is READ ONLY, so that a function in a CHECK cannot write either.
+fn settings(dry_run: bool) -> Settings {
+    // search_path as well, so that what a statement sets for its own execution ends with this guard.
+    let mut settings = vec![("search_path", SAFE_PATH), ("row_security", "off"), ("jit", "off")];
+    if dry_run {
+        settings.push(("transaction_read_only", "on"));
+    }
+    Settings::push(&settings)
+}
+
 /// What a run would do. Writes nothing; works in READ ONLY transactions and on standbys.
 ///
 /// Pushes what it would write onto the blueprint's overlays where later passes or steps must see it.
-pub fn dry(blueprint: &mut Blueprint, for_later_steps: bool) -> Result<Outcome, Problem> {
-    let _settings = Settings::push(&[("row_security", "off")]);
-    let mut counts = count_all(blueprint)?;
-    let mut before = 0;
-    let mut unguarded = 0;
+pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) -> Result<Outcome, Problem> {
+    let before = count_all(session, blueprint)?;
+    let mut counts = before.clone();
     if blueprint.feeds_itself() {
-        // Rows that this pass would fill give values to the rows below them: look again, as if they were filled.
-        let mut levels = 1;
-        while counts.filled > 0 {
+        // Rows that this level would fill give values to the rows below them: look again, as if they were filled, until
+        // nothing changes. What was filled is judged anew each time, as the proof of the real run does.
+        let mut levels = 0;
+        let mut settled = counts.filled == 0;
+        while !settled {
             if levels == LEVELS {
                 return Err(Problem::new(
                     PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX,
@@ -120,29 +135,26 @@ pub fn dry(blueprint: &mut Blueprint, for_later_steps: bool) -> Result<Outcome, 
                 )
                 .hint("run it for real: it is not limited in depth, and it can be rolled back"));
             }
-            before += counts.filled;
-            unguarded += counts.unguarded;
             let after = blueprint.after();
             blueprint.overlays.push(blueprint.table, after);
-            counts = count_all(blueprint)?;
+            let proof = prove(session, blueprint, View::Level)?;
+            settled = proof.left == 0 && proof.written == proof.counts.filled;
+            counts = proof.counts;
             levels += 1;
         }
-        counts.already_set -= before;
-        counts.filled += before;
-        counts.unguarded += unguarded;
     } else if for_later_steps && counts.filled > 0 {
         let after = blueprint.after();
         blueprint.overlays.push(blueprint.table, after);
     }
     no_conflict_if_forbidden(blueprint, &counts)?;
-    Ok(outcome(blueprint, counts, true, None))
+    Ok(outcome(session, blueprint, counts, true, None))
 }
 
 /// Writes, proves, records. An error leaves the data as it was.
 ///
 /// Errors: 25006 in a read-only transaction, 40001 where other writers never pause, 27000 where a trigger changes what
 /// was written, 21000 for a conflict under `on_conflict => 'error'`, and whatever the table's own triggers raise.
-pub fn real(blueprint: &Blueprint) -> Result<Outcome, Problem> {
+pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem> {
     if pg::is_read_only() {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
@@ -158,39 +170,62 @@ pub fn real(blueprint: &Blueprint) -> Result<Outcome, Problem> {
             .map(|_| ())
     })?;
     let mut attempt = 1;
-    let (counts, skipped_by_trigger) = loop {
-        match pg::subtransaction(AssertUnwindSafe(|| write_and_prove(blueprint))) {
-            // Whoever writes the same rows in another order can deadlock with us. Nothing of ours is left, so begin anew.
-            Err(problem) if problem.code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED && attempt < ATTEMPTS => {
+    let done = loop {
+        let changed = Cell::new(false);
+        let result = pg::subtransaction(AssertUnwindSafe(|| write_and_prove(session, blueprint, &changed)));
+        match result {
+            // Whoever writes the same rows in another order can deadlock with us. Nothing of ours is left: begin anew.
+            // The same where what was written cannot be corrected in place.
+            Err(problem)
+                if attempt < ATTEMPTS
+                    && (changed.get() || problem.code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED) =>
+            {
                 attempt += 1;
             }
             result => break result?,
         }
     };
-    no_conflict_if_forbidden(blueprint, &counts)?;
-    let mut outcome = outcome(blueprint, counts, false, skipped_by_trigger);
+    no_conflict_if_forbidden(blueprint, &done.counts)?;
+    let mut outcome = outcome(session, blueprint, done.counts, false, done.skipped_by_trigger);
+    outcome.transaction = Some(done.transaction);
     outcome.run_id = Some(record::insert(blueprint, &outcome, &started)?);
     Ok(outcome)
 }
 
-/// The statements that a real run would execute, for review.
+/// The statements that a real run would execute, for review: purpose and text.
 pub fn sql(blueprint: &Blueprint) -> Vec<(String, String)> {
+    let blueprint = &Blueprint {
+        for_review: true,
+        ..blueprint.clone()
+    };
+    let count = blueprint.count(View::All).statement.sql;
+    let write = match blueprint.feeds_itself() {
+        true => "write (repeat until it reports no rows)",
+        false => "write",
+    };
     vec![
         (
-            "count what would happen".into(),
-            blueprint.count(View::All).statement.for_review(),
+            "settings: operators below mean those of Postgres".into(),
+            "SET search_path = pg_catalog, pg_temp".into(),
         ),
-        ("write".into(), blueprint.write().for_review()),
-        (
-            "count again, to prove it".into(),
-            blueprint.count(View::All).statement.for_review(),
-        ),
+        ("count what would happen".into(), count.clone()),
+        (write.into(), blueprint.write().sql),
+        ("count again, to prove it".into(), count),
+        ("settings of before".into(), "RESET search_path".into()),
     ]
 }
 
 /// The rows that stay empty: key, reason, detail.
-pub fn unfilled(blueprint: &Blueprint, limit: i64) -> Result<Vec<(pgrx::JsonB, String, Option<String>)>, Problem> {
-    let _settings = Settings::push(&[("row_security", "off")]);
+pub fn unfilled(
+    session: &Session,
+    blueprint: &mut Blueprint,
+    limit: i64,
+) -> Result<Vec<(pgrx::JsonB, String, Option<String>)>, Problem> {
+    if blueprint.feeds_itself() {
+        // The rows that stay empty in the end, not those of the first level.
+        dry(session, blueprint, false)?;
+    }
+    let _settings = settings(true);
     let statement = blueprint.unfilled(limit);
     let rows = Spi::connect(|client| {
         let mut rows = Vec::new();
@@ -205,27 +240,43 @@ pub fn unfilled(blueprint: &Blueprint, limit: i64) -> Result<Vec<(pgrx::JsonB, S
     Ok(rows)
 }
 
-/// Returns the counts, and how many rows a trigger refused without an error.
-fn write_and_prove(blueprint: &Blueprint) -> Result<(Counts, Option<i64>), Problem> {
-    let _settings = Settings::push(&[("row_security", "off")]);
+/// A run that was proved.
+struct Done {
+    counts: Counts,
+    /// Rows that a trigger refused without an error.
+    skipped_by_trigger: Option<i64>,
+    /// The id under which it wrote.
+    transaction: u32,
+}
+
+/// `changed` is set where what was written does not hold and another attempt may help.
+fn write_and_prove(session: &Session, blueprint: &Blueprint, changed: &Cell<bool>) -> Result<Done, Problem> {
     let mut expected: i64 = 0;
     let mut idle = 0;
     let passes = if blueprint.feeds_itself() { usize::MAX } else { PASSES };
+    // Correcting writes a row a second time. A trigger may have changed what its value was derived from, and a foreign key
+    // that is NOT VALID would be checked now: there, everything is rolled back and begun anew instead.
+    let may_correct = blueprint.details.triggers.is_empty()
+        && blueprint
+            .catalog
+            .foreign_keys_of(blueprint.table.oid)
+            .all(|key| key.validated || !key.enforced);
     for _ in 0..passes {
         pgrx::check_for_interrupts!();
-        let written_now = execute(&blueprint.write())?;
+        let written_now = execute(session, blueprint.write())?;
         let transaction = pg::current_transaction_id();
-        let mut proof = prove(blueprint, transaction)?;
+        let mut proof = prove(session, blueprint, View::Proof(transaction))?;
         let mut corrections = 0;
         expected += written_now;
         while proof.written != proof.counts.filled {
             pgrx::check_for_interrupts!();
-            if corrections == PASSES {
+            if corrections == PASSES || !may_correct {
+                changed.set(!may_correct);
                 return Err(changed_under_us(blueprint));
             }
             let before = proof.written;
-            execute(&blueprint.correct(transaction))?;
-            proof = prove(blueprint, transaction)?;
+            execute(session, blueprint.correct(transaction))?;
+            proof = prove(session, blueprint, View::Proof(transaction))?;
             // Rows whose sources no longer give a value are NULL again.
             expected -= before - proof.written;
             corrections += 1;
@@ -234,13 +285,21 @@ fn write_and_prove(blueprint: &Blueprint) -> Result<(Counts, Option<i64>), Probl
             return Err(does_not_reconcile(blueprint, expected, proof.written));
         }
         if proof.left == 0 {
-            return Ok((proof.counts, None));
+            return Ok(Done {
+                counts: proof.counts,
+                skipped_by_trigger: None,
+                transaction,
+            });
         }
         idle = if written_now == 0 { idle + 1 } else { 0 };
         if idle == 2 && !blueprint.details.triggers.is_empty() {
             // Nobody else is writing them, and neither can we: a BEFORE trigger returns NULL.
             *proof.counts.reasons.entry("constraint_failed".into()).or_default() += proof.left;
-            return Ok((proof.counts, Some(proof.left)));
+            return Ok(Done {
+                counts: proof.counts,
+                skipped_by_trigger: Some(proof.left),
+                transaction,
+            });
         }
     }
     Err(Problem::new(
@@ -257,15 +316,15 @@ fn write_and_prove(blueprint: &Blueprint) -> Result<(Counts, Option<i64>), Probl
 }
 
 /// Counts every row as it is before the run.
-fn count_all(blueprint: &Blueprint) -> Result<Counts, Problem> {
-    let (counts, rest) = count(blueprint, View::All)?;
+fn count_all(session: &Session, blueprint: &Blueprint) -> Result<Counts, Problem> {
+    let (counts, rest) = count(session, blueprint, View::All)?;
     reconcile(blueprint, rest[0], counts.total())?;
     Ok(counts)
 }
 
 /// Reads everything back after writing.
-fn prove(blueprint: &Blueprint, transaction: u32) -> Result<Proof, Problem> {
-    let (mut counts, rest) = count(blueprint, View::Proof(transaction))?;
+fn prove(session: &Session, blueprint: &Blueprint, view: View) -> Result<Proof, Problem> {
+    let (mut counts, rest) = count(session, blueprint, view)?;
     let [total, written, proved] = [rest[0], rest[1], rest[2]];
     let left = std::mem::replace(&mut counts.filled, proved);
     if written == proved {
@@ -284,15 +343,21 @@ fn reconcile(blueprint: &Blueprint, total: i64, sum: i64) -> Result<(), Problem>
 }
 
 /// The counts, and the columns besides the outcomes: total, and in a proof written and proved.
-fn count(blueprint: &Blueprint, view: View) -> Result<(Counts, Vec<i64>), Problem> {
+fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts, Vec<i64>), Problem> {
+    let _settings = settings(!matches!(view, View::Proof(_)));
     let count = blueprint.count(view);
-    let extra = if matches!(view, View::Proof(_)) { 2 } else { 0 };
+    // set_config keeps workers away, so only where something could notice it.
+    let statement = match blueprint.asks_user_code() {
+        true => count
+            .statement
+            .under_callers_settings(&session.search_path, &session.row_security, false),
+        false => count.statement,
+    };
+    let extra = if view.has_written() { 2 } else { 0 };
     let width = count.outcomes.len() + 2 + extra;
     // `select` without a row limit is the one way through SPI that may use parallel workers.
     let numbers = Spi::connect(|client| {
-        let row = client
-            .select(&count.statement.sql, None, &arguments(&count.statement))?
-            .first();
+        let row = client.select(&statement.sql, None, &arguments(&statement))?.first();
         (1..=width)
             .map(|i| Ok(row.get::<i64>(i)?.unwrap_or_default()))
             .collect::<Result<Vec<i64>, SpiError>>()
@@ -308,10 +373,12 @@ fn count(blueprint: &Blueprint, view: View) -> Result<(Counts, Vec<i64>), Proble
     Ok((counts, rest))
 }
 
-/// Runs an UPDATE; returns the number of rows.
-fn execute(statement: &Statement) -> Result<i64, Problem> {
+/// Runs an UPDATE under the caller's own settings; returns the number of rows.
+fn execute(session: &Session, statement: Statement) -> Result<i64, Problem> {
+    let _settings = settings(false);
+    let statement = statement.under_callers_settings(&session.search_path, &session.row_security, true);
     let rows = Spi::connect_mut(|client| {
-        Ok::<_, SpiError>(client.update(&statement.sql, None, &arguments(statement))?.len())
+        Ok::<_, SpiError>(client.update(&statement.sql, None, &arguments(&statement))?.len())
     })?;
     Ok(rows as i64)
 }
@@ -391,20 +458,33 @@ fn shown(blueprint: &Blueprint) -> String {
     )
 }
 
-fn outcome(blueprint: &Blueprint, counts: Counts, dry_run: bool, skipped_by_trigger: Option<i64>) -> Outcome {
-    let note = note(blueprint, &counts, dry_run, skipped_by_trigger);
+fn outcome(
+    session: &Session,
+    blueprint: &Blueprint,
+    counts: Counts,
+    dry_run: bool,
+    skipped_by_trigger: Option<i64>,
+) -> Outcome {
+    let note = note(session, blueprint, &counts, dry_run, skipped_by_trigger);
     Outcome {
         table: blueprint.catalog.display(blueprint.table),
         column: blueprint.column.name.clone(),
         dry_run,
         counts,
         run_id: None,
+        transaction: None,
         note: (!note.is_empty()).then(|| note.join("; ")),
     }
 }
 
 /// What a reader should know besides the numbers, most important first.
-fn note(blueprint: &Blueprint, counts: &Counts, dry_run: bool, skipped_by_trigger: Option<i64>) -> Vec<String> {
+fn note(
+    session: &Session,
+    blueprint: &Blueprint,
+    counts: &Counts,
+    dry_run: bool,
+    skipped_by_trigger: Option<i64>,
+) -> Vec<String> {
     let (catalog, table) = (blueprint.catalog, blueprint.table);
     let mut note = Vec::new();
     if !counts.refused_by.is_empty() {
@@ -451,6 +531,9 @@ fn note(blueprint: &Blueprint, counts: &Counts, dry_run: bool, skipped_by_trigge
         Guard::Unguarded(why) => note.push(why.clone()),
         Guard::Off => note.push("not guarded: tenant_guard is off".into()),
     }
+    if let (Some(path), Some(tenant)) = (&blueprint.restriction, &blueprint.rule.tenant) {
+        note.push(format!("restricted to {} = {tenant}", describe(catalog, path)));
+    }
     if blueprint.rule.tenant.is_some() && blueprint.restriction.is_none() {
         note.push("all rows are excluded: nothing says which tenant they belong to".into());
     }
@@ -470,6 +553,20 @@ fn note(blueprint: &Blueprint, counts: &Counts, dry_run: bool, skipped_by_trigge
             ));
         }
     }
+    for parent in blueprint
+        .rule
+        .sources
+        .iter()
+        .flat_map(|s| &s.hops)
+        .filter_map(|hop| catalog.table(hop.parent))
+    {
+        if parent.kind == 'r' && parent.has_children {
+            note.push(format!(
+                "tables that inherit from {} are not read",
+                catalog.display(parent)
+            ));
+        }
+    }
     if table.kind == 'r' && table.has_children {
         note.push(format!(
             "tables that inherit from {} are not touched",
@@ -478,6 +575,9 @@ fn note(blueprint: &Blueprint, counts: &Counts, dry_run: bool, skipped_by_trigge
     }
     if dry_run && !blueprint.column.may_update {
         note.push(format!("the real run needs UPDATE on {}", shown(blueprint)));
+    }
+    if dry_run && !session.may_record() {
+        note.push("the real run needs rights on mend.runs: SELECT grant_mend('role')".into());
     }
     note
 }

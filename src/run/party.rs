@@ -42,13 +42,21 @@ struct Step<'a> {
 /// Errors: 42703 if the named table has no party column or none that can be derived; those of `prepare`.
 pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<Outcome>, Problem> {
     let catalog = &session.catalog;
-    let party_table = catalog.resolve_table(&request.party_table)?;
+    let party_table = catalog.resolve_table(&request.party_table).map_err(|error| {
+        let problem = Problem::from(error);
+        let hint = problem.hint.as_deref().unwrap_or_default();
+        let hint = format!("{hint} (party_table => '...' says how the table of the parties is called)");
+        problem.hint(hint.trim().to_string())
+    })?;
     let only = request
         .table
         .as_ref()
         .map(|name| catalog.resolve_table(name))
         .transpose()?;
     let mut columns = party::columns(catalog, party_table)?;
+    if columns.is_empty() {
+        return Err(nothing_references(session, party_table));
+    }
     if let Some(table) = only {
         columns.retain(|c| c.table == table.oid);
         let Some(first) = columns.first() else {
@@ -71,20 +79,24 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<Outcome>, 
 
     let mut overlays = Overlays::default();
     let mut outcomes = Vec::new();
+    let mut touched: Vec<u32> = Vec::new();
     for step in &mut steps {
         let mut outcome = if request.dry_run {
             step.blueprint.overlays = overlays;
-            let outcome = execute::dry(&mut step.blueprint, true)?;
+            let outcome = execute::dry(session, &mut step.blueprint, true)?;
             overlays = std::mem::take(&mut step.blueprint.overlays);
             outcome
         } else if step.without_sources.is_some() {
             // Nothing can be written: a count is all there is to do, and no run to record.
             Outcome {
                 dry_run: false,
-                ..execute::dry(&mut step.blueprint, false)?
+                ..execute::dry(session, &mut step.blueprint, false)?
             }
         } else {
-            execute::real(&step.blueprint)?
+            step.blueprint.touched.extend(&touched);
+            let outcome = execute::real(session, &step.blueprint)?;
+            touched.extend(outcome.transaction);
+            outcome
         };
         if let Some(InferError::NoSource { looked_for, .. }) = &step.without_sources {
             outcome.note = Some(format!("nothing to fill it from: {looked_for}"));
@@ -122,6 +134,7 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
         only_where: request.only_where.clone(),
         tenant_guard: request.tenant_guard,
         tenant: request.tenant.clone(),
+        references: None,
     };
     let prepared = Request {
         inferred: Some((sources, column.reference.clone())),
@@ -144,4 +157,20 @@ fn no_party_column(session: &Session, table: &crate::catalog::Table, party: &cra
     )
     .detail(format!("{shown} has {}; none has a foreign key to {party}, or its name and type", columns.join(", ")))
     .hint(format!("ALTER TABLE {shown} ADD COLUMN ... REFERENCES {party}; or name the column: backfill('{}', 'column', sources => ARRAY[...])", shown.replace('\'', "''")))
+}
+
+fn nothing_references(session: &Session, party: &crate::catalog::Table) -> Problem {
+    let shown = session.catalog.display(party);
+    let key = party
+        .primary_key()
+        .map(|key| party.names_of(&key.columns).join(", "))
+        .unwrap_or_else(|| "none".into());
+    Problem::new(
+        pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+        format!("no column references {shown}"),
+    )
+    .detail(format!(
+        "looked for foreign keys to a column that is unique by itself, and for columns of its name and type; primary key: {key}"
+    ))
+    .hint("where parties are known by a composite key, fill one column at a time: backfill('table', 'column', sources => ARRAY['(tenant_id, contact_id) -> contact(tenant_id, id).party_id'])")
 }

@@ -1,5 +1,7 @@
 //! Preflight: from a request to a blueprint, or to one error that lists everything that is in the way.
 
+use std::panic::AssertUnwindSafe;
+
 use pgrx::prelude::PgSqlErrorCode;
 use pgrx::prelude::*;
 
@@ -94,31 +96,63 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         },
         (None, _, None) => vec![],
     };
-    let only_where = spec
-        .only_where
-        .as_ref()
-        .filter(|text| !text.trim().is_empty())
-        .and_then(|typed| {
-            let from = table.relation_sql();
-            let (oid, path) = (table.oid, session.search_path.as_str());
-            // A subtransaction, so that Postgres's own complaint about the condition joins the list.
-            let result = pg::subtransaction(std::panic::AssertUnwindSafe(|| {
-                pg::qualify_condition(typed, &from, oid, "t", path)
-            }));
-            let result = result.map_err(|p| Problem {
-                message: format!("only_where: {}", p.message),
-                ..p
+    for hop in found.iter().flat_map(|source| &source.hops) {
+        if let Some(view) = catalog
+            .table(hop.parent)
+            .filter(|parent| catalog.reads(parent, table.oid))
+        {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!(
+                        "{} reads {}, the table that is filled",
+                        catalog.display(view),
+                        catalog.display(table)
+                    ),
+                )
+                .detail("what it says changes while the table is filled, and a dry run could not predict how")
+                .hint("name the table itself in the path"),
+            );
+        }
+    }
+    let given = spec.only_where.as_ref().filter(|text| !text.trim().is_empty());
+    let only_where = given.and_then(|typed| {
+        let relation = table.relation_sql();
+        let (oid, path) = (table.oid, session.search_path.as_str());
+        // A subtransaction, so that Postgres's own complaint about the condition joins the list.
+        let result = pg::subtransaction(AssertUnwindSafe(|| {
+            pg::qualify_condition(typed, &relation, oid, "t", path)
+        }));
+        let result = result.map_err(|p| {
+            let hint = p.hint.clone().unwrap_or_else(|| {
+                let columns: Vec<&str> = table.columns.iter().map(|c| c.quoted.as_str()).collect();
+                format!(
+                    "it is a condition over the columns of {}: {}",
+                    catalog.display(table),
+                    columns.join(", ")
+                )
             });
-            problems.keep(result).map(|qualified| Condition {
-                typed: typed.clone(),
-                qualified,
-            })
+            Problem {
+                message: format!("only_where: {}", p.message),
+                hint: Some(hint),
+                ..p
+            }
         });
+        problems
+            .keep(result)
+            .map(|(qualified, portable)| Condition { portable, qualified })
+    });
 
     let (Some(column), Some(details)) = (column, details) else {
         problems.into_result()?;
         return Err(internal("a column was neither found nor missed"));
     };
+    if inferred_reference.is_none() {
+        inferred_reference = spec
+            .references
+            .as_ref()
+            .and_then(|to| named_reference(session, column, to, &mut problems));
+    }
     let refuse_dangling = inferred_reference.is_some();
     let reference = inferred_reference
         .or_else(|| reference::declared(catalog, table, column))
@@ -177,6 +211,8 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         guard,
         restriction,
         overlays: request.overlays,
+        touched: session.transaction.into_iter().collect(),
+        for_review: false,
     };
     everything_can_be_read(session, &blueprint, request.will_write, &mut problems);
     problems.into_result()?;
@@ -294,6 +330,37 @@ fn details_can_be_predicted(
     }
 }
 
+/// What the values mean, as a recorded rule says it.
+fn named_reference(
+    session: &Session,
+    column: &Column,
+    to: &crate::rule::ReferenceSpec,
+    problems: &mut Problems,
+) -> Option<Reference> {
+    let parent = problems.keep(session.catalog.resolve_table(&to.table))?;
+    let key = problems.keep(session.catalog.resolve_column(parent, &to.column))?;
+    if !session.catalog.comparable(column.type_oid, key.type_oid) || !parent.is_unique(&[key.number]) {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                format!(
+                    "references: {}.{} is no key that {} can mean",
+                    session.catalog.display(parent),
+                    key.quoted,
+                    column.quoted
+                ),
+            )
+            .hint("name a column that is unique by itself and of the same type, or leave references out"),
+        );
+        return None;
+    }
+    Some(Reference {
+        parent: parent.oid,
+        key: key.number,
+        declared: false,
+    })
+}
+
 /// What the values mean where the target column has no foreign key: what all sources' value columns reference.
 fn reference_of_values(session: &Session, table: &Table, sources: &[Source]) -> Option<Reference> {
     let mut references = sources.iter().map(|source| {
@@ -330,7 +397,7 @@ fn tenant_reads_as_key(session: &Session, path: &TenantPath, wanted: &str, probl
         .and_then(|c| catalog.base_type(c.type_oid, -1));
     let Some((base, _)) = base else { return };
     let sql = format!("SELECT CAST($1 AS {}) IS NULL", base.sql());
-    let result = pg::subtransaction(std::panic::AssertUnwindSafe(|| {
+    let result = pg::subtransaction(AssertUnwindSafe(|| {
         Ok(Spi::connect(|client| {
             client.select(&sql, None, &[wanted.into()]).map(|_| ())
         })?)
@@ -357,6 +424,18 @@ fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: 
                 )
                 .hint(format!("GRANT USAGE ON SCHEMA {} TO ...", table.quoted_schema)),
             );
+        }
+        // Which row it is (ctid, xmin) is for those to see who may read the whole table.
+        if oid == blueprint.table.oid && !table.may_select {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("permission denied to read {shown}"),
+                )
+                .detail("rights on single columns are not enough for the table that is filled")
+                .hint(format!("GRANT SELECT ON {shown} TO ...")),
+            );
+            continue;
         }
         let denied: Vec<&str> = columns
             .iter()
@@ -387,6 +466,15 @@ fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: 
         }
     }
     let (table, column) = (blueprint.table, blueprint.column);
+    if will_write && !session.may_record() {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "permission denied to record the run in mend.runs",
+            )
+            .hint("one call by the extension's owner gives a role all that it needs: SELECT grant_mend('role')"),
+        );
+    }
     if will_write && !column.may_update {
         let shown = session.catalog.display(table);
         problems.push(

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use serde_json::json;
 
 use super::Outcome;
+use crate::pg::Settings;
 use crate::plan::Blueprint;
 use crate::problem::Problem;
 
@@ -18,7 +19,14 @@ pub fn clock() -> Result<String, Problem> {
 ///
 /// Errors: 42501 if the role was never given what it needs.
 pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str) -> Result<i64, Problem> {
-    let rule = match blueprint.rule.to_spec(blueprint.catalog) {
+    let undeclared = blueprint
+        .reference
+        .as_ref()
+        .filter(|r| blueprint.refuse_dangling && !r.declared);
+    let rule = match blueprint
+        .rule
+        .to_spec(blueprint.catalog, undeclared.map(|r| (r.parent, r.key)))
+    {
         Some(spec) => serde_json::to_value(spec)?,
         None => serde_json::Value::Null,
     };
@@ -29,12 +37,20 @@ pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str) -> Result
                VALUES ('backfill', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::pg_catalog.timestamptz, pg_catalog.clock_timestamp(), \
                pg_catalog.md5($12), $13)
                RETURNING run_id";
+    let statement = Blueprint {
+        for_review: true,
+        ..blueprint.clone()
+    }
+    .write()
+    .sql;
+    // A caller who has switched it off is not above the policies of mend.runs, and need not be.
+    let _settings = Settings::push(&[("row_security", "on")]);
     let counts = &outcome.counts;
     let arguments = [
         table.into(),
         outcome.column.clone().into(),
         JsonB(rule).into(),
-        blueprint.write().for_review().into(),
+        statement.into(),
         counts.total().into(),
         counts.already_set.into(),
         counts.filled.into(),

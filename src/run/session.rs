@@ -10,6 +10,9 @@ use crate::problem::Problem;
 
 static TENANT_ROOT: GucSetting<Option<std::ffi::CString>> = GucSetting::<Option<std::ffi::CString>>::new(None);
 
+/// Where names in our own SQL are looked up.
+pub(super) const SAFE_PATH: &str = "pg_catalog, pg_temp";
+
 /// Registers `pg_mend.tenant_root`; called once when the library is loaded.
 pub fn register_settings() {
     GucRegistry::define_string_guc(
@@ -29,6 +32,10 @@ pub struct Session {
     pub catalog: Catalog,
     /// The caller's setting, as text.
     pub search_path: String,
+    /// The caller's setting, `on` or `off`.
+    pub row_security: String,
+    /// The id of the transaction that the call is part of, if it has written already.
+    pub transaction: Option<u32>,
     _settings: Settings,
 }
 
@@ -36,24 +43,38 @@ impl Session {
     /// Reads the catalog. Assigns no transaction id.
     pub fn begin() -> Result<Session, Problem> {
         // The two calls are qualified and use no operator, so they are safe under any search_path.
-        let (search_path, schemas) = Spi::connect(|client| {
+        let (search_path, row_security, transaction, schemas) = Spi::connect(|client| {
             let row = client
                 .select(
-                    "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schemas(true)::pg_catalog.text[]",
+                    "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('row_security'),
+                            pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text,
+                            pg_catalog.current_schemas(true)::pg_catalog.text[]",
                     None,
                     &[],
                 )?
                 .first();
-            let (path, schemas) = row.get_two::<String, Vec<Option<String>>>()?;
-            Ok::<_, spi::Error>((path.unwrap_or_default(), schemas.unwrap_or_default()))
+            let text = |column: usize| Ok::<_, spi::Error>(row.get::<String>(column)?.unwrap_or_default());
+            let schemas = row.get::<Vec<Option<String>>>(4)?.unwrap_or_default();
+            Ok::<_, spi::Error>((text(1)?, text(2)?, text(3)?, schemas))
         })?;
-        let settings = Settings::push(&[("search_path", "pg_catalog, pg_temp")]);
+        // Rows carry the lower half of the id in xmin.
+        let transaction = transaction.parse::<u64>().ok().map(|id| id as u32);
+        let settings = Settings::push(&[("search_path", SAFE_PATH)]);
         let catalog = catalog::load(schemas.into_iter().flatten().collect())?;
         Ok(Session {
             catalog,
             search_path,
+            row_security,
+            transaction,
             _settings: settings,
         })
+    }
+
+    /// May the caller write the record of a run?
+    pub fn may_record(&self) -> bool {
+        self.catalog
+            .table_in("mend", "runs")
+            .is_some_and(|runs| runs.may_use_schema && runs.may_select && runs.may_insert)
     }
 
     /// The table that `pg_mend.tenant_root` names, if it is set.

@@ -327,7 +327,7 @@ fn the_statements_for_review_do_by_hand_what_the_call_does() {
                 "SELECT statement FROM backfill_sql('{table}', '{column}', tenant => '1') WHERE purpose = 'write'"
             ),
         );
-        // As it stands, under another search_path.
+        // As it stands, behind the settings that are part of it.
         client
             .batch_execute("BEGIN; SET LOCAL search_path = pg_catalog")
             .unwrap();
