@@ -53,11 +53,15 @@ pub fn infer_for(
     column: &Column,
     reference: &Reference,
 ) -> Result<Vec<Source>, InferError> {
-    let siblings = siblings(catalog, table, column, reference);
+    let siblings = match reference.parent == table.oid {
+        // A parent of the same kind: nothing else in the row says which.
+        true => vec![],
+        false => siblings(catalog, table, column, reference),
+    };
     if let Some(chosen) = by_role(catalog, table, column, reference, siblings)? {
         return Ok(chosen);
     }
-    let mut chains = if is_tenant_key(catalog, reference) {
+    let mut chains = if reference.parent != table.oid && is_tenant_key(catalog, reference) {
         chains(catalog, table, column, reference)
     } else {
         vec![]

@@ -299,6 +299,40 @@ fn constraints_that_the_column_is_part_of_are_predicted() {
              CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id varchar(3)); INSERT INTO entry SELECT g, g FROM generate_series(1, 9) g",
             r#"3|6|{"constraint_failed": 6}"#,
         ),
+        (
+            "a unique generated column that is computed from the column",
+            "CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id int, twice int GENERATED ALWAYS AS (party_id * 2) STORED UNIQUE);
+             INSERT INTO entry VALUES (1, 1), (2, 2), (3, 2)",
+            r#"1|2|{"constraint_failed": 2}"#,
+        ),
+        (
+            "a foreign key of a generated column",
+            "CREATE TABLE even (id int PRIMARY KEY); INSERT INTO even VALUES (2);
+             CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id int, twice int GENERATED ALWAYS AS (party_id * 2) STORED REFERENCES even);
+             INSERT INTO entry VALUES (1, 1), (2, 2)",
+            r#"1|1|{"constraint_failed": 1}"#,
+        ),
+        (
+            "a unique index with a collation of its own",
+            "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+             ALTER TABLE contact ALTER party_id TYPE text USING CASE party_id WHEN 1 THEN 'A' WHEN 2 THEN 'a' ELSE party_id::text END;
+             CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id text); CREATE UNIQUE INDEX ON entry (party_id COLLATE loose);
+             INSERT INTO entry VALUES (1, 1), (2, 2), (3, 3)",
+            r#"1|2|{"constraint_failed": 2}"#,
+        ),
+        (
+            "char(n), which ignores trailing blanks",
+            "ALTER TABLE contact ALTER party_id TYPE text USING 'ab' || party_id || ' ';
+             CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id char(5)); INSERT INTO entry VALUES (1, 1), (2, 2)",
+            "2|0|{}",
+        ),
+        (
+            "a unique expression that would raise for what a check refuses",
+            "ALTER TABLE contact ALTER party_id TYPE text USING CASE party_id WHEN 1 THEN 'A' ELSE party_id::text END;
+             CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id text CHECK (party_id ~ '^[0-9]+$')); CREATE UNIQUE INDEX ON entry ((party_id::int));
+             INSERT INTO entry VALUES (1, 1), (2, 2)",
+            r#"1|1|{"constraint_failed": 1}"#,
+        ),
     ] {
         let version = one(&mut pgrx_tests::database().connect(), "SELECT current_setting('server_version_num')");
         if what == "NULLS NOT DISTINCT" && version.as_str() < "150000" {
@@ -409,5 +443,144 @@ fn enums_uuids_and_arrays_are_values_like_others() {
     assert_eq!(
         one(&mut client, "SELECT mood, tags FROM entry WHERE id = 1"),
         "glad|{a,b}"
+    );
+}
+
+#[test]
+fn functions_of_the_user_run_under_the_users_own_settings() {
+    let (_database, mut client) = client(
+        "CREATE TABLE log (id int); CREATE TABLE secret (id int); ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
+         CREATE FUNCTION small(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN $1 <= (SELECT max(id) FROM party); END $$;
+         CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id int CHECK (small(party_id))); INSERT INTO entry VALUES (1, 1), (2, 2);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (NEW.id); PERFORM FROM secret; RETURN NEW; END $$;
+         CREATE TRIGGER note AFTER UPDATE ON entry FOR EACH ROW EXECUTE FUNCTION note()",
+    );
+    let sql = "SELECT filled FROM backfill('entry', 'party_id', ARRAY['contact_id -> contact.party_id'], only_where => 'small(id)', dry_run => ";
+    assert_eq!(one(&mut client, &format!("{sql} true)")), "2");
+    assert_eq!(one(&mut client, &format!("{sql} false)")), "2");
+    assert_eq!(one(&mut client, "SELECT count(*) FROM log"), "2");
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT current_setting('search_path'), current_setting('row_security')"
+        ),
+        "\"$user\", public|on"
+    );
+}
+
+#[test]
+fn a_dry_run_lets_nobody_write() {
+    let (_database, mut client) = client(
+        "CREATE TABLE log (id int);
+         CREATE FUNCTION logged(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES ($1); RETURN true; END $$;
+         CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id int); INSERT INTO entry VALUES (1, 1);
+         ALTER TABLE entry ADD CHECK (logged(party_id)); DELETE FROM log",
+    );
+    let failed = failure(
+        &mut client,
+        &format!("SELECT * FROM backfill('entry', 'party_id', ARRAY['{SOURCE}'])"),
+    );
+    assert_eq!(
+        (failed.code.as_str(), failed.message.as_str()),
+        ("25006", "cannot execute INSERT in a read-only transaction")
+    );
+    assert_eq!(one(&mut client, "SELECT count(*) FROM log"), "0");
+    client.batch_execute("INSERT INTO log VALUES (1)").unwrap();
+}
+
+#[test]
+fn a_trigger_that_takes_the_source_away_is_an_error_and_nothing_is_lost() {
+    let (_database, mut client) = client(
+        "CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id int, updated_at int NOT NULL DEFAULT 0); INSERT INTO entry VALUES (1, 1), (2, 2);
+         CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF TG_ARGV[0] = 'take' THEN NEW.contact_id := NULL; END IF; NEW.updated_at := 1; RETURN NEW; END $$;
+         CREATE TRIGGER act BEFORE UPDATE ON entry FOR EACH ROW EXECUTE FUNCTION act('take')",
+    );
+    let call = format!(
+        "SELECT filled FROM backfill('entry', 'party_id', ARRAY['{SOURCE}'], only_where => 'updated_at = 0', dry_run => false)"
+    );
+    assert_eq!(failure(&mut client, &call).code, "27000");
+    assert_eq!(
+        one(&mut client, "SELECT count(contact_id), count(party_id) FROM entry"),
+        "2|0"
+    );
+    // One that only moves the row out of the condition is none of our business.
+    client
+        .batch_execute("DROP TRIGGER act ON entry; CREATE TRIGGER act BEFORE UPDATE ON entry FOR EACH ROW EXECUTE FUNCTION act('stamp')")
+        .unwrap();
+    assert_eq!(one(&mut client, &call), "2");
+}
+
+#[test]
+fn a_condition_over_the_column_itself_is_a_condition_like_any_other() {
+    let (_database, mut client) = client(
+        "CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id int); INSERT INTO entry VALUES (1, 1, NULL), (2, NULL, NULL), (3, 3, 5)",
+    );
+    for dry_run in [true, false] {
+        let sql = format!(
+            "SELECT filled, already_set, reasons FROM backfill('entry', 'party_id', ARRAY['{SOURCE}'], only_where => 'party_id IS NULL', dry_run => {dry_run})"
+        );
+        assert_eq!(one(&mut client, &sql), r#"1|0|{"excluded": 1, "no_source": 1}"#);
+    }
+}
+
+/// Postgres checks all foreign keys of a row that the same transaction wrote before, also old ones that are NOT VALID.
+#[test]
+fn a_row_written_before_in_the_transaction_is_refused_where_an_old_key_dangles() {
+    let (_database, mut client) = client(
+        "CREATE TABLE \"Party\" (id int PRIMARY KEY); INSERT INTO \"Party\" VALUES (1), (2);
+         CREATE TABLE \"Contact\" (id int PRIMARY KEY, \"partyId\" int UNIQUE REFERENCES \"Party\"); INSERT INTO \"Contact\" VALUES (1, 1), (2, 2);
+         CREATE TABLE \"Deal\" (id int PRIMARY KEY, \"buyerContactId\" int, \"sellerContactId\" int, other int,
+                              \"buyerPartyId\" int REFERENCES \"Party\", \"sellerPartyId\" int REFERENCES \"Party\");
+         INSERT INTO \"Deal\" VALUES (1, 1, 2, NULL), (2, 1, 2, 99);
+         ALTER TABLE \"Deal\" ADD FOREIGN KEY (\"buyerContactId\") REFERENCES \"Contact\", ADD FOREIGN KEY (\"sellerContactId\") REFERENCES \"Contact\",
+           ADD CONSTRAINT old_key FOREIGN KEY (other) REFERENCES \"Contact\" NOT VALID",
+    );
+    let expected = ["buyerPartyId|2|{}", r#"sellerPartyId|1|{"constraint_failed": 1}"#];
+    for dry_run in [true, false] {
+        let sql = format!("SELECT column_name, filled, reasons FROM backfill_party_ids('Deal', {dry_run}) ORDER BY 1");
+        assert_eq!(lines(&mut client, &sql), expected);
+    }
+    // In a transaction of its own, nothing is in the way.
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT filled FROM backfill('Deal', 'sellerPartyId', dry_run => false)"
+        ),
+        "1"
+    );
+    client
+        .batch_execute("UPDATE \"Deal\" SET \"sellerPartyId\" = NULL WHERE id = 1")
+        .unwrap();
+    client
+        .batch_execute("BEGIN; UPDATE \"Deal\" SET \"sellerPartyId\" = NULL WHERE id = 2")
+        .unwrap();
+    for dry_run in [true, false] {
+        let sql = format!("SELECT filled, reasons FROM backfill('Deal', 'sellerPartyId', dry_run => {dry_run})");
+        assert_eq!(one(&mut client, &sql), r#"1|{"constraint_failed": 1}"#);
+    }
+    client.batch_execute("COMMIT").unwrap();
+}
+
+#[test]
+fn a_tree_with_a_second_source_is_judged_by_what_it_becomes() {
+    let (_database, mut client) = client(
+        "CREATE TABLE node (id int PRIMARY KEY, parent_id int REFERENCES node, contact_id int REFERENCES contact, party_id int REFERENCES party);
+         INSERT INTO node VALUES (1, NULL, 1, NULL), (2, 1, 2, NULL), (3, 1, 1, NULL), (4, 3, NULL, NULL)",
+    );
+    for dry_run in [true, false] {
+        let sql = format!(
+            "SELECT filled, reasons FROM backfill('node', 'party_id', ARRAY['contact_id -> contact.party_id', 'parent_id -> node.party_id'], {dry_run})"
+        );
+        assert_eq!(one(&mut client, &sql), r#"3|{"conflict": 1}"#, "dry run: {dry_run}");
+    }
+    client.batch_execute("CREATE VIEW seen AS SELECT * FROM node").unwrap();
+    let failed = failure(
+        &mut client,
+        "SELECT * FROM backfill('node', 'party_id', ARRAY['parent_id -> seen(id).party_id'])",
+    );
+    assert_eq!(
+        (failed.code.as_str(), failed.message.as_str()),
+        ("0A000", "seen reads node, the table that is filled")
     );
 }

@@ -3,6 +3,7 @@
 //! * `property`: random schemas and rows against a row-by-row reference
 //! * `example`: the promises of the design on the example data
 //! * `concurrency`: other writers, deadlocks, cancelled and killed runs
+//! * `inference`: what is inferred from realistic schemas, and what is not
 //! * `kinds`: every kind of relation, constraint and type that is supported or refused
 //! * `refusals`: what a wrong call says
 //! * `roles`: privileges, row-level security, hostile search_path
@@ -13,6 +14,7 @@
 mod concurrency;
 mod documents;
 mod example;
+mod inference;
 mod kinds;
 mod places;
 mod property;

@@ -117,7 +117,22 @@ fn who_may_read_but_not_update_gets_a_dry_run_that_says_so() {
         (failed.code.as_str(), failed.message.as_str()),
         ("42501", "permission denied to update party_id of entry")
     );
-    // One column is enough.
+    // Updating one column is enough, but the record needs its own rights.
+    admin
+        .batch_execute(&format!(
+            "GRANT UPDATE (party_id) ON entry TO {reader}; REVOKE ALL ON mend.runs FROM {reader}"
+        ))
+        .unwrap();
+    let failed = failure(
+        &mut client,
+        "SELECT * FROM backfill('entry', 'party_id', dry_run => false)",
+    );
+    assert_eq!(
+        (failed.message.as_str(), failed.hint.contains("grant_mend")),
+        ("permission denied to record the run in mend.runs", true)
+    );
+    admin.batch_execute(&format!("SELECT grant_mend('{reader}')")).unwrap();
+    client.batch_execute("SET row_security = off").unwrap();
     admin
         .batch_execute(&format!("GRANT UPDATE (party_id) ON entry TO {reader}"))
         .unwrap();
@@ -223,6 +238,27 @@ fn the_owner_of_a_database_installs_it_in_a_schema_of_choice_uses_it_and_passes_
         one(&mut client, "SELECT count(*) FROM mend.runs"),
         "2",
         "the extension's owner sees all"
+    );
+    // The owner can dump the database, records included.
+    let dump = cluster.program("pg_dump", &database.name, &["-U", &owner], "").unwrap();
+    assert!(
+        dump.contains("COPY mend.runs (run_id,") && !dump.contains("error"),
+        "{dump}"
+    );
+    // What one role granted another cannot revoke, and is not told that it did.
+    let failed = failure(
+        &mut admin,
+        &format!("SET SESSION AUTHORIZATION {owner}; SELECT tools.revoke_mend('postgres')"),
+    );
+    assert_eq!(failed.code, "42501");
+    assert!(failed.message.starts_with("postgres may still call"), "{failed:?}");
+    admin.batch_execute("RESET SESSION AUTHORIZATION").unwrap();
+    client
+        .batch_execute(&format!("SELECT tools.revoke_mend('{app}')"))
+        .unwrap();
+    assert_eq!(
+        failure(&mut second, "SELECT * FROM tools.backfill('entry', 'party_id')").code,
+        "42501"
     );
     client.batch_execute("DROP EXTENSION pg_mend").unwrap();
     assert_eq!(

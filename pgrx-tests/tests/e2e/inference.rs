@@ -1,0 +1,213 @@
+//! What is inferred from realistic schemas, and above all what is not: a wrong guess would be silent.
+
+use pgrx_tests::example::{failure, load_party, one};
+use postgres::Client;
+
+fn client(setup: &str) -> (pgrx_tests::Database<'static>, Client) {
+    let database = pgrx_tests::database();
+    let mut client = database.connect();
+    client
+        .batch_execute(setup)
+        .unwrap_or_else(|error| panic!("{setup}: {error:?}"));
+    (database, client)
+}
+
+/// The tenant key is still nullable, `created_by` is NOT NULL everywhere.
+const SHOP: &str = "
+    CREATE TABLE organizations (id bigint PRIMARY KEY);
+    CREATE TABLE users (id bigint PRIMARY KEY, organization_id bigint REFERENCES organizations);
+    CREATE TABLE customers (id bigint PRIMARY KEY, organization_id bigint REFERENCES organizations, created_by bigint NOT NULL REFERENCES users);
+    CREATE TABLE contacts (id bigint PRIMARY KEY, organization_id bigint REFERENCES organizations, customer_id bigint REFERENCES customers);
+    CREATE TABLE orders (id bigint PRIMARY KEY, organization_id bigint REFERENCES organizations, contact_id bigint REFERENCES contacts,
+                         created_by bigint NOT NULL REFERENCES users, customer_id bigint REFERENCES customers);
+    INSERT INTO organizations VALUES (1), (2); INSERT INTO users VALUES (1, 1);
+    INSERT INTO customers VALUES (1, 1, 1), (2, 2, 1); INSERT INTO contacts VALUES (1, 1, 1), (2, 2, 2);
+    INSERT INTO orders VALUES (1, 1, 1, 1), (2, 1, 2, 1);";
+
+#[test]
+fn a_nullable_tenant_key_is_still_the_tenant_key() {
+    let (_database, mut client) = client(SHOP);
+    let row = one(
+        &mut client,
+        "SELECT filled, reasons, note FROM backfill('orders', 'customer_id', dry_run => false)",
+    );
+    assert!(row.starts_with(r#"1|{"cross_tenant": 1}|tenant guard: organization_id must equal organization_id of customers (organizations)"#), "{row}");
+}
+
+#[test]
+fn a_lookup_table_that_both_sides_share_is_never_silently_the_tenant() {
+    // As often shared, as well named, and NOT NULL where the tenant key is not: that cannot be told apart, so it is asked.
+    let (_database, mut client) = client(
+        "CREATE TABLE organizations (id int PRIMARY KEY); CREATE TABLE countries (id int PRIMARY KEY);
+         CREATE TABLE customers (id int PRIMARY KEY, country_id int NOT NULL REFERENCES countries, organization_id int REFERENCES organizations);
+         CREATE TABLE contacts (id int PRIMARY KEY, customer_id int REFERENCES customers, country_id int NOT NULL REFERENCES countries, organization_id int REFERENCES organizations);
+         CREATE TABLE orders (id int PRIMARY KEY, contact_id int REFERENCES contacts, customer_id int REFERENCES customers, country_id int NOT NULL REFERENCES countries, organization_id int REFERENCES organizations)",
+    );
+    let failed = failure(&mut client, "SELECT * FROM backfill('orders', 'customer_id')");
+    assert_eq!(
+        (failed.code.as_str(), failed.message.as_str()),
+        ("42P08", "the tenant root of orders and customers is ambiguous")
+    );
+    client
+        .batch_execute("SET pg_mend.tenant_root = 'organizations'")
+        .unwrap();
+    let note = one(&mut client, "SELECT note FROM backfill('orders', 'customer_id')");
+    assert!(
+        note.starts_with("tenant guard: organization_id must equal organization_id of customers (organizations)"),
+        "{note}"
+    );
+}
+
+#[test]
+fn a_tenant_key_without_a_foreign_key_counts() {
+    let (_database, mut client) = client(
+        "CREATE TABLE tenants (id uuid PRIMARY KEY); CREATE TABLE statuses (id int PRIMARY KEY);
+         CREATE TABLE notes (id int PRIMARY KEY, tenant_id uuid NOT NULL); CREATE TABLE files (id int PRIMARY KEY, tenant_id uuid NOT NULL);
+         CREATE TABLE customers (id int PRIMARY KEY, status_id int NOT NULL REFERENCES statuses, tenant_id uuid NOT NULL);
+         CREATE TABLE contacts (id int PRIMARY KEY, tenant_id uuid NOT NULL, customer_id int REFERENCES customers);
+         CREATE TABLE orders (id int PRIMARY KEY, status_id int NOT NULL REFERENCES statuses, tenant_id uuid NOT NULL, contact_id int REFERENCES contacts, customer_id int REFERENCES customers)",
+    );
+    let note = one(&mut client, "SELECT note FROM backfill('orders', 'customer_id')");
+    assert!(
+        note.starts_with("tenant guard: tenant_id must equal tenant_id of customers (tenants)"),
+        "{note}"
+    );
+}
+
+#[test]
+fn the_tenant_key_itself_is_not_guarded_by_something_else() {
+    let (_database, mut client) = client(
+        "CREATE TABLE organizations (id bigint PRIMARY KEY, owner_id bigint);
+         CREATE TABLE users (id bigint PRIMARY KEY, organization_id bigint REFERENCES organizations);
+         ALTER TABLE organizations ADD FOREIGN KEY (owner_id) REFERENCES users;
+         CREATE TABLE posts (id bigint PRIMARY KEY, organization_id bigint REFERENCES organizations, user_id bigint REFERENCES users);
+         INSERT INTO organizations VALUES (1), (2); INSERT INTO users VALUES (1, 1), (2, 1), (3, 2);
+         UPDATE organizations SET owner_id = CASE id WHEN 1 THEN 1 ELSE 3 END;
+         INSERT INTO posts VALUES (1, NULL, 1), (2, NULL, 2), (3, NULL, 3)",
+    );
+    let row = one(
+        &mut client,
+        "SELECT filled, reasons, note FROM backfill('posts', 'organization_id')",
+    );
+    assert!(
+        row.starts_with("3|{}|not guarded: organizations is the tenant itself; from user_id -> users.organization_id"),
+        "{row}"
+    );
+}
+
+#[test]
+fn tenant_restricts_by_the_tenant_or_not_at_all() {
+    let (_database, mut client) = client(
+        "CREATE TABLE tenants (id int PRIMARY KEY); CREATE TABLE currencies (id int PRIMARY KEY);
+         CREATE TABLE t (id int PRIMARY KEY, currency_id int NOT NULL REFERENCES currencies, tenant_id int REFERENCES tenants, a int, v int);
+         INSERT INTO tenants VALUES (1), (2); INSERT INTO currencies VALUES (1), (2); INSERT INTO t VALUES (1, 1, 1, 5), (2, 1, 2, 5), (3, 2, 1, 5)",
+    );
+    let failed = failure(
+        &mut client,
+        "SELECT * FROM backfill('t', 'v', ARRAY['a'], tenant => '1')",
+    );
+    assert_eq!(
+        (
+            failed.code.as_str(),
+            failed.hint.contains("SET pg_mend.tenant_root = 'tenants'")
+        ),
+        ("42703", true),
+        "{failed:?}"
+    );
+    client.batch_execute("SET pg_mend.tenant_root = 'tenants'").unwrap();
+    let row = one(
+        &mut client,
+        "SELECT filled, reasons, note FROM backfill('t', 'v', ARRAY['a'], tenant => '1')",
+    );
+    assert!(
+        row.starts_with(r#"2|{"excluded": 1}|"#) && row.contains("restricted to tenant_id = 1"),
+        "{row}"
+    );
+}
+
+#[test]
+fn who_typed_it_is_not_whose_it_is() {
+    let database = pgrx_tests::database();
+    let mut client = database.connect();
+    load_party(&mut client);
+    client
+        .batch_execute(
+            "ALTER TABLE \"Invoice\" DROP \"contactId\", DROP \"organizationId\", ADD \"createdBy\" text REFERENCES \"User\";
+             UPDATE \"Invoice\" SET \"createdBy\" = 'user_' || \"tenantId\" || '_linked';
+             ALTER TABLE \"AnimalOwner\" DROP \"contactId\", DROP \"organizationId\";
+             ALTER TABLE \"User\" DROP \"contactId\", ADD \"invitedById\" text REFERENCES \"User\"",
+        )
+        .unwrap();
+    for table in ["Invoice", "AnimalOwner", "User"] {
+        let row = one(
+            &mut client,
+            &format!("SELECT filled, note FROM backfill_party_ids() WHERE table_name = '\"{table}\"'"),
+        );
+        assert!(row.starts_with("0|nothing to fill it from"), "{table}: {row}");
+        assert_eq!(
+            failure(&mut client, &format!("SELECT * FROM backfill_party_ids('{table}')")).code,
+            "42703"
+        );
+    }
+}
+
+#[test]
+fn a_column_of_another_meaning_is_no_source() {
+    let (_database, mut client) = client(
+        "CREATE TABLE users (id int PRIMARY KEY); CREATE TABLE organizations (id int PRIMARY KEY, owner_id int REFERENCES users, parent_id int REFERENCES organizations);
+         ALTER TABLE users ADD organization_id int REFERENCES organizations;
+         CREATE TABLE orders (id int PRIMARY KEY, organization_id int REFERENCES organizations, approved_by_id int REFERENCES users)",
+    );
+    for (table, column) in [("orders", "approved_by_id"), ("organizations", "parent_id")] {
+        let failed = failure(&mut client, &format!("SELECT * FROM backfill('{table}', '{column}')"));
+        assert_eq!(failed.code, "42703", "{table}.{column}: {failed:?}");
+    }
+}
+
+#[test]
+fn a_recorded_rule_means_the_same_under_another_search_path() {
+    let database = pgrx_tests::database();
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "CREATE SCHEMA f; CREATE TABLE contact (id int PRIMARY KEY, party_id int); CREATE TABLE f.contact (id int PRIMARY KEY, party_id int);
+             CREATE FUNCTION f.odd(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT $1 % 2 = 1 $$;
+             INSERT INTO contact VALUES (1, 1); INSERT INTO f.contact VALUES (1, 3);
+             CREATE TABLE f.entry (id int PRIMARY KEY, contact_id int, party_id int); INSERT INTO f.entry VALUES (1, 1), (2, 1); SET search_path = f, public",
+        )
+        .unwrap();
+    let call = "SELECT filled FROM backfill('entry', 'party_id', ARRAY['contact_id -> contact.party_id'], false, only_where => 'odd(id)')";
+    assert_eq!(one(&mut client, call), "1");
+    client
+        .batch_execute("UPDATE entry SET party_id = NULL; SET search_path = public")
+        .unwrap();
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT b.filled FROM mend.runs r, backfill(r.rule, false) b"
+        ),
+        "1"
+    );
+    assert_eq!(one(&mut client, "SELECT party_id FROM f.entry WHERE id = 1"), "3");
+    // A reference that only the name says is part of the rule as well.
+    client
+        .batch_execute(
+            "CREATE TABLE party (id int PRIMARY KEY); INSERT INTO party VALUES (1); INSERT INTO contact VALUES (2, 99);
+             CREATE TABLE invoice (id int PRIMARY KEY, contact_id int, party_id int); INSERT INTO invoice VALUES (1, 1), (2, 2)",
+        )
+        .unwrap();
+    let run = one(
+        &mut client,
+        "SELECT run_id FROM backfill('invoice', 'party_id', dry_run => false)",
+    );
+    assert_eq!(
+        one(
+            &mut client,
+            &format!("SELECT filled, reasons FROM mend.runs WHERE run_id = {run}")
+        ),
+        r#"1|{"constraint_failed": 1}"#
+    );
+    client.batch_execute("UPDATE invoice SET party_id = NULL").unwrap();
+    let again = format!("SELECT b.filled, b.reasons FROM mend.runs r, backfill(r.rule) b WHERE r.run_id = {run}");
+    assert_eq!(one(&mut client, &again), r#"1|{"constraint_failed": 1}"#);
+}
