@@ -1,16 +1,15 @@
 //! Runs the statements of a blueprint and proves what they did.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
+use super::outcome::{Counts, Outcome, outcome};
 use super::record;
 use super::session::{SAFE_PATH, Session};
-use crate::infer::tenant::{Guard, describe};
 use crate::pg::{self, Settings};
 use crate::plan::{Blueprint, Statement, View};
 use crate::problem::Problem;
@@ -28,69 +27,6 @@ const PASSES: usize = 25;
 
 /// How deep a tree may be that a table fills from itself.
 const LEVELS: usize = 100;
-
-/// What a run did, or would do: one row of the result.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    /// As displayed.
-    pub table: String,
-    /// The bare name.
-    pub column: String,
-    /// Nothing was written.
-    pub dry_run: bool,
-    /// Rows per reason.
-    pub counts: Counts,
-    /// `mend.runs.run_id` of a real run.
-    pub run_id: Option<i64>,
-    /// What a reader should know besides the numbers.
-    pub note: Option<String>,
-    /// The id under which a real run wrote.
-    pub transaction: Option<u32>,
-}
-
-/// Rows per reason. `already_set + filled + the others = total`, always: each row is in exactly one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows whose target column had a value.
-    pub already_set: i64,
-    /// Rows that were filled, or would be.
-    pub filled: i64,
-    /// Every other reason with a non-zero count.
-    pub reasons: BTreeMap<String, i64>,
-    /// For `constraint_failed`: rows per constraint.
-    pub refused_by: BTreeMap<String, i64>,
-    /// Filled rows where one side has no tenant, so that nothing could be compared.
-    pub unguarded: i64,
-}
-
-impl Counts {
-    /// All rows of the table.
-    pub fn total(&self) -> i64 {
-        self.already_set + self.filled + self.unfilled()
-    }
-
-    /// Rows that stay NULL.
-    pub fn unfilled(&self) -> i64 {
-        self.reasons.values().sum()
-    }
-
-    fn add(&mut self, outcome: &str, rows: i64, unguarded: i64) {
-        match outcome {
-            "already_set" => self.already_set += rows,
-            "filled" => {
-                self.filled += rows;
-                self.unguarded += unguarded;
-            }
-            other => match other.split_once(": ") {
-                Some((reason, constraint)) => {
-                    *self.reasons.entry(reason.into()).or_default() += rows;
-                    *self.refused_by.entry(constraint.into()).or_default() += rows;
-                }
-                None => *self.reasons.entry(other.into()).or_default() += rows,
-            },
-        }
-    }
-}
 
 /// What reading back found.
 struct Proof {
@@ -226,7 +162,7 @@ pub fn unfilled(
         dry(session, blueprint, false)?;
     }
     let _settings = settings(true);
-    let statement = blueprint.unfilled(limit);
+    let statement = under_callers_settings(session, blueprint, blueprint.unfilled(limit));
     let rows = Spi::connect(|client| {
         let mut rows = Vec::new();
         for row in client.select(&statement.sql, None, &arguments(&statement))? {
@@ -346,13 +282,7 @@ fn reconcile(blueprint: &Blueprint, total: i64, sum: i64) -> Result<(), Problem>
 fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts, Vec<i64>), Problem> {
     let _settings = settings(!matches!(view, View::Proof(_)));
     let count = blueprint.count(view);
-    // set_config keeps workers away, so only where something could notice it.
-    let statement = match blueprint.asks_user_code() {
-        true => count
-            .statement
-            .under_callers_settings(&session.search_path, &session.row_security, false),
-        false => count.statement,
-    };
+    let statement = under_callers_settings(session, blueprint, count.statement);
     let extra = if view.has_written() { 2 } else { 0 };
     let width = count.outcomes.len() + 2 + extra;
     // `select` without a row limit is the one way through SPI that may use parallel workers.
@@ -371,6 +301,15 @@ fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts
     }
     let rest = [&numbers[..1], &numbers[count.outcomes.len() + 2..]].concat();
     Ok((counts, rest))
+}
+
+/// set_config keeps parallel workers away, so a statement that only reads sets the caller's settings only where something
+/// could notice them.
+fn under_callers_settings(session: &Session, blueprint: &Blueprint, statement: Statement) -> Statement {
+    match blueprint.asks_user_code() {
+        true => statement.under_callers_settings(&session.search_path, &session.row_security, false),
+        false => statement,
+    }
 }
 
 /// Runs an UPDATE under the caller's own settings; returns the number of rows.
@@ -450,134 +389,10 @@ fn does_not_reconcile(blueprint: &Blueprint, expected: i64, found: i64) -> Probl
     .hint("a trigger that writes or deletes the same rows must be disabled for the backfill")
 }
 
-fn shown(blueprint: &Blueprint) -> String {
+pub(super) fn shown(blueprint: &Blueprint) -> String {
     format!(
         "{}.{}",
         blueprint.catalog.display(blueprint.table),
         blueprint.column.quoted
     )
-}
-
-fn outcome(
-    session: &Session,
-    blueprint: &Blueprint,
-    counts: Counts,
-    dry_run: bool,
-    skipped_by_trigger: Option<i64>,
-) -> Outcome {
-    let note = note(session, blueprint, &counts, dry_run, skipped_by_trigger);
-    Outcome {
-        table: blueprint.catalog.display(blueprint.table),
-        column: blueprint.column.name.clone(),
-        dry_run,
-        counts,
-        run_id: None,
-        transaction: None,
-        note: (!note.is_empty()).then(|| note.join("; ")),
-    }
-}
-
-/// What a reader should know besides the numbers, most important first.
-fn note(
-    session: &Session,
-    blueprint: &Blueprint,
-    counts: &Counts,
-    dry_run: bool,
-    skipped_by_trigger: Option<i64>,
-) -> Vec<String> {
-    let (catalog, table) = (blueprint.catalog, blueprint.table);
-    let mut note = Vec::new();
-    if !counts.refused_by.is_empty() {
-        let each: Vec<String> = counts
-            .refused_by
-            .iter()
-            .map(|(name, rows)| format!("{rows} by {name}"))
-            .collect();
-        note.push(format!("refused: {}", each.join(", ")));
-    }
-    let triggers = blueprint.details.triggers.join(", ");
-    if let Some(rows) = skipped_by_trigger {
-        note.push(format!(
-            "{rows} rows were refused by a trigger that returned NULL ({triggers})"
-        ));
-    }
-    if dry_run && !triggers.is_empty() {
-        note.push(format!(
-            "triggers fire when it is written and cannot be predicted: {triggers}"
-        ));
-    }
-    match &blueprint.guard {
-        Guard::By(guard) => {
-            let root = catalog
-                .table(guard.root)
-                .map(|root| catalog.display(root))
-                .unwrap_or_default();
-            let value = catalog
-                .table(guard.value.table)
-                .map(|t| catalog.display(t))
-                .unwrap_or_default();
-            note.push(format!(
-                "tenant guard: {} must equal {} of {value} ({root})",
-                describe(catalog, &guard.row),
-                describe(catalog, &guard.value)
-            ));
-            if counts.unguarded > 0 {
-                note.push(format!(
-                    "{} filled rows have no tenant on one side and are not guarded",
-                    counts.unguarded
-                ));
-            }
-        }
-        Guard::Unguarded(why) => note.push(why.clone()),
-        Guard::Off => note.push("not guarded: tenant_guard is off".into()),
-    }
-    if let (Some(path), Some(tenant)) = (&blueprint.restriction, &blueprint.rule.tenant) {
-        note.push(format!("restricted to {} = {tenant}", describe(catalog, path)));
-    }
-    if blueprint.rule.tenant.is_some() && blueprint.restriction.is_none() {
-        note.push("all rows are excluded: nothing says which tenant they belong to".into());
-    }
-    let sources: Vec<String> = blueprint
-        .rule
-        .sources
-        .iter()
-        .map(|source| source.to_path(catalog, table).to_string())
-        .collect();
-    if !sources.is_empty() {
-        note.push(format!("from {}", sources.join(", ")));
-    }
-    for (source, text) in blueprint.rule.sources.iter().zip(&sources) {
-        if !source.is_unique(catalog) {
-            note.push(format!(
-                "{text}: the key is not unique, rows that match several different values are ambiguous"
-            ));
-        }
-    }
-    for parent in blueprint
-        .rule
-        .sources
-        .iter()
-        .flat_map(|s| &s.hops)
-        .filter_map(|hop| catalog.table(hop.parent))
-    {
-        if parent.kind == 'r' && parent.has_children {
-            note.push(format!(
-                "tables that inherit from {} are not read",
-                catalog.display(parent)
-            ));
-        }
-    }
-    if table.kind == 'r' && table.has_children {
-        note.push(format!(
-            "tables that inherit from {} are not touched",
-            catalog.display(table)
-        ));
-    }
-    if dry_run && !blueprint.column.may_update {
-        note.push(format!("the real run needs UPDATE on {}", shown(blueprint)));
-    }
-    if dry_run && !session.may_record() {
-        note.push("the real run needs rights on mend.runs: SELECT grant_mend('role')".into());
-    }
-    note
 }

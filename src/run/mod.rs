@@ -8,12 +8,14 @@
 //! ```
 
 mod execute;
+mod outcome;
 mod party;
 mod prepare;
 mod record;
 mod session;
 
-pub use execute::{Outcome, dry, real, sql, unfilled};
+pub use execute::{dry, real, sql, unfilled};
+pub use outcome::{Counts, Outcome};
 pub use party::{PartyRequest, party};
 pub use prepare::{Request, prepare};
 pub use session::{Session, register_settings};

@@ -1,7 +1,7 @@
 //! `backfill_party_ids`: every column of the party model, parents first, in one transaction.
 
-use super::execute::{self, Outcome};
-use super::{Request, Session, prepare};
+use super::execute;
+use super::{Outcome, Request, Session, prepare};
 use crate::infer::InferError;
 use crate::infer::party::{self, PartyColumn};
 use crate::plan::{Blueprint, Overlays};

@@ -4,7 +4,8 @@
 //! * `example`: the promises of the design on the example data
 //! * `concurrency`: other writers, deadlocks, cancelled and killed runs
 //! * `inference`: what is inferred from realistic schemas, and what is not
-//! * `kinds`: every kind of relation, constraint and type that is supported or refused
+//! * `kinds`: every kind of relation and type that is supported or refused
+//! * `constraints`: what a table enforces, and what its triggers do
 //! * `refusals`: what a wrong call says
 //! * `roles`: privileges, row-level security, hostile search_path
 //! * `places`: a standby, psql, SQL editors, pg_cron
@@ -12,6 +13,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod concurrency;
+mod constraints;
 mod documents;
 mod example;
 mod inference;
