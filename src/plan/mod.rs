@@ -82,10 +82,74 @@ impl Statement {
 /// A statement that counts, and what its columns mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
-    /// Returns one row of bigint: total, one per outcome, unguarded, and in a proof written and proved.
+    /// Returns one row: total, the outcomes, unguarded, and with rows written by the run written and proved.
     pub statement: Statement,
-    /// Outcomes in the order of their columns; `filled` in a proof means: could be filled, but is not.
+    /// Outcomes in the order of their columns.
     pub outcomes: Vec<String>,
+}
+
+/// The numbers of a count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// All rows, counted by themselves.
+    pub total: i64,
+    /// Rows per outcome, in the order of [`Count::outcomes`]; `filled` includes rows that the run wrote.
+    pub outcomes: Vec<i64>,
+    /// Filled rows where one side has no tenant.
+    pub unguarded: i64,
+    /// Rows that the run wrote.
+    pub written: i64,
+    /// Those of them that say what their sources say.
+    pub proved: i64,
+}
+
+impl Count {
+    /// What a row of each of three outcomes adds to their common sum: 1, 2^31, 2^62.
+    const WEIGHTS: [i64; 3] = [1, 1 << 31, 1 << 62];
+
+    /// From this many rows on, one outcome could spill into the next: count plainly instead.
+    pub const TOO_MANY: i64 = 1 << 31;
+
+    /// How many columns the statement of [`Blueprint::count`] returns.
+    pub fn width(&self, view: View) -> usize {
+        1 + self.outcomes.len().div_ceil(3) + if view.has_written() { 3 } else { 1 }
+    }
+
+    /// The numbers in the columns of [`Blueprint::count`], read as integers.
+    ///
+    /// ```text
+    /// sum of three outcomes = a + b * 2^31 + c * 2^62
+    /// ```
+    pub fn read(&self, columns: &[i128]) -> Numbers {
+        let sums = self.outcomes.len().div_ceil(3);
+        let at = |i: usize| columns.get(i).copied().unwrap_or(0);
+        let outcomes = (0..self.outcomes.len()).map(|i| {
+            let sum = at(1 + i / 3);
+            let shifted = sum >> (31 * (i % 3));
+            // The last of three has all that is left.
+            (if i % 3 == 2 { shifted } else { shifted & 0x7fff_ffff }) as i64
+        });
+        Numbers {
+            total: at(0) as i64,
+            outcomes: outcomes.collect(),
+            unguarded: at(1 + sums) as i64,
+            written: at(2 + sums) as i64,
+            proved: at(3 + sums) as i64,
+        }
+    }
+
+    /// As [`Count::read`], for [`Blueprint::count_plainly`].
+    pub fn read_plainly(&self, columns: &[i64]) -> Numbers {
+        let at = |i: usize| columns.get(i).copied().unwrap_or(0);
+        let n = self.outcomes.len();
+        Numbers {
+            total: at(0),
+            outcomes: (0..n).map(|i| at(1 + i)).collect(),
+            unguarded: at(1 + n),
+            written: at(2 + n),
+            proved: at(3 + n),
+        }
+    }
 }
 
 /// What earlier steps of a dry run would have written: a stand-in for each table that they would have changed.

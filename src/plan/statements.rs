@@ -7,41 +7,78 @@ use crate::catalog::ForeignKey;
 use crate::identifier::Literal;
 
 impl Blueprint<'_> {
-    /// Counts the rows per outcome, in one row: `total`, one column per outcome of [`Count::outcomes`] in their order,
-    /// `unguarded`, and with [`View::Proof`] also `written` and `proved`.
+    /// Counts the rows per outcome, in one row of text: `total`, then sums that carry three outcomes each (see
+    /// [`Count::read`]), `unguarded`, and with rows written by the run also `written` and `proved`.
     ///
-    /// Counted without GROUP BY: the planner cannot know how few outcomes there are, and would not use parallel workers
-    /// for as many groups as it fears. `total` is counted by itself, so that the sum can be checked against it.
+    /// Not GROUP BY: the planner cannot know how few outcomes there are, and would not use parallel workers for as many
+    /// groups as it fears. Not one FILTER per outcome either: each would evaluate the CASE again, and that is most of the
+    /// time. `total` is counted by itself, so that the sum can be checked against it.
     pub fn count(&self, view: View) -> Count {
         let outcomes = self.outcomes(view);
-        let counted = |condition: &str| format!("pg_catalog.count(*) FILTER (WHERE {condition})");
-        let mut columns = vec!["pg_catalog.count(*) AS total".to_string()];
-        columns.extend(outcomes.iter().enumerate().map(|(i, outcome)| {
-            let condition = match (view.has_written(), outcome.as_str()) {
-                (true, "filled") => "outcome = 'filled' AND NOT written".to_string(),
-                _ => format!("outcome = {}", Literal::new(outcome)),
-            };
-            format!("{} AS outcome_{}", counted(&condition), i + 1)
-        }));
-        columns.push(format!("{} AS unguarded", counted("outcome = 'filled' AND unguarded")));
-        if view.has_written() {
-            columns.push(format!("{} AS written", counted("written")));
+        let mut columns = vec!["pg_catalog.count(*)::pg_catalog.text AS total".to_string()];
+        for (n, three) in outcomes.chunks(3).enumerate() {
+            let whens: Vec<String> = three
+                .iter()
+                .enumerate()
+                .map(|(i, outcome)| format!("WHEN {} THEN {}", Literal::new(outcome), Count::WEIGHTS[i]))
+                .collect();
             columns.push(format!(
-                "{} AS proved",
-                counted("written AND agrees AND outcome = 'filled'")
+                "COALESCE(pg_catalog.sum(CASE outcome {} END), 0)::pg_catalog.text AS outcomes_{}",
+                whens.join(" "),
+                n + 1
             ));
         }
-        // The planner would write the outcome's CASE into every FILTER. That is cheap, and lets it use parallel workers,
-        // unless the CASE asks CHECK constraints: OFFSET 0 makes it evaluate those once per row.
+        let rest = self
+            .rest(view)
+            .into_iter()
+            .map(|column| format!("({column})::pg_catalog.text"));
+        columns.extend(rest);
+        Count {
+            statement: self.counting(view, &columns),
+            outcomes,
+        }
+    }
+
+    /// The same numbers, one bigint column each: for people, and for tables of 2^31 rows and more.
+    pub fn count_plainly(&self, view: View) -> Count {
+        let outcomes = self.outcomes(view);
+        let mut columns = vec!["pg_catalog.count(*) AS total".to_string()];
+        columns.extend(outcomes.iter().enumerate().map(|(i, outcome)| {
+            format!(
+                "pg_catalog.count(*) FILTER (WHERE outcome = {}) AS outcome_{}",
+                Literal::new(outcome),
+                i + 1
+            )
+        }));
+        columns.extend(self.rest(view));
+        Count {
+            statement: self.counting(view, &columns),
+            outcomes,
+        }
+    }
+
+    /// What is counted besides the outcomes.
+    fn rest(&self, view: View) -> Vec<String> {
+        let counted = |condition: &str| format!("pg_catalog.count(*) FILTER (WHERE {condition})");
+        let mut columns = vec![counted("unguarded AND outcome = 'filled'")];
+        if view.has_written() {
+            columns.push(counted("written"));
+            columns.push(counted("written AND agrees AND outcome = 'filled'"));
+        }
+        columns
+    }
+
+    fn counting(&self, view: View, columns: &[String]) -> Statement {
+        // The planner would write the outcome's CASE into every aggregate. That is cheap, and lets it use parallel
+        // workers, unless the CASE asks CHECK constraints: OFFSET 0 makes it evaluate those once per row.
         let asks_checks = !self.details.checks.is_empty() || !self.details.domain_checks.is_empty();
         let once = if asks_checks { "\n  OFFSET 0" } else { "" };
-        let statement = self.statement(format!(
+        self.statement(format!(
             "{}SELECT\n  {}\nFROM (\n{}{once}\n) AS classified",
             self.overlays.with_sql(),
             columns.join(",\n  "),
             indent(&self.classification(view, Extra::None), 2)
-        ));
-        Count { statement, outcomes }
+        ))
     }
 
     /// Writes the value of every row whose outcome is `filled`.

@@ -180,3 +180,27 @@ fn parameters_become_literals_for_review_only() {
     let statement = blueprint.write();
     assert!(statement.sql.contains("CAST('o''neil' AS pg_catalog.int4)") && statement.parameters.is_empty());
 }
+
+#[test]
+fn three_outcomes_share_a_sum_and_are_told_apart_again() {
+    let catalog = catalog();
+    let count = blueprint(&catalog, Details::default()).count(View::Proof(7));
+    assert_eq!(count.outcomes.len(), 7);
+    let most = (1_i128 << 31) - 1;
+    let columns = [
+        42,
+        5 + (6 << 31) + (most << 62),
+        most + (most << 31) + (1 << 62),
+        9,
+        4,
+        3,
+        2,
+    ];
+    assert_eq!(count.width(View::Proof(7)), columns.len());
+    let numbers = count.read(&columns);
+    assert_eq!(numbers.outcomes, [5, 6, most as i64, most as i64, most as i64, 1, 9]);
+    assert_eq!(
+        (numbers.total, numbers.unguarded, numbers.written, numbers.proved),
+        (42, 4, 3, 2)
+    );
+}

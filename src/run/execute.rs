@@ -11,7 +11,7 @@ use super::outcome::{Counts, Outcome, outcome};
 use super::record;
 use super::session::{SAFE_PATH, Session};
 use crate::pg::{self, Settings};
-use crate::plan::{Blueprint, Statement, View};
+use crate::plan::{Blueprint, Count, Numbers, Statement, View};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 
@@ -134,7 +134,7 @@ pub fn sql(blueprint: &Blueprint) -> Vec<(String, String)> {
         for_review: true,
         ..blueprint.clone()
     };
-    let count = blueprint.count(View::All).statement.sql;
+    let count = blueprint.count_plainly(View::All).statement.sql;
     let write = match blueprint.feeds_itself() {
         true => "write (repeat until it reports no rows)",
         false => "write",
@@ -253,20 +253,23 @@ fn write_and_prove(session: &Session, blueprint: &Blueprint, changed: &Cell<bool
 
 /// Counts every row as it is before the run.
 fn count_all(session: &Session, blueprint: &Blueprint) -> Result<Counts, Problem> {
-    let (counts, rest) = count(session, blueprint, View::All)?;
-    reconcile(blueprint, rest[0], counts.total())?;
+    let (counts, numbers) = count(session, blueprint, View::All)?;
+    reconcile(blueprint, numbers.total, counts.total())?;
     Ok(counts)
 }
 
 /// Reads everything back after writing.
 fn prove(session: &Session, blueprint: &Blueprint, view: View) -> Result<Proof, Problem> {
-    let (mut counts, rest) = count(session, blueprint, view)?;
-    let [total, written, proved] = [rest[0], rest[1], rest[2]];
-    let left = std::mem::replace(&mut counts.filled, proved);
-    if written == proved {
-        reconcile(blueprint, total, counts.total() + left)?;
-    }
-    Ok(Proof { counts, written, left })
+    let (mut counts, numbers) = count(session, blueprint, view)?;
+    reconcile(blueprint, numbers.total, counts.total())?;
+    // Meaningful once all that was written is proved; until then, nobody asks.
+    let left = counts.filled - numbers.proved;
+    counts.filled = numbers.proved;
+    Ok(Proof {
+        counts,
+        written: numbers.written,
+        left,
+    })
 }
 
 /// The reasons must sum to the rows of the table, which were counted by themselves.
@@ -278,29 +281,46 @@ fn reconcile(blueprint: &Blueprint, total: i64, sum: i64) -> Result<(), Problem>
     }
 }
 
-/// The counts, and the columns besides the outcomes: total, and in a proof written and proved.
-fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts, Vec<i64>), Problem> {
+fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts, Numbers), Problem> {
     let _settings = settings(!matches!(view, View::Proof(_)));
     let count = blueprint.count(view);
-    let statement = under_callers_settings(session, blueprint, count.statement);
-    let extra = if view.has_written() { 2 } else { 0 };
-    let width = count.outcomes.len() + 2 + extra;
-    // `select` without a row limit is the one way through SPI that may use parallel workers.
-    let numbers = Spi::connect(|client| {
+    let columns: Vec<i128> = one_row::<String>(session, blueprint, count.statement.clone(), count.width(view))?
+        .iter()
+        .map(|number| number.parse().unwrap_or(0))
+        .collect();
+    let mut numbers = count.read(&columns);
+    if numbers.total >= Count::TOO_MANY {
+        let plain = blueprint.count_plainly(view);
+        let width = plain.outcomes.len() + if view.has_written() { 4 } else { 2 };
+        numbers = plain.read_plainly(&one_row::<i64>(session, blueprint, plain.statement.clone(), width)?);
+    }
+    let mut counts = Counts::default();
+    for (outcome, rows) in count
+        .outcomes
+        .iter()
+        .zip(&numbers.outcomes)
+        .filter(|(_, rows)| **rows > 0)
+    {
+        counts.add(outcome, *rows, numbers.unguarded);
+    }
+    Ok((counts, numbers))
+}
+
+/// The only row of a statement. `select` without a row limit is the one way through SPI that may use parallel workers.
+fn one_row<T: FromDatum + IntoDatum + Default>(
+    session: &Session,
+    blueprint: &Blueprint,
+    statement: Statement,
+    width: usize,
+) -> Result<Vec<T>, Problem> {
+    let statement = under_callers_settings(session, blueprint, statement);
+    let row = Spi::connect(|client| {
         let row = client.select(&statement.sql, None, &arguments(&statement))?.first();
         (1..=width)
-            .map(|i| Ok(row.get::<i64>(i)?.unwrap_or_default()))
-            .collect::<Result<Vec<i64>, SpiError>>()
+            .map(|i| Ok(row.get::<T>(i)?.unwrap_or_default()))
+            .collect::<Result<Vec<T>, SpiError>>()
     })?;
-    let mut counts = Counts::default();
-    let unguarded = numbers[count.outcomes.len() + 1];
-    for (outcome, rows) in count.outcomes.iter().zip(&numbers[1..]) {
-        if *rows > 0 || outcome == "filled" {
-            counts.add(outcome, *rows, unguarded);
-        }
-    }
-    let rest = [&numbers[..1], &numbers[count.outcomes.len() + 2..]].concat();
-    Ok((counts, rest))
+    Ok(row)
 }
 
 /// set_config keeps parallel workers away, so a statement that only reads sets the caller's settings only where something

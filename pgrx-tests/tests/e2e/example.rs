@@ -327,6 +327,16 @@ fn the_statements_for_review_do_by_hand_what_the_call_does() {
                 "SELECT statement FROM backfill_sql('{table}', '{column}', tenant => '1') WHERE purpose = 'write'"
             ),
         );
+        // The count for people says what the call says.
+        let count = one(
+            &mut client,
+            &format!(
+                "SELECT statement FROM backfill_sql('{table}', '{column}', tenant => '1') WHERE purpose LIKE 'count what%'"
+            ),
+        );
+        let shown = client.query_one(&count, &[]).unwrap();
+        let filled: i64 = shown.get(shown.len() - 2);
+        assert_eq!(filled.to_string(), expected, "{count}");
         // As it stands, behind the settings that are part of it.
         client
             .batch_execute("BEGIN; SET LOCAL search_path = pg_catalog")
