@@ -199,8 +199,17 @@ impl Blueprint<'_> {
     }
 
     pub(super) fn join(&self, alias: &str, parent: u32, key: &[i16], from: &(String, u32, Vec<i16>)) -> String {
-        let on: Vec<String> = key
-            .iter()
+        let on = self.on(alias, parent, key, from);
+        format!(
+            "LEFT JOIN {} AS {alias} ON {}",
+            self.overlays.relation_sql(self.table_of(parent)),
+            on.join(" AND ")
+        )
+    }
+
+    /// The conditions of a join: the parent's key equals columns of `from` (alias, table, columns).
+    pub(super) fn on(&self, alias: &str, parent: u32, key: &[i16], from: &(String, u32, Vec<i16>)) -> Vec<String> {
+        key.iter()
             .zip(&from.2)
             .map(|(key, column)| {
                 self.equal(
@@ -209,12 +218,7 @@ impl Blueprint<'_> {
                     &format!("{}.{}", from.0, self.column_sql(from.1, *column)),
                 )
             })
-            .collect();
-        format!(
-            "LEFT JOIN {} AS {alias} ON {}",
-            self.overlays.relation_sql(self.table_of(parent)),
-            on.join(" AND ")
-        )
+            .collect()
     }
 
     pub(super) fn start_table(&self, alias: &str) -> u32 {

@@ -2,9 +2,11 @@
 
 use super::classify::Extra;
 use super::expression::{calls_user_code, indent};
+use super::sources::hop_alias;
 use super::{Blueprint, Count, Statement, View};
 use crate::catalog::ForeignKey;
 use crate::identifier::Literal;
+use crate::infer::tenant::Guard;
 
 impl Blueprint<'_> {
     /// Counts the rows per outcome, in one row of text: `total`, then sums that carry three outcomes each (see
@@ -81,19 +83,84 @@ impl Blueprint<'_> {
         ))
     }
 
-    /// Writes the value of every row whose outcome is `filled`.
+    /// Writes the value of every row whose outcome is `filled`, and whose column still is NULL.
     ///
-    /// The target is joined with its own classification by ctid. A row that somebody else changes meanwhile has a new
-    /// ctid, so it is passed over, never written with a value derived from its old contents; the next pass sees it anew. (Some minor versions do not
-    /// look at the ctid again in a nested loop over TIDs; the condition on the column and the proof do not rely on it.)
+    /// Where the classification needs nothing but parents that every filled row has, they are joined straight to the
+    /// target, as one would write it by hand. Postgres then judges a row that somebody else changed meanwhile anew, in its
+    /// new contents. Otherwise the target is joined with its own classification by ctid: a changed row has a new ctid, so it
+    /// is passed over, never written with a value derived from its old contents, and the next pass sees it. (Some minor
+    /// versions do not look at the ctid again in a nested loop over TIDs; the condition on the column and the proof do
+    /// not rely on it.)
     pub fn write(&self) -> Statement {
-        let set = format!("{} = classified.value{}", self.column.sql(), self.write_cast());
+        if let Some(sql) = self.write_directly() {
+            return self.statement(sql);
+        }
         self.statement(format!(
-            "UPDATE {} AS t\nSET {set}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\n  AND {}\n  AND t.{} IS NULL",
+            "UPDATE {} AS t\nSET {} = classified.value{}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\n  \
+             AND {}\n  AND t.{} IS NULL",
             self.table.relation_sql(),
+            self.column.sql(),
+            self.write_cast(),
             indent(&self.classification(View::Missing, Extra::Row), 2),
             self.same_row("classified"),
             self.column.sql()
+        ))
+    }
+
+    /// One source with unique keys, the row's tenant in the row itself, no other parent that hangs on the row, no unique
+    /// index to ask, and not the table itself as its own parent.
+    fn write_directly(&self) -> Option<String> {
+        let [source] = self.rule.sources.as_slice() else {
+            return None;
+        };
+        let (first, rest) = source.hops.split_first()?;
+        let own_tenant = match &self.guard {
+            Guard::By(guard) => guard.row.hops.is_empty(),
+            Guard::Off | Guard::Unguarded(_) => true,
+        };
+        let simple = source.is_unique(self.catalog)
+            && source.hops.iter().all(|hop| hop.parent != self.table.oid)
+            && own_tenant
+            && self.restriction.as_ref().is_none_or(|path| path.hops.is_empty())
+            && self.details.unique_indexes.is_empty()
+            && self.foreign_keys().all(|key| self.is_reference(key))
+            && self.touched_sql().is_none();
+        if !simple {
+            return None;
+        }
+        let sources = self.sources_sql();
+        let alias = hop_alias("source_1", 1, source.hops.len());
+        let mut from = vec![format!(
+            "FROM {} AS {alias}",
+            self.overlays.relation_sql(self.table_of(first.parent))
+        )];
+        from.extend(
+            sources
+                .iter()
+                .flat_map(|s| s.joins.iter().skip(1).cloned())
+                .take(rest.len()),
+        );
+        from.push(format!(
+            "CROSS JOIN LATERAL (SELECT {} AS value) AS found",
+            sources[0].value
+        ));
+        from.extend(self.reference_join());
+        from.extend(self.owner_joins());
+        let mut conditions = self.on(
+            &alias,
+            first.parent,
+            &first.key,
+            &("t".into(), self.table.oid, source.columns.clone()),
+        );
+        conditions.push(format!("t.{} IS NULL", self.column.sql()));
+        conditions.push(format!("{} = 'filled'", self.outcome_sql(View::Missing, &sources)));
+        Some(format!(
+            "UPDATE {} AS t\nSET {} = found.value{}\n{}\nWHERE {}",
+            self.table.relation_sql(),
+            self.column.sql(),
+            self.write_cast(),
+            from.join("\n"),
+            conditions.join("\n  AND ")
         ))
     }
 
@@ -349,7 +416,7 @@ impl Blueprint<'_> {
             add(reference.parent, &[reference.key]);
         }
         let mut paths = Vec::new();
-        if let crate::infer::tenant::Guard::By(guard) = &self.guard {
+        if let Guard::By(guard) = &self.guard {
             paths.extend([&guard.row, &guard.value]);
         }
         paths.extend(&self.restriction);

@@ -53,10 +53,36 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
 }
 
 #[test]
-fn the_write_joins_the_target_with_its_own_classification() {
+fn a_write_from_one_source_reads_as_by_hand() {
     let catalog = catalog();
     assert_eq!(
         blueprint(&catalog, Details::default()).write().sql,
+        r#"UPDATE public."Entry" AS t
+SET "partyId" = found.value
+FROM public."Contact" AS source_1
+CROSS JOIN LATERAL (SELECT source_1."partyId" AS value) AS found
+LEFT JOIN public."Party" AS referenced ON referenced.id = found.value
+WHERE source_1.id = t."contactId"
+  AND t."partyId" IS NULL
+  AND CASE
+    WHEN t."partyId" IS NOT NULL THEN 'already_set'
+    WHEN t."contactId" IS NULL THEN 'no_source'
+    WHEN found.value IS NULL AND (t."contactId" IS NOT NULL AND source_1.id IS NULL) THEN 'source_missing'
+    WHEN found.value IS NULL THEN 'source_null'
+    WHEN t."tenantId" <> referenced."tenantId" THEN 'cross_tenant'
+    WHEN referenced.id IS NULL THEN 'constraint_failed: Entry_partyId_fkey'
+    ELSE 'filled'
+  END = 'filled'"#
+    );
+}
+
+#[test]
+fn any_other_write_joins_the_target_with_its_own_classification() {
+    let catalog = catalog();
+    let mut blueprint = blueprint(&catalog, Details::default());
+    blueprint.rule.sources.push(blueprint.rule.sources[0].clone());
+    assert_eq!(
+        blueprint.write().sql,
         r#"UPDATE public."Entry" AS t
 SET "partyId" = classified.value
 FROM (
@@ -64,9 +90,10 @@ FROM (
     t.ctid AS row_ctid,
     CASE
       WHEN t."partyId" IS NOT NULL THEN 'already_set'
-      WHEN t."contactId" IS NULL THEN 'no_source'
-      WHEN found.value IS NULL AND (t."contactId" IS NOT NULL AND source_1.id IS NULL) THEN 'source_missing'
+      WHEN t."contactId" IS NULL AND t."contactId" IS NULL THEN 'no_source'
+      WHEN found.value IS NULL AND ((t."contactId" IS NOT NULL AND source_1.id IS NULL) OR (t."contactId" IS NOT NULL AND source_2.id IS NULL)) THEN 'source_missing'
       WHEN found.value IS NULL THEN 'source_null'
+      WHEN source_2."partyId" <> found.value THEN 'conflict'
       WHEN t."tenantId" <> referenced."tenantId" THEN 'cross_tenant'
       WHEN referenced.id IS NULL THEN 'constraint_failed: Entry_partyId_fkey'
       ELSE 'filled'
@@ -75,7 +102,8 @@ FROM (
     (t."tenantId" IS NULL OR referenced."tenantId" IS NULL) AS unguarded
   FROM public."Entry" AS t
   LEFT JOIN public."Contact" AS source_1 ON source_1.id = t."contactId"
-  CROSS JOIN LATERAL (SELECT source_1."partyId" AS value) AS found
+  LEFT JOIN public."Contact" AS source_2 ON source_2.id = t."contactId"
+  CROSS JOIN LATERAL (SELECT COALESCE(source_1."partyId", source_2."partyId") AS value) AS found
   LEFT JOIN public."Party" AS referenced ON referenced.id = found.value
   WHERE t."partyId" IS NULL
 ) AS classified

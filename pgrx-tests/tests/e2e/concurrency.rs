@@ -21,6 +21,10 @@ const SCHEMA: &str = "
 
 const CALL: &str = "SELECT total, already_set, filled, unfilled FROM backfill('entry', 'party_id', dry_run => false)";
 
+/// The same from two sources, which is written in another way: by joining the table with its own classification.
+const CALL_TWO: &str = "SELECT total, already_set, filled, unfilled FROM backfill('entry', 'party_id',
+                        ARRAY['contact_id -> contact.party_id', 'contact_id -> contact.party_id'], dry_run => false)";
+
 /// A statement under way in a session of its own.
 struct Running {
     thread: JoinHandle<Result<Vec<String>, String>>,
@@ -88,68 +92,80 @@ fn prepared() -> (Database<'static>, Client, Client) {
 const STALE: &str = "SELECT e.id, e.party_id, c.party_id FROM entry e LEFT JOIN contact c ON c.id = e.contact_id
                      WHERE e.party_id IS DISTINCT FROM c.party_id ORDER BY 1";
 
-/// The writer holds row 100, so the run has written rows before it and waits; then the writer does more and commits.
-fn while_it_waits(change: &str) -> (Database<'static>, Client, String) {
-    let (database, mut writer, mut watcher) = prepared();
-    writer
-        .batch_execute("BEGIN; UPDATE entry SET touched = 1 WHERE id = 100")
-        .unwrap();
-    let run = start(&database, CALL);
-    run.blocked(&mut watcher);
-    writer.batch_execute(change).unwrap();
-    writer.batch_execute("COMMIT").unwrap();
-    let result = run.result().unwrap();
-    assert_eq!(result.len(), 1);
-    (database, watcher, result[0].clone())
+/// The writer holds row 100, so the run has written rows before it and waits; then the writer does more and commits. For
+/// each way of writing, the run returns `result`, no value is stale, and `check` holds.
+fn while_it_waits(change: &str, result: &str, check: impl Fn(&mut Client)) {
+    for call in [CALL, CALL_TWO] {
+        let (database, mut writer, mut watcher) = prepared();
+        writer
+            .batch_execute("BEGIN; UPDATE entry SET touched = 1 WHERE id = 100")
+            .unwrap();
+        let run = start(&database, call);
+        run.blocked(&mut watcher);
+        writer.batch_execute(change).unwrap();
+        writer.batch_execute("COMMIT").unwrap();
+        assert_eq!(run.result().unwrap(), [result], "{call}");
+        check(&mut watcher);
+    }
+}
+
+fn nothing_is_stale(client: &mut Client) {
+    assert_eq!(lines(client, STALE), Vec::<String>::new());
 }
 
 #[test]
 fn a_row_that_points_elsewhere_now_gets_its_new_value() {
-    let (_database, mut client, result) = while_it_waits("UPDATE entry SET contact_id = 7 WHERE id = 100");
-    assert_eq!(lines(&mut client, STALE), Vec::<String>::new());
-    assert_eq!(
-        one(&mut client, "SELECT party_id, touched FROM entry WHERE id = 100"),
-        "7|1",
-        "no lost update"
+    while_it_waits(
+        "UPDATE entry SET contact_id = 7 WHERE id = 100",
+        "100|0|100|0",
+        |client| {
+            nothing_is_stale(client);
+            assert_eq!(
+                one(client, "SELECT party_id, touched FROM entry WHERE id = 100"),
+                "7|1",
+                "no lost update"
+            );
+        },
     );
-    assert_eq!(result, "100|0|100|0");
 }
 
 #[test]
 fn a_row_that_lost_its_source_stays_empty() {
-    let (_database, mut client, result) = while_it_waits("UPDATE entry SET contact_id = NULL WHERE id = 100");
-    assert_eq!(lines(&mut client, STALE), Vec::<String>::new());
-    assert_eq!(result, "100|0|99|1");
+    while_it_waits(
+        "UPDATE entry SET contact_id = NULL WHERE id = 100",
+        "100|0|99|1",
+        nothing_is_stale,
+    );
 }
 
 #[test]
 fn a_value_set_meanwhile_is_not_overwritten() {
-    let (_database, mut client, result) = while_it_waits("UPDATE entry SET party_id = 150 WHERE id = 100");
-    assert_eq!(one(&mut client, "SELECT party_id FROM entry WHERE id = 100"), "150");
-    assert_eq!(result, "100|1|99|0");
+    while_it_waits(
+        "UPDATE entry SET party_id = 150 WHERE id = 100",
+        "100|1|99|0",
+        |client| {
+            assert_eq!(one(client, "SELECT party_id FROM entry WHERE id = 100"), "150");
+        },
+    );
 }
 
 #[test]
 fn a_source_that_changes_under_the_run_is_followed() {
-    // Row 1 is written already, with the old party of contact 1.
-    let (_database, mut client, result) = while_it_waits(
-        "UPDATE contact SET party_id = 199 WHERE id = 1; UPDATE contact SET party_id = NULL WHERE id = 2",
-    );
-    assert_eq!(lines(&mut client, STALE), Vec::<String>::new());
-    assert_eq!(
-        lines(&mut client, "SELECT party_id FROM entry WHERE id IN (1, 2) ORDER BY id"),
-        ["199", "-"]
-    );
-    assert_eq!(result, "100|0|99|1");
+    // Rows 1 and 2 are written already, with the old parties of their contacts.
+    let change = "UPDATE contact SET party_id = 199 WHERE id = 1; UPDATE contact SET party_id = NULL WHERE id = 2";
+    while_it_waits(change, "100|0|99|1", |client| {
+        nothing_is_stale(client);
+        assert_eq!(
+            lines(client, "SELECT party_id FROM entry WHERE id IN (1, 2) ORDER BY id"),
+            ["199", "-"]
+        );
+    });
 }
 
 #[test]
 fn a_deleted_row_is_gone_and_an_inserted_one_is_filled() {
-    let (_database, mut client, result) = while_it_waits(
-        "DELETE FROM entry WHERE id = 100; INSERT INTO entry VALUES (101, 1, 50, NULL), (102, 1, 51, NULL)",
-    );
-    assert_eq!(lines(&mut client, STALE), Vec::<String>::new());
-    assert_eq!(result, "101|0|101|0");
+    let change = "DELETE FROM entry WHERE id = 100; INSERT INTO entry VALUES (101, 1, 50, NULL), (102, 1, 51, NULL)";
+    while_it_waits(change, "101|0|101|0", nothing_is_stale);
 }
 
 #[test]
