@@ -61,10 +61,17 @@ fn main() -> Result<()> {
         let mut measured: Vec<Vec<Duration>> = vec![Vec::new(); 6];
         for round in 1..=rounds {
             eprintln!("{rows} rows: round {round} of {rounds}");
-            measured[0].push(write(&mut client, rows, HAND_WRITTEN, false)?);
-            measured[1].push(write(&mut client, rows, &call(ONE, false), false)?);
-            measured[2].push(write(&mut client, rows, &call(TWO, false), false)?);
-            measured[3].push(write(&mut client, rows, HAND_WRITTEN, true)?);
+            // Another order each round, so that none profits from its place.
+            for place in 0..4 {
+                let which = (place + round) % 4;
+                let (sql, roll_back) = match which {
+                    0 => (HAND_WRITTEN.to_string(), false),
+                    1 => (call(ONE, false), false),
+                    2 => (call(TWO, false), false),
+                    _ => (HAND_WRITTEN.to_string(), true),
+                };
+                measured[which].push(write(&mut client, rows, &sql, roll_back)?);
+            }
             fresh(&mut client)?;
             measured[4].push(read(&mut client, rows, &call(ONE, true))?);
             measured[5].push(read(&mut client, rows, &call(TWO, true))?);
