@@ -284,10 +284,10 @@ fn reconcile(blueprint: &Blueprint, total: i64, sum: i64) -> Result<(), Problem>
 fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts, Numbers), Problem> {
     let _settings = settings(!matches!(view, View::Proof(_)));
     let count = blueprint.count(view);
-    let columns: Vec<i128> = one_row::<String>(session, blueprint, count.statement.clone(), count.width(view))?
+    let columns = one_row::<String>(session, blueprint, count.statement.clone(), count.width(view))?
         .iter()
-        .map(|number| number.parse().unwrap_or(0))
-        .collect();
+        .map(|number| number.parse::<i128>().map_err(|_| not_a_number(number)))
+        .collect::<Result<Vec<i128>, Problem>>()?;
     let mut numbers = count.read(&columns);
     if numbers.total >= Count::TOO_MANY {
         let plain = blueprint.count_plainly(view);
@@ -304,6 +304,15 @@ fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts
         counts.add(outcome, *rows, numbers.unguarded);
     }
     Ok((counts, numbers))
+}
+
+/// A count must never pass for 0 because it could not be read.
+fn not_a_number(text: &str) -> Problem {
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        format!("pg_mend counted \"{text}\", which is no number"),
+    )
+    .hint("this is a bug in pg_mend: please report it with the call that you made")
 }
 
 /// The only row of a statement. `select` without a row limit is the one way through SPI that may use parallel workers.
