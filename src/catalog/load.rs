@@ -69,6 +69,13 @@ keys_of AS (
   WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
   GROUP BY i.indrelid
 ),
+indexed AS (
+  SELECT i.indrelid, jsonb_agg(DISTINCT i.indkey[0]) AS described
+  FROM relations r
+  JOIN pg_index i ON i.indrelid = r.oid
+  WHERE i.indisvalid AND i.indpred IS NULL AND i.indkey[0] <> 0
+  GROUP BY i.indrelid
+),
 used_types AS (
   SELECT DISTINCT atttypid AS oid FROM attributes
   UNION
@@ -103,11 +110,13 @@ SELECT jsonb_build_object(
         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
                         AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> w.ev_class
         WHERE w.ev_class = r.oid) ELSE '[]' END,
-      'columns', coalesce(a.described, '[]'), 'keys', coalesce(k.described, '[]'))
+      'columns', coalesce(a.described, '[]'), 'keys', coalesce(k.described, '[]'),
+      'indexed', coalesce(x.described, '[]'))
       ORDER BY r.nspname, r.relname), '[]')
     FROM relations r
     LEFT JOIN columns_of a ON a.attrelid = r.oid
-    LEFT JOIN keys_of k ON k.indrelid = r.oid),
+    LEFT JOIN keys_of k ON k.indrelid = r.oid
+    LEFT JOIN indexed x ON x.indrelid = r.oid),
   'types', (
     SELECT coalesce(jsonb_agg(jsonb_build_object(
       'oid', t.oid::bigint, 'schema', n.nspname, 'name', t.typname, 'display', format_type(t.oid, NULL),

@@ -78,6 +78,9 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Primary key first, then unique indexes without expression and predicate.
     pub keys: Vec<Key>,
+    /// Columns that are the first of some valid index without a predicate: what a look-up by them can use.
+    #[serde(default)]
+    pub indexed: Vec<i16>,
 }
 
 /// One column.
@@ -452,7 +455,24 @@ pub mod testing {
         }
 
         /// Declares `table.column -> parent(first column)`.
-        pub fn references(mut self, table: &str, column: &str, parent: &str) -> Self {
+        pub fn references(self, table: &str, column: &str, parent: &str) -> Self {
+            self.references_key(table, &[column], parent, &[1], 'n')
+        }
+
+        /// As `references`, ON DELETE CASCADE.
+        pub fn cascades(self, table: &str, column: &str, parent: &str) -> Self {
+            self.references_key(table, &[column], parent, &[1], 'c')
+        }
+
+        /// Declares a foreign key to any columns of the parent, by number.
+        pub fn references_key(
+            mut self,
+            table: &str,
+            columns: &[&str],
+            parent: &str,
+            key: &[i16],
+            on_delete: char,
+        ) -> Self {
             let find = |name: &str| {
                 self.0
                     .tables
@@ -461,15 +481,16 @@ pub mod testing {
                     .expect("a table of this catalog")
             };
             let (child, parent) = (find(table), find(parent));
+            let number = |name: &&str| child.column_named(name).expect("a column of this table").number;
             self.0.foreign_keys.push(ForeignKey {
-                name: format!("{table}_{column}_fkey"),
+                name: format!("{table}_{}_fkey", columns.join("_")),
                 table: child.oid,
-                columns: vec![child.column_named(column).expect("a column of this table").number],
+                columns: columns.iter().map(number).collect(),
                 parent: parent.oid,
-                parent_columns: vec![1],
+                parent_columns: key.to_vec(),
                 validated: true,
                 enforced: true,
-                on_delete: 'n',
+                on_delete,
                 match_full: false,
             });
             self

@@ -1,8 +1,10 @@
 //! From the catalog to rules: what a column refers to, where its value can come from, and which column says whose tenant
 //! a row is. Reads typed values only; no SPI.
 
+pub mod keys;
 pub mod party;
 pub mod reference;
+pub mod root;
 pub mod sources;
 pub mod tenant;
 
@@ -39,6 +41,25 @@ pub enum InferError {
         value_table: String,
         /// As displayed, with the columns that lead there.
         choices: Vec<(String, String)>,
+    },
+    /// No table stands out as the one that holds the tenants.
+    NoSingleRoot {
+        /// As displayed, with the number of tables that lead there; equally likely.
+        choices: Vec<(String, usize)>,
+    },
+    /// The root cannot be referenced by one column.
+    RootWithoutKey {
+        /// As displayed.
+        root: String,
+    },
+    /// The root is not one: nothing leads there.
+    NothingReferencesRoot {
+        /// As displayed.
+        root: String,
+        /// Quoted where needed.
+        key: String,
+        /// As displayed: tables that others do reference.
+        candidates: Vec<String>,
     },
     /// `pg_mend.tenant_root` names a table that does not fit.
     NoTenant {
@@ -104,6 +125,52 @@ impl From<InferError> for Problem {
                     "say which table holds the tenants: SET pg_mend.tenant_root = '{}'; or pass tenant_guard => false",
                     choices[0].0.replace('\'', "''")
                 ))
+            }
+            InferError::NoSingleRoot { choices } if choices.is_empty() => Problem::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                "no table stands out as the tenant root",
+            )
+            .detail("no table is referenced by two or more others, by foreign keys or by columns named after it")
+            .hint("name it: root => 'organizations', or SET pg_mend.tenant_root = 'organizations'"),
+            InferError::NoSingleRoot { choices } => {
+                let list: Vec<String> = choices
+                    .iter()
+                    .map(|(table, tables)| format!("{table} (reached by {tables} tables)"))
+                    .collect();
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_AMBIGUOUS_PARAMETER,
+                    "the tenant root is ambiguous",
+                )
+                .detail(format!("equally likely: {}", list.join(", ")))
+                .hint(format!(
+                    "say which table holds the tenants: root => '{0}', or for all calls: SET pg_mend.tenant_root = '{0}'",
+                    choices[0].0.replace('\'', "''")
+                ))
+            }
+            InferError::RootWithoutKey { root } => Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                format!("{root} has no key of a single column"),
+            )
+            .detail("the key of a tenant is one column that is unique by itself, and that the tenant's rows reference")
+            .hint(format!(
+                "give it one: ALTER TABLE {root} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY UNIQUE"
+            )),
+            InferError::NothingReferencesRoot { root, key, candidates } => {
+                let problem = Problem::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!("no column references {root}"),
+                )
+                .detail(format!(
+                    "looked for foreign keys to {root}({key}), and for columns of its type that are named after it"
+                ));
+                match candidates.as_slice() {
+                    [] => problem.hint("leave root out, or name the table that the others reference"),
+                    [first, ..] => problem.hint(format!(
+                        "tables that others do reference: {}; for example tenant_columns('{}')",
+                        candidates.join(", "),
+                        first.replace('\'', "''")
+                    )),
+                }
             }
             InferError::NoTenant { table, root } => {
                 let problem = Problem::new(

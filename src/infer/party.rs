@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::InferError;
+use super::keys;
 use super::reference::{self, Reference};
 use super::sources;
 use crate::catalog::{Catalog, Column, Table};
@@ -40,6 +41,9 @@ pub fn columns(catalog: &Catalog, party: &Table) -> Result<Vec<PartyColumn>, Inf
 ///
 /// Errors: 42703 if there is none, 42702 with the choices if several answers are equally good.
 pub fn infer(catalog: &Catalog, table: &Table, column: &Column) -> Result<sources::Inferred, InferError> {
+    if let Some(as_tenant_key) = keys::infer(catalog, table, column) {
+        return as_tenant_key;
+    }
     let inferred = sources::infer(catalog, table, column)?;
     let Some(party) = catalog.table(inferred.reference.parent) else {
         return Ok(inferred);

@@ -6,18 +6,14 @@
 //! that of the column come first (`buyerPartyId` from `buyerContactId`); only where there are none, those without a role
 //! (`clientPartyId` from `contactId`).
 //!
-//! A tenant key is everybody's: there, a sibling that is not named after its table (`created_by`) and a chain of
-//! foreign keys say it as well. For any other column they say something else (who typed the invoice is not its client).
+//! A tenant key is everybody's: there, every path along references says it (see `keys`). For any other column they say
+//! something else: who typed the invoice is not its client.
 
 use super::InferError;
 use super::reference::{self, Reference};
-use super::tenant;
 use crate::catalog::{Catalog, Column, Table};
 use crate::names::prefix_before;
 use crate::rule::{Hop, Source};
-
-/// How many parents a path may pass through.
-const LONGEST_PATH: usize = 4;
 
 /// What was inferred for one column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,39 +57,18 @@ pub fn infer_for(
     if let Some(chosen) = by_role(catalog, table, column, reference, siblings)? {
         return Ok(chosen);
     }
-    let mut chains = if reference.parent != table.oid && is_tenant_key(catalog, reference) {
-        chains(catalog, table, column, reference)
-    } else {
-        vec![]
-    };
-    match chains.len() {
-        0 => Err(InferError::NoSource {
-            table: catalog.display(table),
-            column: column.name.clone(),
-            looked_for: match catalog.table(reference.parent) {
-                Some(parent) => format!(
-                    "no other column of {} leads to a row that has its own reference to {}",
-                    catalog.display(table),
-                    catalog.display(parent)
-                ),
-                None => "the referenced table is not visible".into(),
-            },
-        }),
-        1 => Ok(vec![chains.remove(0)]),
-        _ => Err(InferError::AmbiguousSources {
-            table: catalog.display(table),
-            column: column.name.clone(),
-            choices: chains
-                .iter()
-                .map(|s| vec![s.to_path(catalog, table).to_string()])
-                .collect(),
-        }),
-    }
-}
-
-/// Does the column say which tenant a row belongs to?
-fn is_tenant_key(catalog: &Catalog, reference: &Reference) -> bool {
-    tenant::catalog_root(catalog).is_some_and(|root| root.oid == reference.parent)
+    Err(InferError::NoSource {
+        table: catalog.display(table),
+        column: column.name.clone(),
+        looked_for: match catalog.table(reference.parent) {
+            Some(parent) => format!(
+                "no other column of {} leads to a row that has its own reference to {}",
+                catalog.display(table),
+                catalog.display(parent)
+            ),
+            None => "the referenced table is not visible".into(),
+        },
+    })
 }
 
 /// A sibling column that leads to a value.
@@ -215,84 +190,7 @@ fn by_role(
     if !plain.is_empty() {
         return Ok(Some(plain));
     }
-    if !is_tenant_key(catalog, wanted) {
-        return Ok(None);
-    }
-    let unnamed: Vec<&Sibling> = siblings.iter().filter(|s| s.role.is_none()).collect();
-    match unnamed.as_slice() {
-        [] => Ok(None),
-        [only] => Ok(Some(vec![only.source.clone()])),
-        several => Err(InferError::AmbiguousSources {
-            table: catalog.display(table),
-            column: column.name.clone(),
-            choices: several
-                .iter()
-                .map(|s| vec![s.source.to_path(catalog, table).to_string()])
-                .collect(),
-        }),
-    }
-}
-
-/// The shortest chains of declared foreign keys (two hops or more) to a row that has its own `wanted`.
-fn chains(catalog: &Catalog, table: &Table, column: &Column, wanted: &Reference) -> Vec<Source> {
-    let step = |from: &Table, skip: Option<i16>| -> Vec<(Vec<i16>, u32, Vec<i16>)> {
-        catalog
-            .foreign_keys_of(from.oid)
-            .filter(|key| key.parent != wanted.parent && key.parent != table.oid && key.enforced)
-            .filter(|key| skip.is_none_or(|column| !key.columns.contains(&column)))
-            .map(|key| (key.columns.clone(), key.parent, key.parent_columns.clone()))
-            .collect()
-    };
-    let mut paths: Vec<Source> = step(table, Some(column.number))
-        .into_iter()
-        .map(|(columns, parent, key)| Source {
-            columns,
-            hops: vec![Hop {
-                parent,
-                key,
-                columns: vec![],
-            }],
-        })
-        .collect();
-    for _ in 1..LONGEST_PATH {
-        let mut longer = Vec::new();
-        for path in &paths {
-            let Some(last) = path.hops.last() else { continue };
-            let Some(from) = catalog.table(last.parent) else {
-                continue;
-            };
-            for (columns, parent, key) in step(from, None) {
-                if path.hops.iter().any(|hop| hop.parent == parent) {
-                    continue;
-                }
-                let mut next = path.clone();
-                if let Some(last) = next.hops.last_mut() {
-                    last.columns = columns;
-                }
-                next.hops.push(Hop {
-                    parent,
-                    key,
-                    columns: vec![],
-                });
-                longer.push(next);
-            }
-        }
-        let arrived: Vec<Source> = longer
-            .iter()
-            .filter_map(|path| {
-                let mut path = path.clone();
-                let parent = catalog.table(path.hops.last()?.parent)?;
-                let own = own_reference(catalog, parent, wanted, Some(&column.name))?;
-                path.hops.last_mut()?.columns = vec![own];
-                Some(path)
-            })
-            .collect();
-        if !arrived.is_empty() {
-            return arrived;
-        }
-        paths = longer;
-    }
-    Vec::new()
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -412,23 +310,5 @@ mod tests {
             inferred(&catalog, "Loose", "partyId"),
             Err(InferError::NoSource { .. })
         ));
-    }
-
-    #[test]
-    fn a_chain_leads_further_than_one_hop() {
-        let catalog = Builder::new()
-            .table("organizations", &["id"])
-            .table("domains", &["id", "organization_id"])
-            .table("conversations", &["id", "domain_id"])
-            .table("messages", &["id", "conversation_id", "organization_id?"])
-            .references("domains", "organization_id", "organizations")
-            .references("conversations", "domain_id", "domains")
-            .references("messages", "conversation_id", "conversations")
-            .references("messages", "organization_id", "organizations")
-            .build();
-        assert_eq!(
-            inferred(&catalog, "messages", "organization_id").unwrap(),
-            ["conversation_id -> conversations.domain_id -> domains.organization_id"]
-        );
     }
 }

@@ -14,8 +14,9 @@ use std::collections::HashMap;
 
 use super::InferError;
 use super::reference;
+use super::root::{self, CLEAR, Points, named_after};
 use crate::catalog::{Catalog, Column, ForeignKey, Table};
-use crate::names::{self, prefix_before};
+use crate::names;
 use crate::rule::Hop;
 
 /// How many parents the way to the tenant may pass through.
@@ -75,7 +76,7 @@ pub fn guard(
     sources: &[i16],
 ) -> Result<Guard, InferError> {
     if root
-        .or_else(|| catalog_root(catalog))
+        .or_else(|| root::known(catalog))
         .is_some_and(|root| root.oid == value_table.oid)
     {
         return Ok(Guard::Unguarded(format!(
@@ -135,7 +136,7 @@ pub fn of_table(
     target: i16,
     sources: &[i16],
 ) -> Result<TenantPath, InferError> {
-    let root = root.or_else(|| catalog_root(catalog));
+    let root = root.or_else(|| root::known(catalog));
     let found = root.and_then(|root| {
         let ways = ways(catalog, table, Some(target), sources);
         let paths = ways.get(&root.oid)?;
@@ -145,56 +146,6 @@ pub fn of_table(
         table: catalog.display(table),
         root: root.map(|root| catalog.display(root)),
     })
-}
-
-/// The table that most of the catalog has as its tenant, by the same points as for a guard; at least two tables must
-/// reference it through a column of the same name.
-pub fn catalog_root(catalog: &Catalog) -> Option<&Table> {
-    catalog
-        .tenant_root
-        .get_or_init(|| find_catalog_root(catalog))
-        .and_then(|oid| catalog.table(oid))
-}
-
-fn find_catalog_root(catalog: &Catalog) -> Option<u32> {
-    let mut uses: HashMap<(u32, &str), (usize, usize)> = HashMap::new();
-    for table in catalog
-        .tables
-        .iter()
-        .filter(|t| t.is_table() && !t.is_partition && !t.of_extension)
-    {
-        for column in &table.columns {
-            let Some(to) = reference::of(catalog, table, column).filter(|r| r.parent != table.oid) else {
-                continue;
-            };
-            let (all, not_null) = uses.entry((to.parent, column.name.as_str())).or_default();
-            *all += 1;
-            *not_null += usize::from(column.not_null);
-        }
-    }
-    uses.retain(|_, (all, _)| *all >= 2);
-    let most = uses.values().map(|(all, _)| *all).max()? as i64;
-    let parents: Vec<u32> = uses.keys().map(|(parent, _)| *parent).collect();
-    let mut points: HashMap<u32, Points> = HashMap::new();
-    for ((parent, column), (all, not_null)) in &uses {
-        let Some(table) = catalog.table(*parent) else { continue };
-        let below = catalog
-            .foreign_keys_of(*parent)
-            .any(|key| key.parent != *parent && parents.contains(&key.parent));
-        let these = 6000 * *all as i64 / most
-            + 2000 * *not_null as i64 / *all as i64
-            + if named_after(column, &table.name) { 5000 } else { 0 }
-            + if below { 0 } else { 1000 };
-        let best = points.entry(*parent).or_default();
-        *best = these.max(*best);
-    }
-    let mut ranked: Vec<(Points, u32)> = points.into_iter().map(|(parent, points)| (points, parent)).collect();
-    ranked.sort_by_key(|(points, parent)| (Reverse(*points), *parent));
-    match ranked.as_slice() {
-        [(first, _), (second, _), ..] if first - second < CLEAR => None,
-        [(_, parent), ..] => Some(*parent),
-        [] => None,
-    }
 }
 
 /// The way in words: `tenantId`, or `animalId -> Animal.tenantId`.
@@ -208,12 +159,6 @@ pub fn describe(catalog: &Catalog, path: &TenantPath) -> String {
     };
     source.to_path(catalog, table).to_string()
 }
-
-/// Points of a candidate, in thousandths.
-type Points = i64;
-
-/// Less than this between two candidates is a tie.
-const CLEAR: Points = 2500;
 
 /// A table that both sides reach.
 struct Candidate<'a> {
@@ -240,17 +185,6 @@ fn ranked_candidates<'a>(catalog: &Catalog, mut candidates: Vec<Candidate<'a>>) 
     }
     candidates.sort_by_key(|c| (Reverse(c.points), c.root));
     candidates
-}
-
-/// Is the column named after the table: `tenantId` after `Tenant`, `org_id` after `organizations`?
-fn named_after(column: &str, table: &str) -> bool {
-    if prefix_before(column, table).is_some_and(|role| role.is_empty()) {
-        return true;
-    }
-    match (names::column_stem(column).as_slice(), names::stem(table).as_slice()) {
-        ([short], [long]) => short.len() >= 3 && long.starts_with(short.as_str()),
-        _ => false,
-    }
 }
 
 /// The best way on each side to `parent`: the pair of columns with the most points, the first of equals. `settled`: the

@@ -235,6 +235,19 @@ fn comparable(catalog: &Catalog, child: &Table, columns: &[i16], parent: &Table,
 
 /// Can a value of `value` be written to `column` without losing or changing anything? Same base type; any string type
 /// to another, any integer type to another (values that do not fit are refused one by one); integers to numeric.
+pub fn fits(catalog: &Catalog, column: &Column, value: &Column) -> bool {
+    let (Some((to, to_modifier)), Some((from, from_modifier))) = (
+        catalog.base_type(column.type_oid, column.type_modifier),
+        catalog.base_type(value.type_oid, value.type_modifier),
+    ) else {
+        return false;
+    };
+    let strings = to.is_string() && from.is_string();
+    let integers = from.integer_range().is_some()
+        && (to.integer_range().is_some() || (to.schema == "pg_catalog" && to.name == "numeric" && to_modifier == -1));
+    strings || integers || to.oid == from.oid && (to_modifier == -1 || to_modifier == from_modifier)
+}
+
 fn assignable(
     catalog: &Catalog,
     table: &Table,
@@ -243,17 +256,10 @@ fn assignable(
     value: &Column,
     problems: &mut Problems,
 ) {
-    let (Some((to, to_modifier)), Some((from, from_modifier))) = (
-        catalog.base_type(column.type_oid, column.type_modifier),
-        catalog.base_type(value.type_oid, value.type_modifier),
-    ) else {
+    let Some((to, _)) = catalog.base_type(column.type_oid, column.type_modifier) else {
         return;
     };
-    let strings = to.is_string() && from.is_string();
-    let integers = from.integer_range().is_some()
-        && (to.integer_range().is_some() || (to.schema == "pg_catalog" && to.name == "numeric" && to_modifier == -1));
-    let same = to.oid == from.oid && (to_modifier == -1 || to_modifier == from_modifier);
-    if !(strings || integers || same) {
+    if !fits(catalog, column, value) {
         problems.push(
             Problem::new(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,

@@ -1,0 +1,335 @@
+//! The paths to a key's value, and which of them is the best.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::{State, TenantKey, TenantKeys, state_of};
+use crate::catalog::{Column, Table};
+use crate::infer::reference;
+use crate::names;
+use crate::rule::{Hop, Source};
+
+/// At most this many paths of a table are compared with each other; more are counted.
+pub const MOST_PATHS: usize = 12;
+
+/// How many ways are followed from one table before the search gives up: schemas in which everything references
+/// everything have more paths than anybody wants to compare.
+const MOST_STEPS: usize = 4000;
+
+/// A path to the value of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantSource {
+    /// The path; the last hop's column is the key of the row that carries it.
+    pub source: Source,
+    /// What is weak about it, in words: a hop without foreign key, or one that is not valid.
+    pub caution: Option<String>,
+    rank: Rank,
+}
+
+/// The signals of the head of this file; the smallest is the best.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    undeclared: bool,
+    own_tree: bool,
+    nullable: bool,
+    not_named: bool,
+    not_cascading: bool,
+    key_nullable: bool,
+    name_in_front: Reverse<usize>,
+    hops: usize,
+    columns: Vec<i16>,
+}
+
+/// The paths of one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// The best first.
+    pub found: Vec<TenantSource>,
+    /// There are more than are compared.
+    pub more: bool,
+    /// Paths whose value the column cannot hold, in words.
+    pub unfit: Vec<String>,
+}
+
+/// One reference that a path can follow.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    columns: Vec<i16>,
+    pub(super) parent: u32,
+    key: Vec<i16>,
+    not_null: bool,
+    cascades: bool,
+    state: State,
+}
+
+impl<'a> TenantKeys<'a> {
+    /// The paths to the value of `target` (a key of `table`; `None`: the table has none), the best first.
+    pub fn paths(&self, table: &Table, target: Option<&TenantKey>) -> Paths {
+        let column = target.and_then(|key| table.column(key.column));
+        let mut result = Paths::default();
+        // Where we are, how we got there.
+        let mut queue: VecDeque<(u32, Way)> = VecDeque::from([(table.oid, Way::default())]);
+        let mut followed = 0;
+        while let Some((at, way)) = queue.pop_front() {
+            let Some(here) = self.catalog.table(at) else { continue };
+            for step in self.steps(here).iter() {
+                followed += 1;
+                let Some(parent) = self.catalog.table(step.parent) else {
+                    continue;
+                };
+                let Some(step) = without_target(step, parent, column.filter(|_| way.hops.is_empty())) else {
+                    continue;
+                };
+                let own_tree = step.parent == table.oid;
+                if own_tree && (column.is_none() || !way.hops.is_empty())
+                    || way.hops.iter().any(|hop| hop.parent == step.parent)
+                {
+                    continue;
+                }
+                let value = if own_tree { column } else { self.carried(parent, column) };
+                if let Some(value) = value {
+                    self.arrive(table, target, column, parent, value, way.and(here, &step), &mut result);
+                } else if self.leading.contains(&step.parent) && !own_tree {
+                    queue.push_back((step.parent, way.and(here, &step)));
+                }
+            }
+            if followed > MOST_STEPS {
+                result.more = true;
+                break;
+            }
+        }
+        result.found.sort_by(|a, b| a.rank.cmp(&b.rank));
+        let mut seen: Vec<Source> = Vec::new();
+        result.found.retain(|path| {
+            let new = !seen.contains(&path.source);
+            seen.push(path.source.clone());
+            new
+        });
+        result.more |= result.found.len() > MOST_PATHS;
+        result.found.truncate(MOST_PATHS);
+        result
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn arrive(
+        &self,
+        table: &Table,
+        target: Option<&TenantKey>,
+        column: Option<&Column>,
+        parent: &Table,
+        value: &Column,
+        way: Way,
+        result: &mut Paths,
+    ) {
+        let mut hops = way.hops;
+        if let Some(last) = hops.last_mut() {
+            last.columns = vec![value.number];
+        }
+        let source = Source {
+            columns: way.columns,
+            hops,
+        };
+        if let Some(column) = column
+            && !crate::rule::check::fits(self.catalog, column, value)
+        {
+            let type_of = |c: &Column| {
+                self.catalog
+                    .type_of(c.type_oid)
+                    .map(|t| t.display.clone())
+                    .unwrap_or_default()
+            };
+            result.unfit.push(format!(
+                "{} gives {}, {} is {}",
+                source.to_path(self.catalog, table),
+                type_of(value),
+                column.quoted,
+                type_of(column)
+            ));
+            return;
+        }
+        let named = match column {
+            Some(column) => self.named_after_start(table, column, &source),
+            None => false,
+        };
+        // Where several columns reference the root, only its own role says which of them a path gives.
+        if target.is_some_and(|key| key.one_of_several) && !named {
+            return;
+        }
+        let in_front = source
+            .hops
+            .first()
+            .and_then(|hop| self.catalog.table(hop.parent))
+            .map_or(0, |first| {
+                let stem = names::stem(&first.name);
+                match names::words(&table.name).starts_with(&stem) {
+                    true => stem.len(),
+                    false => 0,
+                }
+            });
+        result.found.push(TenantSource {
+            rank: Rank {
+                undeclared: way.weakest == State::Missing,
+                own_tree: parent.oid == table.oid,
+                nullable: way.nullable,
+                not_named: !named,
+                not_cascading: !way.cascades,
+                key_nullable: !value.not_null,
+                name_in_front: Reverse(in_front),
+                hops: source.hops.len(),
+                columns: source.columns.clone(),
+            },
+            caution: (!way.weak.is_empty()).then(|| way.weak.join(", ")),
+            source,
+        });
+    }
+
+    /// `from_org_id` is named after `from_account_id`, `snippet_project_id` after `snippet_id`.
+    fn named_after_start(&self, table: &Table, column: &Column, source: &Source) -> bool {
+        let words = names::words(&column.name);
+        let role = names::prefix_before(&column.name, &self.root.name).unwrap_or_else(|| {
+            // org in from_org_id: whatever is left without the last word.
+            let mut stem = names::column_stem(&column.name);
+            stem.pop();
+            stem
+        });
+        table.names_of(&source.columns).iter().any(|start| {
+            let start = names::column_stem(start);
+            words.starts_with(&start) || (!role.is_empty() && start.starts_with(&role))
+        })
+    }
+
+    /// The key that a row of `parent` carries, as far as `target` is concerned: the one of the same name, else the only
+    /// one that can be meant.
+    fn carried(&self, parent: &'a Table, target: Option<&Column>) -> Option<&'a Column> {
+        if parent.oid == self.root.oid {
+            return Some(self.key);
+        }
+        let keys = self.of(parent);
+        let same = keys
+            .iter()
+            .filter_map(|key| parent.column(key.column))
+            .find(|column| target.is_some_and(|target| target.name == column.name));
+        same.or_else(|| match keys {
+            [first, ..] if !first.one_of_several => parent.column(first.column),
+            _ => None,
+        })
+    }
+
+    /// What a path can follow from `table`, but for its keys: they lead to the root itself.
+    pub(super) fn steps(&self, table: &Table) -> Rc<Vec<Step>> {
+        if let Some(steps) = self.steps.borrow().get(&table.oid) {
+            return steps.clone();
+        }
+        let steps = Rc::new(self.find_steps(table));
+        self.steps.borrow_mut().insert(table.oid, steps.clone());
+        steps
+    }
+
+    fn find_steps(&self, table: &Table) -> Vec<Step> {
+        let catalog = self.catalog;
+        let to_root = |parent: u32, key: &[i16]| parent == self.root.oid && key == [self.key.number];
+        let not_null = |columns: &[i16]| columns.iter().all(|c| table.column(*c).is_some_and(|c| c.not_null));
+        let mut steps: Vec<Step> = catalog
+            .foreign_keys_of(table.oid)
+            .filter(|key| !to_root(key.parent, &key.parent_columns))
+            .filter(|key| {
+                catalog
+                    .table(key.parent)
+                    .is_some_and(|p| p.is_unique(&key.parent_columns))
+            })
+            .map(|key| Step {
+                not_null: not_null(&key.columns),
+                columns: key.columns.clone(),
+                parent: key.parent,
+                key: key.parent_columns.clone(),
+                cascades: key.on_delete == 'c',
+                state: state_of(key),
+            })
+            .collect();
+        // A tenant in its own key (tenant_id, customer_id): the row below can be found by the rest alone.
+        let keys = self.of(table);
+        for column in &table.columns {
+            if keys.iter().any(|key| key.column == column.number) {
+                continue;
+            }
+            if let Some(to) = reference::of(catalog, table, column)
+                && !to_root(to.parent, &[to.key])
+                && !steps.iter().any(|step| step.columns == [column.number])
+                && !to.declared
+            {
+                steps.push(Step {
+                    columns: vec![column.number],
+                    parent: to.parent,
+                    key: vec![to.key],
+                    not_null: column.not_null,
+                    cascades: false,
+                    state: State::Missing,
+                });
+            }
+        }
+        steps
+    }
+}
+
+/// A path on its way.
+#[derive(Debug, Clone, Default)]
+struct Way {
+    columns: Vec<i16>,
+    hops: Vec<Hop>,
+    nullable: bool,
+    cascades: bool,
+    weakest: State,
+    weak: Vec<String>,
+}
+
+impl Way {
+    /// One hop further.
+    fn and(&self, from: &Table, step: &Step) -> Way {
+        let mut way = self.clone();
+        match way.hops.last_mut() {
+            Some(last) => last.columns = step.columns.clone(),
+            None => {
+                way.columns = step.columns.clone();
+                way.cascades = step.cascades;
+            }
+        }
+        way.hops.push(Hop {
+            parent: step.parent,
+            key: step.key.clone(),
+            columns: vec![],
+        });
+        way.nullable |= !step.not_null;
+        let columns = from.names_of(&step.columns).join(", ");
+        match step.state {
+            State::Valid => {}
+            State::NotValid => way.weak.push(format!(
+                "the foreign key on {columns} of {} is not valid",
+                from.quoted_name
+            )),
+            State::NotEnforced => {
+                way.weak.push(format!(
+                    "the foreign key on {columns} of {} is not enforced",
+                    from.quoted_name
+                ));
+            }
+            State::Missing => {
+                way.weakest = State::Missing;
+                way.weak
+                    .push(format!("no foreign key on {columns} of {}", from.quoted_name));
+            }
+        }
+        way
+    }
+}
+
+/// A step that does not read the column to fill; where the key holds it, the rest may find the row by itself.
+fn without_target(step: &Step, parent: &Table, target: Option<&Column>) -> Option<Step> {
+    let Some(at) = target.and_then(|target| step.columns.iter().position(|c| *c == target.number)) else {
+        return Some(step.clone());
+    };
+    let mut rest = step.clone();
+    rest.columns.remove(at);
+    rest.key.remove(at);
+    (!rest.key.is_empty() && parent.is_unique(&rest.key)).then_some(rest)
+}

@@ -1,0 +1,241 @@
+//! Which table holds the tenants, for the whole catalog: told by points, because no signal decides alone.
+//!
+//! | points | signal |
+//! |---:|---|
+//! | up to 6 | how many tables reach it by references, compared with the table that most reach |
+//! | 5 | the column that most tables reference it by is named after it |
+//! | 5 | it is called what tenants are called (tenant, organization, workspace, account ...) |
+//! | up to 3 | how many tables reference it directly by a column of one name |
+//! | up to 2 | how many of those columns are NOT NULL |
+//! | 1 | it does not reference another candidate itself |
+//!
+//! A lookup table (countries) is reached by as many, `users` is referenced as often, and in a half-done migration
+//! `domains` is referenced more often than `organizations`. Less than 2.5 points between the first and the second is a
+//! tie, and a tie is an error that names both: everything else rests on the root.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+use super::InferError;
+use super::reference;
+use crate::catalog::{Catalog, Table};
+use crate::names::{self, prefix_before};
+
+/// Points of a candidate, in thousandths.
+pub type Points = i64;
+
+/// Less than this between two candidates is a tie.
+pub const CLEAR: Points = 2500;
+
+/// What tenants are called, whatever stands in front (`saas_tenants`).
+const TENANT_NAMES: [&str; 3] = ["tenant", "organization", "organisation"];
+
+/// What tenants are called, where it is the whole name: a `user_account` or a `mailing_list_workspace` is none.
+const WHOLE_NAMES: [&str; 4] = ["org", "workspace", "account", "company"];
+
+/// A table that could hold the tenants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The table.
+    pub table: u32,
+    /// See the head of this file.
+    pub points: Points,
+    /// Tables that lead to it by references, directly or through others.
+    pub reached_by: usize,
+}
+
+/// The table that holds the tenants.
+///
+/// Errors: 42P08 with the candidates where several are equally likely, 42704 where no table is referenced by others.
+pub fn find(catalog: &Catalog) -> Result<&Table, InferError> {
+    if let Some(root) = known(catalog) {
+        return Ok(root);
+    }
+    let ranked = candidates(catalog);
+    let first = ranked.first().map(|c| c.points).unwrap_or_default();
+    let choices = ranked
+        .iter()
+        .filter(|c| first - c.points < CLEAR)
+        .filter_map(|c| Some((catalog.display(catalog.table(c.table)?), c.reached_by)))
+        .collect();
+    Err(InferError::NoSingleRoot { choices })
+}
+
+/// As [`find`], for those who can do without. Kept, because it is asked for every column.
+pub fn known(catalog: &Catalog) -> Option<&Table> {
+    let find = || match candidates(catalog).as_slice() {
+        [first, second, ..] if first.points - second.points < CLEAR => None,
+        [first, ..] => Some(first.table),
+        [] => None,
+    };
+    catalog.tenant_root.get_or_init(find).and_then(|oid| catalog.table(oid))
+}
+
+/// Every table that two or more others reach, the likeliest first.
+pub fn candidates(catalog: &Catalog) -> Vec<Candidate> {
+    // (parent, column name) → how many tables reference it so, and how many of the columns are NOT NULL
+    let mut uses: HashMap<(u32, &str), (usize, usize)> = HashMap::new();
+    let mut children: HashMap<u32, HashSet<u32>> = HashMap::new();
+    let mut parents: HashMap<u32, HashSet<u32>> = HashMap::new();
+    let tables = catalog
+        .tables
+        .iter()
+        .filter(|t| t.is_table() && !t.is_partition && !t.of_extension);
+    for table in tables {
+        for column in &table.columns {
+            let Some(to) = reference::of(catalog, table, column).filter(|r| r.parent != table.oid) else {
+                continue;
+            };
+            // A table whose key is another's key is a part of it (profiles.id -> auth.users.id): it leads nowhere new.
+            if table.primary_key().is_some_and(|key| key.columns == [column.number]) {
+                continue;
+            }
+            let (all, not_null) = uses.entry((to.parent, column.name.as_str())).or_default();
+            *all += 1;
+            *not_null += usize::from(column.not_null);
+            children.entry(to.parent).or_default().insert(table.oid);
+            parents.entry(table.oid).or_default().insert(to.parent);
+        }
+    }
+    let reached: HashMap<u32, usize> = children.keys().map(|&oid| (oid, reaching(&children, oid))).collect();
+    let most_reached = reached.values().copied().max().unwrap_or(1).max(1) as i64;
+    let most_used = uses.values().map(|(all, _)| *all).max().unwrap_or(1) as i64;
+    let below = |oid: u32| {
+        let mut above = parents.get(&oid).into_iter().flatten();
+        above.any(|parent| *parent != oid && reached.get(parent) >= reached.get(&oid))
+    };
+    let mut best: HashMap<u32, Points> = HashMap::new();
+    for (&(parent, column), &(all, not_null)) in &uses {
+        let Some(table) = catalog.table(parent).filter(|_| reached[&parent] >= 2) else {
+            continue;
+        };
+        let points = 6000 * reached[&parent] as i64 / most_reached
+            + if named_after(column, &table.name) { 5000 } else { 0 }
+            + if called_tenant(&table.name) { 5000 } else { 0 }
+            + 3000 * all as i64 / most_used
+            + 2000 * not_null as i64 / all as i64
+            + if below(parent) { 0 } else { 1000 };
+        let known = best.entry(parent).or_default();
+        *known = points.max(*known);
+    }
+    let mut ranked: Vec<Candidate> = best
+        .into_iter()
+        .map(|(table, points)| Candidate {
+            table,
+            points,
+            reached_by: reached[&table],
+        })
+        .collect();
+    ranked.sort_by_key(|c| (Reverse(c.points), c.table));
+    ranked
+}
+
+/// How many tables lead to `oid`.
+fn reaching(children: &HashMap<u32, HashSet<u32>>, oid: u32) -> usize {
+    let mut seen: HashSet<u32> = HashSet::from([oid]);
+    let mut next = vec![oid];
+    while let Some(at) = next.pop() {
+        next.extend(
+            children
+                .get(&at)
+                .into_iter()
+                .flatten()
+                .filter(|child| seen.insert(**child)),
+        );
+    }
+    seen.len() - 1
+}
+
+/// Is the column named after the table: `tenantId` after `Tenant`, `org_id` after `organizations`?
+pub fn named_after(column: &str, table: &str) -> bool {
+    if prefix_before(column, table).is_some_and(|role| role.is_empty()) {
+        return true;
+    }
+    match (names::column_stem(column).as_slice(), names::stem(table).as_slice()) {
+        ([short], [long]) => short.len() >= 3 && long.starts_with(short.as_str()),
+        _ => false,
+    }
+}
+
+fn called_tenant(table: &str) -> bool {
+    let stem = names::stem(table);
+    match stem.as_slice() {
+        [only] if WHOLE_NAMES.contains(&only.as_str()) => true,
+        words => words.last().is_some_and(|last| TENANT_NAMES.contains(&last.as_str())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::Builder;
+
+    fn root(catalog: &Catalog) -> Option<&str> {
+        known(catalog).map(|t| t.name.as_str())
+    }
+
+    #[test]
+    fn the_top_of_a_half_done_migration_although_a_table_below_is_referenced_more_often() {
+        let mut builder = Builder::new()
+            .table("organizations", &["id"])
+            .table("domains", &["id", "organization_id"])
+            .references("domains", "organization_id", "organizations");
+        for table in ["conversations", "scraped_pages", "website_content", "configs"] {
+            builder = builder
+                .table(table, &["id", "domain_id"])
+                .references(table, "domain_id", "domains");
+        }
+        assert_eq!(root(&builder.build()), Some("organizations"));
+    }
+
+    #[test]
+    fn users_are_not_the_tenants_although_every_table_says_who_created_it() {
+        let mut builder = Builder::new()
+            .table("organizations", &["id", "plan_id"])
+            .table("users", &["id", "organization_id?"])
+            .table("plans", &["id"])
+            .references("organizations", "plan_id", "plans")
+            .references("users", "organization_id", "organizations");
+        for table in ["orders", "invoices", "notes"] {
+            builder = builder
+                .table(table, &["id", "organization_id?", "user_id"])
+                .references(table, "organization_id", "organizations")
+                .references(table, "user_id", "users");
+        }
+        assert_eq!(root(&builder.build()), Some("organizations"));
+    }
+
+    #[test]
+    fn a_table_of_any_name_that_the_others_reference_under_different_names() {
+        let catalog = Builder::new()
+            .table("auth_users", &["id"])
+            .table("profiles", &["id"])
+            .references("profiles", "id", "auth_users")
+            .table("properties", &["id", "org_id"])
+            .references("properties", "org_id", "profiles")
+            .table("agent_runs", &["id", "org_id"])
+            .references("agent_runs", "org_id", "profiles")
+            .table("orders", &["id", "created_by?"])
+            .references("orders", "created_by", "profiles")
+            .build();
+        assert_eq!(root(&catalog), Some("profiles"));
+    }
+
+    #[test]
+    fn two_equals_are_an_error_that_names_both() {
+        let mut builder = Builder::new().table("alpha", &["id"]).table("beta", &["id"]);
+        for table in ["one", "two"] {
+            builder = builder
+                .table(table, &["id", "alpha_id", "beta_id"])
+                .references(table, "alpha_id", "alpha")
+                .references(table, "beta_id", "beta");
+        }
+        let catalog = builder.build();
+        assert_eq!(
+            find(&catalog).unwrap_err(),
+            InferError::NoSingleRoot {
+                choices: vec![("\"alpha\"".into(), 2), ("\"beta\"".into(), 2)]
+            }
+        );
+    }
+}
