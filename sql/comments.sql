@@ -1,14 +1,24 @@
 -- What \df+ shows, who may call, and the one call that lets a role in.
 
-COMMENT ON FUNCTION backfill(text, text, text[], boolean, text, text, boolean, text) IS
+COMMENT ON FUNCTION backfill(text, text, text[], boolean, text, text, boolean, text, text) IS
   'fill one column from its sources (NULL: inferred), or count what that would do (dry_run, the default); every row of the table is counted in exactly one reason';
 COMMENT ON FUNCTION backfill(jsonb, boolean) IS
   'the same as backfill(table_name, column_name, ...), the rule as one JSON object: {"table": ..., "column": ..., "sources": [...], ...}';
 COMMENT ON FUNCTION backfill_party_ids(text, boolean, text, text, boolean, text, text) IS
   'fill every column that references Party from its legacy contact, organization and user columns, parents first; or count what that would do (dry_run, the default)';
-COMMENT ON FUNCTION backfill_unfilled(text, text, text[], text, text, boolean, text, bigint) IS
+COMMENT ON FUNCTION backfill_tenant_ids(text, boolean, text, text, text, text, text) IS
+  'fill the tenant key of every table along the paths that tenant_columns shows, parents before children; or count what that would do (dry_run, the default)';
+COMMENT ON FUNCTION tenant_columns(text) IS
+  'the tenant key of every table, told by what it references: how far it is, and the path to its value with all alternatives';
+COMMENT ON FUNCTION backfill_coverage(text) IS
+  'exactly, for the tenant key of every table: rows, rows where it is set, and rows where it is not what its path says (disagrees)';
+COMMENT ON FUNCTION tenant_map(text, text) IS
+  'the tables from the tenants downwards as a Mermaid flowchart (mermaid, the default) or as text (tree)';
+COMMENT ON FUNCTION dead_columns(text) IS
+  'columns that are NULL in every row: with the statement that drops them where nothing uses them, else with what does';
+COMMENT ON FUNCTION backfill_unfilled(text, text, text[], text, text, boolean, text, text, bigint) IS
   'the rows that backfill with the same arguments leaves empty: key, reason, and what was found in words';
-COMMENT ON FUNCTION backfill_sql(text, text, text[], text, text, boolean, text) IS
+COMMENT ON FUNCTION backfill_sql(text, text, text[], text, text, boolean, text, text) IS
   'the statements that backfill with the same arguments would run, formatted for review; runs none of them';
 
 CREATE FUNCTION grant_mend(role_name text) RETURNS text
@@ -48,7 +58,8 @@ BEGIN
     granted := granted + 1;
   END LOOP;
   EXECUTE format('GRANT USAGE ON SCHEMA mend TO %I', grantee);
-  EXECUTE format('GRANT SELECT, INSERT ON mend.runs TO %I', grantee);
+  EXECUTE format('GRANT SELECT, INSERT ON mend.runs, mend.replaced_values TO %I', grantee);
+  EXECUTE format('GRANT USAGE ON SEQUENCE mend.runs_run_id_seq TO %I', grantee);
   RETURN format('%s may call %s functions of pg_mend, on tables that it may read and update; it sees its own runs in mend.runs',
                 quote_ident(grantee), granted);
 END
@@ -82,7 +93,8 @@ BEGIN
   LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', routine.signature, role_found);
   END LOOP;
-  EXECUTE format('REVOKE ALL ON mend.runs FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON SEQUENCE mend.runs_run_id_seq FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', role_found);
   -- REVOKE takes back only what the caller's own rights gave.
   SELECT p.oid::regprocedure AS signature,
@@ -129,6 +141,7 @@ BEGIN
   END LOOP;
   -- The state is the installer's own: its owner reads all records, grants, and can dump the database.
   EXECUTE pg_catalog.format('ALTER TABLE mend.runs OWNER TO %I', installer);
+  EXECUTE pg_catalog.format('ALTER TABLE mend.replaced_values OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER SCHEMA mend OWNER TO %I', installer);
 END
 $$;

@@ -47,6 +47,22 @@ COMMENT ON COLUMN mend.runs.duration IS 'finished_at - started_at';
 COMMENT ON COLUMN mend.runs.schema_fingerprint IS 'md5 over the columns, keys and constraints of every table that the run read: differs when the schema has changed since';
 COMMENT ON COLUMN mend.runs.extension_version IS 'the version of pg_mend that ran';
 
+CREATE TABLE mend.replaced_values (
+  run_id    bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
+  row_key   jsonb NOT NULL,
+  old_value text NOT NULL,
+  new_value text NOT NULL,
+  run_by    name NOT NULL DEFAULT CURRENT_USER
+);
+CREATE INDEX replaced_values_of_run ON mend.replaced_values (run_id);
+
+COMMENT ON TABLE mend.replaced_values IS 'what runs with overwrite => ''mismatched'' replaced, row by row, in the same transaction';
+COMMENT ON COLUMN mend.replaced_values.run_id IS 'mend.runs.run_id: says which table and column';
+COMMENT ON COLUMN mend.replaced_values.row_key IS 'the primary key of the row: {"id": 7}';
+COMMENT ON COLUMN mend.replaced_values.old_value IS 'the value before the run, as text';
+COMMENT ON COLUMN mend.replaced_values.new_value IS 'the value that the run wrote, as text';
+COMMENT ON COLUMN mend.replaced_values.run_by IS 'the role whose rights the run had (current_user)';
+
 -- A role reads and writes the records of its own runs; the extension's owner reads all.
 ALTER TABLE mend.runs ENABLE ROW LEVEL SECURITY;
 
@@ -61,9 +77,24 @@ CREATE POLICY owner_sees_all ON mend.runs FOR SELECT
                    AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
 COMMENT ON POLICY owner_sees_all ON mend.runs IS 'the extension''s owner sees the runs of all roles';
 
+ALTER TABLE mend.replaced_values ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own_runs ON mend.replaced_values
+  USING (run_by = CURRENT_USER)
+  WITH CHECK (run_by = CURRENT_USER);
+COMMENT ON POLICY own_runs ON mend.replaced_values IS 'a role sees what its own runs replaced';
+
+CREATE POLICY owner_sees_all ON mend.replaced_values FOR SELECT
+  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
+                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON POLICY owner_sees_all ON mend.replaced_values IS 'the extension''s owner sees what the runs of all roles replaced';
+
 REVOKE ALL ON SCHEMA mend FROM PUBLIC;
-REVOKE ALL ON mend.runs FROM PUBLIC;
+REVOKE ALL ON mend.runs, mend.replaced_values FROM PUBLIC;
+REVOKE ALL ON SEQUENCE mend.runs_run_id_seq FROM PUBLIC;
 
 -- Records are data, not definition: pg_dump takes them along.
 SELECT pg_catalog.pg_extension_config_dump('mend.runs', '');
+SELECT pg_catalog.pg_extension_config_dump('mend.replaced_values', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.runs', 'run_id'), '');

@@ -10,8 +10,9 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::problem::Problem;
+use crate::report;
 use crate::rule::{OnConflict, RuleSpec, SourceSpec};
-use crate::run::{self, Outcome, PartyRequest, Request, Session};
+use crate::run::{self, Outcome, PartyRequest, Request, Session, TenantRequest};
 
 /// One row of the result: table, column, dry run, total, already set, filled, unfilled, reasons, run, note.
 type Row = (
@@ -36,6 +37,8 @@ type Row = (
 /// * `only_where`: a condition over the target's columns; other rows are `excluded`.
 /// * `tenant_guard`: refuse values whose row belongs to another tenant.
 /// * `tenant`: only rows of this tenant (its key as text).
+/// * `overwrite`: `nothing` (default), or `mismatched`: replace values that all sources contradict with one other value, and keep
+///   the old ones in `mend.replaced_values`.
 ///
 /// Returns one row: `total = already_set + filled + unfilled`, and `unfilled` is the sum of `reasons`.
 ///
@@ -57,6 +60,7 @@ fn backfill(
     only_where: default!(Option<&str>, "NULL"),
     tenant_guard: default!(Option<bool>, "true"),
     tenant: default!(Option<&str>, "NULL"),
+    overwrite: default!(Option<&str>, "'nothing'"),
 ) -> Result<
     TableIterator<
         'static,
@@ -83,6 +87,7 @@ fn backfill(
         only_where,
         tenant_guard,
         tenant,
+        overwrite,
     )?;
     let outcome = fill(&spec, given(dry_run, "dry_run")?)?;
     Ok(TableIterator::once(row(outcome)))
@@ -92,7 +97,7 @@ fn backfill(
 ///
 /// Keys: `table`, `column` (required); `sources` (array of paths as text, or as
 /// `{"columns": [...], "hops": [{"table": ..., "key": [...], "columns": [...]}]}`), `on_conflict`, `only_where`,
-/// `tenant_guard`, `tenant`, and `references` (`{"table": ..., "column": ...}`, the row that a value means where no foreign
+/// `tenant_guard`, `tenant`, `overwrite`, and `references` (`{"table": ..., "column": ...}`, the row that a value means where no foreign
 /// key says so). An unknown key is an error, so that a misspelt one is not ignored.
 ///
 /// Errors: 22023 for JSON that is no rule; those of `backfill`.
@@ -128,7 +133,7 @@ fn backfill_rule(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("this JSON is no rule: {error}"),
         )
-        .detail("keys: table, column, sources, on_conflict, only_where, tenant_guard, tenant, references")
+        .detail("keys: table, column, sources, on_conflict, only_where, tenant_guard, tenant, overwrite, references")
         .hint(r#"for example backfill('{"table": "WaitlistEntry", "column": "clientPartyId"}')"#)
     })?;
     let outcome = fill(&spec, given(dry_run, "dry_run")?)?;
@@ -189,6 +194,247 @@ fn backfill_party_ids(
     Ok(TableIterator::new(outcomes.into_iter().map(row)))
 }
 
+/// Fills the tenant key of every table that has one, along the paths that [`tenant_columns`] shows, parents before children.
+///
+/// * `root`: the table that holds the tenants; NULL: the setting `pg_mend.tenant_root`, else inferred.
+/// * `table_name`: one table; NULL: all.
+/// * `tenant`: only rows that are this tenant's already, or would be.
+/// * the others as in `backfill`.
+///
+/// Returns one row per key, in the order of the run, all in one transaction. Rows where two paths differ are `conflict`; a
+/// row whose parent has no tenant stays NULL and is `source_null`. A key that is NOT NULL, or that nothing leads to, is a row
+/// with a note.
+///
+/// Errors: 42P08 (ambiguous root, with the candidates), 42704 (none), 42703 (nothing references the root; the named table has
+/// no key, or none that can be derived), 42P17 (tables that can only be filled from each other); those of `backfill`.
+///
+/// ```sql
+/// SELECT * FROM backfill_tenant_ids('organizations', dry_run => true);
+/// ```
+#[pg_extern]
+fn backfill_tenant_ids(
+    root: default!(Option<&str>, "NULL"),
+    dry_run: default!(Option<bool>, "true"),
+    table_name: default!(Option<&str>, "NULL"),
+    on_conflict: default!(Option<&str>, "'skip'"),
+    only_where: default!(Option<&str>, "NULL"),
+    tenant: default!(Option<&str>, "NULL"),
+    overwrite: default!(Option<&str>, "'nothing'"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(column_name, String),
+            name!(dry_run, bool),
+            name!(total, i64),
+            name!(already_set, i64),
+            name!(filled, i64),
+            name!(unfilled, i64),
+            name!(reasons, JsonB),
+            name!(run_id, Option<i64>),
+            name!(note, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let request = TenantRequest {
+        root: root.map(str::to_string),
+        table: table_name.map(str::to_string),
+        dry_run: given(dry_run, "dry_run")?,
+        on_conflict: given(on_conflict, "on_conflict")?.parse()?,
+        only_where: only_where.map(str::to_string),
+        tenant: tenant.map(str::to_string),
+        overwrite: given(overwrite, "overwrite")?.parse()?,
+    };
+    let outcomes = run::tenants(&Session::begin()?, &request)?;
+    Ok(TableIterator::new(outcomes.into_iter().map(row)))
+}
+
+/// The tenant key of every table: how far it is, and the path to its value.
+///
+/// * `root`: the table that holds the tenants; NULL: the setting `pg_mend.tenant_root`, else inferred.
+///
+/// Returns one row per key, and one per table that has none. `status`: `root`, `ready` (NOT NULL, foreign key valid), `nullable`
+/// (no NULL is left), `unconstrained` (NOT NULL, without a valid foreign key), `needs_backfill` (NULLs possible or seen),
+/// `needs_column` (a path, no column that can hold it), `shared` (no path: everybody's), `ambiguous` (several columns could be
+/// it), `unreachable` (only paths that no foreign key declares). `constraint_state`: `valid`, `not_valid`, `not_enforced`,
+/// `missing`. `estimated_rows` comes from ANALYZE, NULL where it never ran.
+///
+/// Errors: 42P08 (ambiguous root, with the candidates), 42704 (none), 42703 (nothing references it), 42P01, 42809, 42830.
+///
+/// ```sql
+/// SELECT table_name, tenant_column, status, path FROM tenant_columns('organizations');
+/// ```
+#[pg_extern]
+fn tenant_columns(
+    root: default!(Option<&str>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(tenant_column, Option<String>),
+            name!(status, String),
+            name!(path, Option<String>),
+            name!(alternatives, Vec<String>),
+            name!(constraint_name, Option<String>),
+            name!(constraint_state, Option<String>),
+            name!(not_null, Option<bool>),
+            name!(indexed, Option<bool>),
+            name!(row_security, bool),
+            name!(estimated_rows, Option<i64>),
+            name!(note, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let session = Session::begin()?;
+    let keys = run::tenant_keys(&session, root)?;
+    let rows = report::tenant_columns::tenant_columns(&session, &keys)?;
+    Ok(TableIterator::new(rows.into_iter().map(|row| {
+        (
+            row.table,
+            row.column,
+            row.status.as_str().to_string(),
+            row.path,
+            row.alternatives,
+            row.constraint,
+            row.constraint_state.map(str::to_string),
+            row.not_null,
+            row.indexed,
+            row.row_security,
+            row.estimated_rows,
+            row.note,
+        )
+    })))
+}
+
+/// For the tenant key of every table, exactly: rows, rows where it is set, and rows where it is not what its path says.
+///
+/// * `root`: the table that holds the tenants; NULL: the setting `pg_mend.tenant_root`, else inferred.
+///
+/// `percent` is rounded down: 100.00 means that no row is missing; NULL for a table without rows. `disagrees` counts rows whose
+/// key is set and differs from what the first path that gives a value says; NULL where no path leads to the key, because then
+/// nothing was compared. `backfill(..., overwrite => 'mismatched')` repairs them. Reads every table once; writes nothing.
+///
+/// Errors: those of [`tenant_columns`]; 42501 with every table that may not be read or whose policies would hide rows.
+///
+/// ```sql
+/// SELECT * FROM backfill_coverage('organizations') WHERE missing > 0 OR disagrees > 0;
+/// ```
+#[pg_extern]
+fn backfill_coverage(
+    root: default!(Option<&str>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(tenant_column, String),
+            name!(total, i64),
+            name!(populated, i64),
+            name!(missing, i64),
+            name!(percent, Option<AnyNumeric>),
+            name!(disagrees, Option<i64>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let coverage = run::tenant_coverage(&Session::begin()?, root)?;
+    Ok(TableIterator::new(coverage.into_iter().map(|c| {
+        (
+            c.table,
+            c.column,
+            c.total,
+            c.populated,
+            c.total - c.populated,
+            percent(c.populated, c.total),
+            c.disagrees,
+        )
+    })))
+}
+
+/// `part` of `whole` in percent with two digits, rounded down; `None` of nothing.
+fn percent(part: i64, whole: i64) -> Option<AnyNumeric> {
+    if whole == 0 {
+        return None;
+    }
+    let hundredths = i128::from(part) * 10_000 / i128::from(whole);
+    AnyNumeric::try_from(format!("{}.{:02}", hundredths / 100, hundredths % 100).as_str()).ok()
+}
+
+/// The tables from the tenants downwards: what hangs on what, by which column, and how far each is.
+///
+/// * `root`: the table that holds the tenants; NULL: the setting `pg_mend.tenant_root`, else inferred.
+/// * `format`: `mermaid` (a flowchart for mermaid.js; dotted edges are further paths) or `tree` (text).
+///
+/// Numbers with `~` come from ANALYZE.
+///
+/// Errors: those of [`tenant_columns`]; 22023 for another format.
+///
+/// ```sql
+/// SELECT tenant_map(format => 'tree');
+/// ```
+#[pg_extern]
+fn tenant_map(
+    root: default!(Option<&str>, "NULL"),
+    format: default!(Option<&str>, "'mermaid'"),
+) -> Result<String, ErrorReport> {
+    let format = given(format, "format")?.parse()?;
+    let session = Session::begin()?;
+    let keys = run::tenant_keys(&session, root)?;
+    let rows = report::tenant_columns::tenant_columns(&session, &keys)?;
+    Ok(report::tenant_map::tenant_map(&rows, format))
+}
+
+/// Columns that are NULL in every row, with what still uses them, or the statement that drops them.
+///
+/// * `schema`: one schema; NULL: all but the system's.
+///
+/// `verdict`: `dead` (nothing uses it; `statement` drops it if it still is empty by then), `used` (`used_by` names what depends
+/// on it), `not_checked` (a table, without a column: it has no rows, or may not be read; `checked` says which). Reads every
+/// table; what applications send cannot be seen from here.
+///
+/// Errors: 3F000 with the nearest names.
+///
+/// ```sql
+/// SELECT table_name, column_name, verdict, used_by FROM dead_columns('public');
+/// ```
+#[pg_extern]
+fn dead_columns(
+    schema: default!(Option<&str>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(column_name, Option<String>),
+            name!(data_type, Option<String>),
+            name!(verdict, String),
+            name!(rows_checked, Option<i64>),
+            name!(used_by, Vec<String>),
+            name!(checked, String),
+            name!(statement, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let found = report::dead_columns::dead_columns(&Session::begin()?, schema)?;
+    Ok(TableIterator::new(found.into_iter().map(|c| {
+        (
+            c.table,
+            c.column,
+            c.data_type,
+            c.verdict.to_string(),
+            c.rows_checked,
+            c.used_by,
+            c.checked,
+            c.statement,
+        )
+    })))
+}
+
 /// The rows that `backfill` with the same arguments leaves empty: key, reason, and what was found in words.
 ///
 /// * `max_rows`: at most this many; rows that the caller excluded come last.
@@ -211,6 +457,7 @@ fn backfill_unfilled(
     only_where: default!(Option<&str>, "NULL"),
     tenant_guard: default!(Option<bool>, "true"),
     tenant: default!(Option<&str>, "NULL"),
+    overwrite: default!(Option<&str>, "'nothing'"),
     max_rows: default!(Option<i64>, "100"),
 ) -> Result<
     TableIterator<'static, (name!(key, JsonB), name!(reason, String), name!(detail, Option<String>))>,
@@ -233,6 +480,7 @@ fn backfill_unfilled(
         only_where,
         tenant_guard,
         tenant,
+        overwrite,
     )?;
     let session = Session::begin()?;
     let mut blueprint = run::prepare(&session, &spec, Request::default())?;
@@ -258,6 +506,7 @@ fn backfill_sql(
     only_where: default!(Option<&str>, "NULL"),
     tenant_guard: default!(Option<bool>, "true"),
     tenant: default!(Option<&str>, "NULL"),
+    overwrite: default!(Option<&str>, "'nothing'"),
 ) -> Result<TableIterator<'static, (name!(step, i32), name!(purpose, String), name!(statement, String))>, ErrorReport> {
     let spec = spec(
         table_name,
@@ -267,6 +516,7 @@ fn backfill_sql(
         only_where,
         tenant_guard,
         tenant,
+        overwrite,
     )?;
     let session = Session::begin()?;
     let blueprint = run::prepare(&session, &spec, Request::default())?;
@@ -290,6 +540,7 @@ fn fill(spec: &RuleSpec, dry_run: bool) -> Result<Outcome, Problem> {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn spec(
     table_name: Option<&str>,
     column_name: Option<&str>,
@@ -298,6 +549,7 @@ fn spec(
     only_where: Option<&str>,
     tenant_guard: Option<bool>,
     tenant: Option<&str>,
+    overwrite: Option<&str>,
 ) -> Result<RuleSpec, Problem> {
     let sources = sources
         .map(|paths| {
@@ -316,6 +568,7 @@ fn spec(
         only_where: only_where.map(str::to_string),
         tenant_guard: given(tenant_guard, "tenant_guard")?,
         tenant: tenant.map(str::to_string),
+        overwrite: given(overwrite, "overwrite")?.parse()?,
         references: None,
     })
 }

@@ -9,6 +9,7 @@
 //! | [`infer`] | catalog → rules: what a column refers to, its sources, its tenant |
 //! | [`plan`] | rule + catalog → SQL statements; pure |
 //! | [`run`] | executes plans: dry and for real; the proof; the record |
+//! | [`report`] | what the database looks like: tenant columns, the map, dead columns |
 //! | `functions` | what SQL sees |
 //! | [`pg`] | the one room with `unsafe` |
 //!
@@ -24,6 +25,7 @@ pub mod names;
 pub mod pg;
 pub mod plan;
 pub mod problem;
+pub mod report;
 pub mod rule;
 pub mod run;
 #[cfg(feature = "pg_test")]

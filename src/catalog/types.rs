@@ -1,7 +1,7 @@
 //! The typed values themselves, and the questions that can be answered from them alone.
 
 use serde::{Deserialize, Serialize};
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::identifier::Identifier;
@@ -32,9 +32,9 @@ pub struct Catalog {
     by_words: HashMap<Vec<String>, Vec<usize>>,
     #[serde(skip)]
     keys_of: HashMap<Oid, Vec<usize>>,
-    /// What `infer::tenant` found out about the whole catalog, kept because it is asked for every column.
+    /// What `infer::root` found out about the whole catalog, kept because it is asked for every column.
     #[serde(skip)]
-    pub(crate) tenant_root: OnceCell<Option<Oid>>,
+    pub(crate) tenant_root: RefCell<Option<Option<Oid>>>,
 }
 
 /// One relation.
@@ -189,6 +189,11 @@ impl Catalog {
             self.keys_of.entry(key.table).or_default().push(i);
         }
         self
+    }
+
+    /// Says which table holds the tenants, before anybody has to infer it.
+    pub fn settle_tenant_root(&self, root: Oid) {
+        self.tenant_root.replace(Some(Some(root)));
     }
 
     /// The table with exactly this schema and name.

@@ -68,6 +68,13 @@ pub enum InferError {
         /// As displayed.
         root: Option<String>,
     },
+    /// Tenant keys can only be filled from each other.
+    TenantCycle {
+        /// Table, column, parent, as displayed.
+        edges: Vec<(String, String, String)>,
+        /// The one of them that says least.
+        weakest: (String, String, String),
+    },
     /// The fills depend on each other in a circle.
     Cycle {
         /// As displayed, in order.
@@ -187,6 +194,27 @@ impl From<InferError> for Problem {
                         .detail("no tenant root was found: no parent table stands out as the tenant")
                         .hint("say which table holds the tenants: SET pg_mend.tenant_root = 'tenants'"),
                 }
+            }
+            InferError::TenantCycle { edges, weakest } => {
+                let quoted = |name: &str| name.replace('\'', "''");
+                let list: Vec<String> = edges
+                    .iter()
+                    .map(|(table, column, parent)| format!("{table}.{column} -> {parent}"))
+                    .collect();
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION,
+                    "the tenant keys of these tables can only be filled from each other, in a circle",
+                )
+                .detail(list.join(", "))
+                .hint(format!(
+                    "break it at {0}.{1}, which says least: fill {2} by itself first, backfill_tenant_ids(table_name => '{3}', dry_run => false), \
+                     then backfill_tenant_ids(table_name => '{4}', dry_run => false)",
+                    weakest.0,
+                    weakest.1,
+                    weakest.2,
+                    quoted(&weakest.2),
+                    quoted(&weakest.0)
+                ))
             }
             InferError::Cycle { tables } => Problem::new(
                 PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION,

@@ -63,12 +63,17 @@ pub fn find(catalog: &Catalog) -> Result<&Table, InferError> {
 
 /// As [`find`], for those who can do without. Kept, because it is asked for every column.
 pub fn known(catalog: &Catalog) -> Option<&Table> {
-    let find = || match candidates(catalog).as_slice() {
-        [first, second, ..] if first.points - second.points < CLEAR => None,
-        [first, ..] => Some(first.table),
-        [] => None,
-    };
-    catalog.tenant_root.get_or_init(find).and_then(|oid| catalog.table(oid))
+    let kept = *catalog.tenant_root.borrow();
+    let root = kept.unwrap_or_else(|| {
+        let found = match candidates(catalog).as_slice() {
+            [first, second, ..] if first.points - second.points < CLEAR => None,
+            [first, ..] => Some(first.table),
+            [] => None,
+        };
+        catalog.tenant_root.replace(Some(found));
+        found
+    });
+    root.and_then(|oid| catalog.table(oid))
 }
 
 /// Every table that two or more others reach, the likeliest first.

@@ -33,6 +33,8 @@ pub enum Extra {
     Columns,
     /// `key` jsonb and `detail` text: for people.
     Explained,
+    /// The row, `key` jsonb and `old_value`: to replace a value and keep the old one.
+    Replaced,
 }
 
 impl Blueprint<'_> {
@@ -65,11 +67,18 @@ impl Blueprint<'_> {
                 select.push(format!("{} AS key", self.key_sql()));
                 select.push(format!("{} AS detail", self.detail_sql(&sources)));
             }
+            Extra::Replaced => {
+                select.push(format!("{} AS key", self.key_sql()));
+                select.push(format!("t.{} AS old_value", self.column.sql()));
+            }
             Extra::None | Extra::Row => {}
         }
         select.push(format!("{} AS outcome", self.outcome_sql(view, &sources)));
         select.push("found.value AS value".to_string());
         select.push(format!("{} AS unguarded", self.unguarded_sql()));
+        if self.overwrites() {
+            select.push(format!("t.{} IS NOT NULL AS replaces", self.column.sql()));
+        }
         if view.has_written() {
             let target = format!("t.{}", self.column.sql());
             select.push(format!("{} AS written", self.written_sql(view)));
@@ -115,7 +124,7 @@ impl Blueprint<'_> {
         from.extend(self.owner_joins());
         from.extend(self.foreign_key_joins());
         from.extend(self.old_key_joins());
-        if view == View::Missing {
+        if view == View::Missing && !self.overwrites() {
             from.push(format!("WHERE t.{} IS NULL", self.column.sql()));
         }
         let derived = format!("SELECT\n  {}\n{}", select.join(",\n  "), from.join("\n"));
@@ -181,7 +190,15 @@ impl Blueprint<'_> {
             // Nobody can say whose the rows are (said in the note), so none is of the tenant that was asked for.
             when("true".into(), "excluded");
         }
-        when(format!("{unless_written}{target} IS NOT NULL"), "already_set");
+        // A value that the sources do not contradict stays, whatever the rule says.
+        let stands = match self.overwrites() {
+            true => {
+                let differs = differs(self.catalog, &target, self.column.type_oid, &self.value_as_target());
+                format!("{target} IS NOT NULL AND ({differs}) IS NOT TRUE")
+            }
+            false => format!("{target} IS NOT NULL"),
+        };
+        when(format!("{unless_written}{stands}"), "already_set");
         let unset: Vec<String> = sources.iter().map(|s| s.unset.clone()).collect();
         when(
             if unset.is_empty() {
@@ -294,6 +311,10 @@ impl Blueprint<'_> {
     }
 
     pub(super) fn tenant_of(&self, path: &TenantPath, start: &str, prefix: &str) -> String {
+        if prefix == "restricted" && path.hops.is_empty() && path.column == self.column.number {
+            // The tenant key is what is filled: a row is whose it says, else whose it will say.
+            return format!("COALESCE(t.{}, found.value)", self.column.sql());
+        }
         let alias = match path.hops.len() {
             0 => start.to_string(),
             length => hop_alias(prefix, length, length),

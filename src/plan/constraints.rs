@@ -242,6 +242,7 @@ impl Blueprint<'_> {
                 columns.extend(self.table.columns.iter().map(|c| format!("column_{}", c.number)));
             }
             Extra::Explained => columns.extend(["key".into(), "detail".into()]),
+            Extra::Replaced => columns.extend(["key".into(), "old_value".into()]),
             Extra::None | Extra::Row => {}
         }
         columns.push(format!(
@@ -249,6 +250,9 @@ impl Blueprint<'_> {
             whens.join("\n    ")
         ));
         columns.extend(["value".into(), "unguarded".into()]);
+        if self.overwrites() {
+            columns.push("replaces".into());
+        }
         if written {
             columns.extend(["written".into(), "agrees".into()]);
         }

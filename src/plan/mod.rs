@@ -82,10 +82,13 @@ impl Statement {
 /// A statement that counts, and what its columns mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
-    /// Returns one row: total, the outcomes, unguarded, and with rows written by the run written and proved.
+    /// Returns one row: total, the outcomes, unguarded, where the rule overwrites replaced, and with rows written by the
+    /// run written and proved.
     pub statement: Statement,
     /// Outcomes in the order of their columns.
     pub outcomes: Vec<String>,
+    /// There is a column for rows whose value would be replaced.
+    pub replaces: bool,
 }
 
 /// The numbers of a count.
@@ -97,6 +100,8 @@ pub struct Numbers {
     pub outcomes: Vec<i64>,
     /// Filled rows where one side has no tenant.
     pub unguarded: i64,
+    /// Filled rows that had another value (only where the rule overwrites).
+    pub replaced: i64,
     /// Rows that the run wrote.
     pub written: i64,
     /// Those of them that say what their sources say.
@@ -112,7 +117,16 @@ impl Count {
 
     /// How many columns the statement of [`Blueprint::count`] returns.
     pub fn width(&self, view: View) -> usize {
-        1 + self.outcomes.len().div_ceil(3) + if view.has_written() { 3 } else { 1 }
+        1 + self.outcomes.len().div_ceil(3) + self.rest(view)
+    }
+
+    /// How many columns [`Blueprint::count_plainly`] returns.
+    pub fn width_plainly(&self, view: View) -> usize {
+        1 + self.outcomes.len() + self.rest(view)
+    }
+
+    fn rest(&self, view: View) -> usize {
+        1 + usize::from(self.replaces) + if view.has_written() { 2 } else { 0 }
     }
 
     /// The numbers in the columns of [`Blueprint::count`], read as integers.
@@ -129,25 +143,25 @@ impl Count {
             // The last of three has all that is left.
             (if i % 3 == 2 { shifted } else { shifted & 0x7fff_ffff }) as i64
         });
-        Numbers {
-            total: at(0) as i64,
-            outcomes: outcomes.collect(),
-            unguarded: at(1 + sums) as i64,
-            written: at(2 + sums) as i64,
-            proved: at(3 + sums) as i64,
-        }
+        self.numbers(outcomes.collect(), at(0) as i64, &|i| at(1 + sums + i) as i64)
     }
 
     /// As [`Count::read`], for [`Blueprint::count_plainly`].
     pub fn read_plainly(&self, columns: &[i64]) -> Numbers {
         let at = |i: usize| columns.get(i).copied().unwrap_or(0);
         let n = self.outcomes.len();
+        self.numbers((0..n).map(|i| at(1 + i)).collect(), at(0), &|i| at(1 + n + i))
+    }
+
+    fn numbers(&self, outcomes: Vec<i64>, total: i64, rest: &dyn Fn(usize) -> i64) -> Numbers {
+        let replaces = usize::from(self.replaces);
         Numbers {
-            total: at(0),
-            outcomes: (0..n).map(|i| at(1 + i)).collect(),
-            unguarded: at(1 + n),
-            written: at(2 + n),
-            proved: at(3 + n),
+            total,
+            outcomes,
+            unguarded: rest(0),
+            replaced: if self.replaces { rest(1) } else { 0 },
+            written: rest(1 + replaces),
+            proved: rest(2 + replaces),
         }
     }
 }
@@ -155,18 +169,20 @@ impl Count {
 /// What earlier steps of a dry run would have written: a stand-in for each table that they would have changed.
 #[derive(Debug, Clone, Default)]
 pub struct Overlays {
-    /// WITH queries in order of dependency: name, text.
-    queries: Vec<(String, String)>,
-    /// Table → the query that stands in for it.
-    latest: HashMap<u32, String>,
+    /// WITH queries in order of dependency; the n-th (from 1) is called `after_step_n`.
+    queries: Vec<String>,
+    /// Table → the number of the query that stands in for it.
+    latest: HashMap<u32, usize>,
 }
+
+/// How the queries of [`Overlays`] are called, before their number.
+const OVERLAY: &str = "after_step_";
 
 impl Overlays {
     /// From now on `table` is read as `sql` says.
     pub fn push(&mut self, table: &Table, sql: String) {
-        let name = format!("after_step_{}", self.queries.len() + 1);
-        self.latest.insert(table.oid, name.clone());
-        self.queries.push((name, sql));
+        self.queries.push(sql);
+        self.latest.insert(table.oid, self.queries.len());
     }
 
     /// Is this table replaced?
@@ -176,23 +192,36 @@ impl Overlays {
 
     /// How FROM names the table.
     fn relation_sql(&self, table: &Table) -> String {
-        self.latest
-            .get(&table.oid)
-            .cloned()
-            .unwrap_or_else(|| table.relation_sql())
+        match self.latest.get(&table.oid) {
+            Some(number) => format!("{OVERLAY}{number}"),
+            None => table.relation_sql(),
+        }
     }
 
-    /// `WITH ...` in front of a statement, or nothing.
-    fn with_sql(&self) -> String {
-        if self.queries.is_empty() {
-            return String::new();
+    /// `statement` with `WITH ...` in front of it: the queries that it names, directly or through others. Not all there are:
+    /// a run over a thousand tables would have Postgres read each of them a thousand times.
+    fn with_sql(&self, statement: String) -> String {
+        let mut needed = vec![false; self.queries.len()];
+        let mut texts = vec![statement.as_str()];
+        while let Some(text) = texts.pop() {
+            for (at, _) in text.match_indices(OVERLAY) {
+                let digits = text[at + OVERLAY.len()..].chars().take_while(char::is_ascii_digit);
+                let number: usize = digits.collect::<String>().parse().unwrap_or(0);
+                if number > 0 && number <= needed.len() && !needed[number - 1] {
+                    needed[number - 1] = true;
+                    texts.push(&self.queries[number - 1]);
+                }
+            }
         }
-        let queries: Vec<String> = self
-            .queries
-            .iter()
-            .map(|(name, sql)| format!("{name} AS (\n{}\n)", expression::indent(sql, 2)))
+        let queries: Vec<String> = (1..)
+            .zip(&self.queries)
+            .filter(|(number, _)| needed[number - 1])
+            .map(|(number, sql)| format!("{OVERLAY}{number} AS (\n{}\n)", expression::indent(sql, 2)))
             .collect();
-        format!("WITH {}\n", queries.join(",\n"))
+        match queries.is_empty() {
+            true => statement,
+            false => format!("WITH {}\n{statement}", queries.join(",\n")),
+        }
     }
 }
 

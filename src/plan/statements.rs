@@ -1,12 +1,13 @@
 //! The statements of a run, each made from the classification.
 
 use super::classify::Extra;
-use super::expression::{calls_user_code, indent};
+use super::expression::{calls_user_code, differs, indent};
 use super::sources::hop_alias;
 use super::{Blueprint, Count, Statement, View};
 use crate::catalog::ForeignKey;
 use crate::identifier::Literal;
 use crate::infer::tenant::Guard;
+use crate::rule::Overwrite;
 
 impl Blueprint<'_> {
     /// Counts the rows per outcome, in one row of text: `total`, then sums that carry three outcomes each (see
@@ -38,6 +39,7 @@ impl Blueprint<'_> {
         Count {
             statement: self.counting(view, &columns),
             outcomes,
+            replaces: self.overwrites(),
         }
     }
 
@@ -56,6 +58,7 @@ impl Blueprint<'_> {
         Count {
             statement: self.counting(view, &columns),
             outcomes,
+            replaces: self.overwrites(),
         }
     }
 
@@ -63,6 +66,9 @@ impl Blueprint<'_> {
     fn rest(&self, view: View) -> Vec<String> {
         let counted = |condition: &str| format!("pg_catalog.count(*) FILTER (WHERE {condition})");
         let mut columns = vec![counted("unguarded AND outcome = 'filled'")];
+        if self.overwrites() {
+            columns.push(counted("replaces AND outcome = 'filled'"));
+        }
         if view.has_written() {
             columns.push(counted("written"));
             columns.push(counted("written AND agrees AND outcome = 'filled'"));
@@ -75,15 +81,20 @@ impl Blueprint<'_> {
         // workers, unless the CASE asks CHECK constraints: OFFSET 0 makes it evaluate those once per row.
         let asks_checks = !self.details.checks.is_empty() || !self.details.domain_checks.is_empty();
         let once = if asks_checks { "\n  OFFSET 0" } else { "" };
-        self.statement(format!(
-            "{}SELECT\n  {}\nFROM (\n{}{once}\n) AS classified",
-            self.overlays.with_sql(),
+        self.statement(self.overlays.with_sql(format!(
+            "SELECT\n  {}\nFROM (\n{}{once}\n) AS classified",
             columns.join(",\n  "),
             indent(&self.classification(view, Extra::None), 2)
-        ))
+        )))
     }
 
-    /// Writes the value of every row whose outcome is `filled`, and whose column still is NULL.
+    /// The rule may replace values that are there.
+    pub fn overwrites(&self) -> bool {
+        self.rule.overwrite == Overwrite::Mismatched
+    }
+
+    /// Writes the value of every row whose outcome is `filled`, and whose column still is NULL (where the rule overwrites:
+    /// still has the value that was read).
     ///
     /// Where the classification needs nothing but parents that every filled row has, they are joined straight to the
     /// target, as one would write it by hand. Postgres then judges a row that somebody else changed meanwhile anew, in its
@@ -95,15 +106,69 @@ impl Blueprint<'_> {
         if let Some(sql) = self.write_directly() {
             return self.statement(sql);
         }
+        let target = format!("t.{}", self.column.sql());
+        let (extra, unchanged) = match self.overwrites() {
+            true => {
+                let same = self.equal(&target, self.column.type_oid, "classified.old_value");
+                (
+                    Extra::Replaced,
+                    format!("({same} OR {target} IS NULL AND classified.old_value IS NULL)"),
+                )
+            }
+            false => (Extra::Row, format!("{target} IS NULL")),
+        };
         self.statement(format!(
             "UPDATE {} AS t\nSET {} = classified.value{}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\n  \
-             AND {}\n  AND t.{} IS NULL",
+             AND {}\n  AND {unchanged}",
             self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
-            indent(&self.classification(View::Missing, Extra::Row), 2),
-            self.same_row("classified"),
-            self.column.sql()
+            indent(&self.classification(View::Missing, extra), 2),
+            self.same_row("classified")
+        ))
+    }
+
+    /// As [`Self::write`] where the rule overwrites, keeping the old values in `mend.replaced_values` under `run`: returns one row, the
+    /// rows written and those of them that had another value.
+    ///
+    /// `write`: the statement of [`Self::write`], complete.
+    pub fn keeping_old_values(&self, write: Statement, run: i64) -> Statement {
+        Statement {
+            sql: format!(
+                "WITH written AS (\n{}\n  RETURNING classified.key AS key, classified.old_value::pg_catalog.text AS old_value, \
+                 t.{}::pg_catalog.text AS new_value\n), kept AS (\n  INSERT INTO mend.replaced_values (run_id, row_key, old_value, new_value)\n  \
+                 SELECT {run}, key, old_value, new_value FROM written WHERE old_value IS NOT NULL\n)\n\
+                 SELECT pg_catalog.count(*) AS rows, pg_catalog.count(old_value) AS replaced FROM written",
+                indent(&write.sql, 2),
+                self.column.sql()
+            ),
+            parameters: write.parameters,
+        }
+    }
+
+    /// Whose rows are right and whose are not, without a word on why: `total`, `populated` and `disagrees` (set, and not what
+    /// the first source that gives a value says), in one row.
+    pub fn coverage(&self) -> Statement {
+        let sources = self.sources_sql();
+        let target = format!("t.{}", self.column.sql());
+        let mut from = vec![format!("FROM {} AS t", self.overlays.relation_sql(self.table))];
+        from.extend(sources.iter().flat_map(|s| s.joins.iter().cloned()));
+        let values: Vec<&str> = sources.iter().map(|s| s.value.as_str()).collect();
+        let disagrees = match values.as_slice() {
+            [] => "NULL::pg_catalog.int8".into(),
+            some => format!(
+                "pg_catalog.count(*) FILTER (WHERE {})",
+                differs(
+                    self.catalog,
+                    &target,
+                    self.column.type_oid,
+                    &format!("COALESCE({})", some.join(", "))
+                )
+            ),
+        };
+        self.statement(format!(
+            "SELECT\n  pg_catalog.count(*) AS total,\n  pg_catalog.count({target}) AS populated,\n  {disagrees} AS disagrees\n{}",
+            from.join("\n")
         ))
     }
 
@@ -118,7 +183,8 @@ impl Blueprint<'_> {
             Guard::By(guard) => guard.row.hops.is_empty(),
             Guard::Off | Guard::Unguarded(_) => true,
         };
-        let simple = source.is_unique(self.catalog)
+        let simple = !self.overwrites()
+            && source.is_unique(self.catalog)
             && source.hops.iter().all(|hop| hop.parent != self.table.oid)
             && own_tenant
             && self.restriction.as_ref().is_none_or(|path| path.hops.is_empty())
@@ -180,13 +246,15 @@ impl Blueprint<'_> {
 
     /// The rows that stay empty: `key jsonb, reason text, detail text`, excluded ones last, at most `limit`.
     pub fn unfilled(&self, limit: i64) -> Statement {
-        self.statement(format!(
-            "SELECT key, reason, detail\nFROM (\n{}SELECT key, pg_catalog.split_part(outcome, ': ', 1) AS reason,\n  CASE\n    WHEN outcome LIKE 'constraint_failed: %'\n      \
+        let classification = self.overlays.with_sql(format!(
+            "SELECT key, pg_catalog.split_part(outcome, ': ', 1) AS reason,\n  CASE\n    WHEN outcome LIKE 'constraint_failed: %'\n      \
              THEN pg_catalog.concat_ws('; ', 'refused by ' || pg_catalog.substr(outcome, 20), detail)\n    ELSE detail\n  END AS detail\n\
              FROM (\n{}\n) AS classified\nWHERE outcome NOT IN ('already_set', 'filled')\n\
-             ORDER BY outcome = 'excluded', outcome, key\nLIMIT {limit}\n) AS listed",
-            self.overlays.with_sql(),
+             ORDER BY outcome = 'excluded', outcome, key\nLIMIT {limit}",
             indent(&self.classification(View::All, Extra::Explained), 2)
+        ));
+        self.statement(format!(
+            "SELECT key, reason, detail\nFROM (\n{classification}\n) AS listed"
         ))
     }
 

@@ -7,7 +7,7 @@ use crate::catalog::testing::Builder;
 use crate::catalog::{Catalog, Check, Details, UniqueIndex};
 use crate::infer::tenant::Guard;
 use crate::infer::{reference, sources, tenant};
-use crate::rule::{OnConflict, Rule};
+use crate::rule::{OnConflict, Overwrite, Rule};
 
 fn catalog() -> Catalog {
     Builder::new()
@@ -38,6 +38,7 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
             sources: inferred.sources,
             on_conflict: OnConflict::Skip,
             only_where: None,
+            overwrite: Overwrite::Nothing,
             tenant_guard: true,
             tenant: None,
         },

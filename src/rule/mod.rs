@@ -38,6 +38,9 @@ pub struct RuleSpec {
     /// Restrict the run to the rows of this tenant (the tenant's key as text).
     #[serde(default)]
     pub tenant: Option<String>,
+    /// May values that are there be replaced?
+    #[serde(default, skip_serializing_if = "Overwrite::is_nothing")]
+    pub overwrite: Overwrite,
     /// The row that a value means, where no foreign key says so; a value without such a row is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub references: Option<ReferenceSpec>,
@@ -65,6 +68,40 @@ pub enum SourceSpec {
     Text(String),
     /// `{"columns": ["contactId"], "hops": [{"table": "Contact", "columns": ["partyId"]}]}`
     Path(Path),
+}
+
+/// May values that are there be replaced?
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overwrite {
+    /// Never.
+    #[default]
+    Nothing,
+    /// Where the sources agree on another value; the old one is kept in `mend.replaced_values`.
+    Mismatched,
+}
+
+impl Overwrite {
+    fn is_nothing(&self) -> bool {
+        *self == Overwrite::Nothing
+    }
+}
+
+impl std::str::FromStr for Overwrite {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        match text {
+            "nothing" => Ok(Overwrite::Nothing),
+            "mismatched" => Ok(Overwrite::Mismatched),
+            other => Err(Problem::new(
+                pgrx::PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("overwrite cannot be \"{other}\""),
+            )
+            .detail("it is one of 'nothing', 'mismatched'")
+            .hint("overwrite => 'mismatched' replaces values that the sources contradict and keeps the old ones")),
+        }
+    }
 }
 
 /// What happens where sources give different values.
@@ -114,6 +151,8 @@ pub struct Rule {
     pub on_conflict: OnConflict,
     /// With every name qualified, for our statements and for the record.
     pub only_where: Option<Condition>,
+    /// May values that are there be replaced?
+    pub overwrite: Overwrite,
     /// Guard asked for.
     pub tenant_guard: bool,
     /// Restriction asked for.
@@ -244,6 +283,7 @@ impl Rule {
             only_where: self.only_where.as_ref().map(|c| c.portable.clone()),
             tenant_guard: self.tenant_guard,
             tenant: self.tenant.clone(),
+            overwrite: self.overwrite,
             references,
         })
     }

@@ -106,9 +106,19 @@ pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem
             .map(|_| ())
     })?;
     let mut attempt = 1;
-    let done = loop {
+    let mut kept = None;
+    let mut done = loop {
         let changed = Cell::new(false);
-        let result = pg::subtransaction(AssertUnwindSafe(|| write_and_prove(session, blueprint, &changed)));
+        kept = match blueprint.overwrites() {
+            true => Some(Kept {
+                run: record::next_id()?,
+                replaced: Cell::new(0),
+            }),
+            false => kept,
+        };
+        let result = pg::subtransaction(AssertUnwindSafe(|| {
+            write_and_prove(session, blueprint, kept.as_ref(), &changed)
+        }));
         match result {
             // Whoever writes the same rows in another order can deadlock with us. Nothing of ours is left: begin anew.
             // The same where what was written cannot be corrected in place.
@@ -122,9 +132,17 @@ pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem
         }
     };
     no_conflict_if_forbidden(blueprint, &done.counts)?;
+    if let Some(kept) = &kept {
+        done.counts.replaced = kept.replaced.get();
+    }
     let mut outcome = outcome(session, blueprint, done.counts, false, done.skipped_by_trigger);
     outcome.transaction = Some(done.transaction);
-    outcome.run_id = Some(record::insert(blueprint, &outcome, &started)?);
+    outcome.run_id = Some(record::insert(
+        blueprint,
+        &outcome,
+        &started,
+        kept.map(|kept| kept.run),
+    )?);
     Ok(outcome)
 }
 
@@ -176,6 +194,14 @@ pub fn unfilled(
     Ok(rows)
 }
 
+/// Where a run that overwrites keeps what it replaced.
+struct Kept {
+    /// The id of the run, taken before there is a record of it.
+    run: i64,
+    /// Values replaced so far.
+    replaced: Cell<i64>,
+}
+
 /// A run that was proved.
 struct Done {
     counts: Counts,
@@ -186,20 +212,30 @@ struct Done {
 }
 
 /// `changed` is set where what was written does not hold and another attempt may help.
-fn write_and_prove(session: &Session, blueprint: &Blueprint, changed: &Cell<bool>) -> Result<Done, Problem> {
+fn write_and_prove(
+    session: &Session,
+    blueprint: &Blueprint,
+    kept: Option<&Kept>,
+    changed: &Cell<bool>,
+) -> Result<Done, Problem> {
     let mut expected: i64 = 0;
     let mut idle = 0;
     let passes = if blueprint.feeds_itself() { usize::MAX } else { PASSES };
     // Correcting writes a row a second time. A trigger may have changed what its value was derived from, and a foreign key
     // that is NOT VALID would be checked now: there, everything is rolled back and begun anew instead.
+    // Nor can it put back a value that it replaced.
     let may_correct = blueprint.details.triggers.is_empty()
+        && kept.is_none()
         && blueprint
             .catalog
             .foreign_keys_of(blueprint.table.oid)
             .all(|key| key.validated || !key.enforced);
     for _ in 0..passes {
         pgrx::check_for_interrupts!();
-        let written_now = execute(session, blueprint.write())?;
+        let written_now = match kept {
+            Some(kept) => replace(session, blueprint, kept)?,
+            None => execute(session, blueprint.write())?,
+        };
         let transaction = pg::current_transaction_id();
         let mut proof = prove(session, blueprint, View::Proof(transaction))?;
         let mut corrections = 0;
@@ -291,10 +327,13 @@ fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts
     let mut numbers = count.read(&columns);
     if numbers.total >= Count::TOO_MANY {
         let plain = blueprint.count_plainly(view);
-        let width = plain.outcomes.len() + if view.has_written() { 4 } else { 2 };
+        let width = plain.width_plainly(view);
         numbers = plain.read_plainly(&one_row::<i64>(session, blueprint, plain.statement.clone(), width)?);
     }
-    let mut counts = Counts::default();
+    let mut counts = Counts {
+        replaced: numbers.replaced,
+        ..Counts::default()
+    };
     for (outcome, rows) in count
         .outcomes
         .iter()
@@ -349,6 +388,38 @@ fn execute(session: &Session, statement: Statement) -> Result<i64, Problem> {
         Ok::<_, SpiError>(client.update(&statement.sql, None, &arguments(&statement))?.len())
     })?;
     Ok(rows as i64)
+}
+
+/// As [`execute`], for a rule that overwrites: the old values are kept in the same statement.
+fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept) -> Result<i64, Problem> {
+    // Policies of the target are not in force for the caller (preflight), those of mend.replaced_values are; reading back
+    // afterwards would raise if that had changed.
+    let _settings = settings(false);
+    let _policies = Settings::push(&[("row_security", "on")]);
+    let write = blueprint
+        .write()
+        .under_callers_settings(&session.search_path, &session.row_security, true);
+    let statement = blueprint.keeping_old_values(write, kept.run);
+    let (rows, replaced) = Spi::connect_mut(|client| {
+        let row = client.update(&statement.sql, None, &arguments(&statement))?.first();
+        Ok::<_, SpiError>((row.get::<i64>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0)))
+    })?;
+    kept.replaced.set(kept.replaced.get() + replaced);
+    Ok(rows)
+}
+
+/// `total`, `populated` and `disagrees` of [`Blueprint::coverage`].
+pub fn coverage(session: &Session, blueprint: &Blueprint) -> Result<(i64, i64, Option<i64>), Problem> {
+    let _settings = settings(true);
+    let statement = under_callers_settings(session, blueprint, blueprint.coverage());
+    let row = Spi::connect(|client| {
+        let row = client.select(&statement.sql, None, &arguments(&statement))?.first();
+        Ok::<_, SpiError>((row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?))
+    })?;
+    match row {
+        (Some(total), Some(populated), disagrees) => Ok((total, populated, disagrees)),
+        _ => Err(not_a_number("NULL")),
+    }
 }
 
 fn arguments(statement: &Statement) -> Vec<DatumWithOid<'_>> {

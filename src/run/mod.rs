@@ -13,9 +13,12 @@ mod party;
 mod prepare;
 mod record;
 mod session;
+mod steps;
+mod tenants;
 
-pub use execute::{dry, real, sql, unfilled};
+pub use execute::{coverage, dry, real, sql, unfilled};
 pub use outcome::{Counts, Outcome};
 pub use party::{PartyRequest, party};
 pub use prepare::{Request, prepare};
 pub use session::{Session, register_settings};
+pub use tenants::{Coverage, TenantRequest, tenant_coverage, tenant_keys, tenants};

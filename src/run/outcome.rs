@@ -39,6 +39,8 @@ pub struct Counts {
     pub refused_by: BTreeMap<String, i64>,
     /// Filled rows where one side has no tenant, so that nothing could be compared.
     pub unguarded: i64,
+    /// Filled rows that had another value before.
+    pub replaced: i64,
 }
 
 impl Counts {
@@ -107,6 +109,17 @@ fn note(
             .map(|(name, rows)| format!("{rows} by {name}"))
             .collect();
         note.push(format!("refused: {}", each.join(", ")));
+    }
+    if blueprint.overwrites() {
+        note.push(match (dry_run, counts.replaced) {
+            (_, 0) => "no value was contradicted by its sources".into(),
+            (true, rows) => {
+                format!("{rows} of the filled rows have another value now, which would be replaced and kept")
+            }
+            (false, rows) => {
+                format!("{rows} of the filled rows had another value, kept in mend.replaced_values")
+            }
+        });
     }
     let triggers = blueprint.details.triggers.join(", ");
     if let Some(rows) = skipped_by_trigger {

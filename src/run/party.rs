@@ -1,13 +1,12 @@
 //! `backfill_party_ids`: every column of the party model, parents first, in one transaction.
 
-use super::execute;
+use super::steps::{self, Step};
 use super::{Outcome, Request, Session, prepare};
 use crate::infer::InferError;
 use crate::infer::party::{self, PartyColumn};
-use crate::plan::{Blueprint, Overlays};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::rule::{OnConflict, RuleSpec};
+use crate::rule::{OnConflict, Overwrite, RuleSpec};
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -26,12 +25,6 @@ pub struct PartyRequest {
     pub tenant_guard: bool,
     /// Only this tenant.
     pub tenant: Option<String>,
-}
-
-/// One step: its blueprint, and why it has no sources if it has none.
-struct Step<'a> {
-    blueprint: Blueprint<'a>,
-    without_sources: Option<InferError>,
 }
 
 /// Fills (or counts) every party column that was asked for; one outcome each, in the order of the run.
@@ -77,37 +70,7 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<Outcome>, 
     }
     problems.into_result()?;
 
-    let mut overlays = Overlays::default();
-    let mut outcomes = Vec::new();
-    let mut touched: Vec<u32> = Vec::new();
-    for step in &mut steps {
-        let mut outcome = if request.dry_run {
-            step.blueprint.overlays = overlays;
-            let outcome = execute::dry(session, &mut step.blueprint, true)?;
-            overlays = std::mem::take(&mut step.blueprint.overlays);
-            outcome
-        } else if step.without_sources.is_some() {
-            // Nothing can be written: a count is all there is to do, and no run to record.
-            Outcome {
-                dry_run: false,
-                ..execute::dry(session, &mut step.blueprint, false)?
-            }
-        } else {
-            step.blueprint.touched.extend(&touched);
-            let outcome = execute::real(session, &step.blueprint)?;
-            touched.extend(outcome.transaction);
-            outcome
-        };
-        if let Some(InferError::NoSource { looked_for, .. }) = &step.without_sources {
-            outcome.note = Some(format!("nothing to fill it from: {looked_for}"));
-        } else if let Some(error) = &step.without_sources {
-            let problem = Problem::from(error.clone());
-            let parts = [Some(problem.message), problem.detail, problem.hint];
-            outcome.note = Some(parts.into_iter().flatten().collect::<Vec<_>>().join("; "));
-        }
-        outcomes.push(outcome);
-    }
-    Ok(outcomes)
+    steps::run(session, steps, request.dry_run)
 }
 
 fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) -> Result<Step<'a>, Problem> {
@@ -134,17 +97,28 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
         only_where: request.only_where.clone(),
         tenant_guard: request.tenant_guard,
         tenant: request.tenant.clone(),
+        overwrite: Overwrite::Nothing,
         references: None,
     };
     let prepared = Request {
         inferred: Some((sources, column.reference.clone())),
         tenant_optional: request.table.is_none(),
         will_write: !request.dry_run && without_sources.is_none(),
-        overlays: Overlays::default(),
+        count_only: false,
     };
+    let why = without_sources.map(|error| match error {
+        InferError::NoSource { looked_for, .. } => format!("nothing to fill it from: {looked_for}"),
+        error => {
+            let problem = Problem::from(error);
+            let parts = [Some(problem.message), problem.detail, problem.hint];
+            parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+        }
+    });
     Ok(Step {
         blueprint: prepare(session, &spec, prepared)?,
-        without_sources,
+        count_only: why.is_some(),
+        instead_of_note: why,
+        before_note: None,
     })
 }
 

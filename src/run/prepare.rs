@@ -6,15 +6,15 @@ use pgrx::prelude::PgSqlErrorCode;
 use pgrx::prelude::*;
 
 use super::Session;
-use crate::catalog::{Column, Details, Table};
+use crate::catalog::{Catalog, Column, Details, Table};
 use crate::infer::reference::{self, Reference};
 use crate::infer::tenant::{self, Guard, TenantPath};
-use crate::infer::{InferError, party};
+use crate::infer::{InferError, party, root};
 use crate::pg;
 use crate::plan::{Blueprint, Overlays};
 use crate::problem::Problem;
 use crate::rule::check::{self, Problems};
-use crate::rule::{Condition, Rule, RuleSpec, Source};
+use crate::rule::{Condition, Overwrite, Rule, RuleSpec, Source};
 
 /// What is to be prepared, beyond the rule itself.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +25,8 @@ pub struct Request {
     pub tenant_optional: bool,
     /// UPDATE will really be run, so the privilege for it must be there.
     pub will_write: bool,
-    /// Tables as they would be after earlier steps of a dry run.
-    pub overlays: Overlays,
+    /// Rows will only be counted, so what would be in the way of an UPDATE is not.
+    pub count_only: bool,
 }
 
 /// Looks everything up and checks everything.
@@ -52,19 +52,20 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     };
     relation_can_be_filled(session, table, &mut problems);
     let column = problems.keep(catalog.resolve_column(table, &spec.column));
-    if let Some(column) = column {
+    if let Some(column) = column.filter(|_| !request.count_only) {
         column_can_be_filled(session, table, column, &mut problems);
     }
     let details = match column {
+        Some(_) if request.count_only => Some(Details::default()),
         Some(column) if table.is_table() => problems.keep(catalog.details(table, column)),
         _ => None,
     };
-    if let (Some(details), Some(column)) = (&details, column) {
+    if let (Some(details), Some(column), false) = (&details, column, request.count_only) {
         details_can_be_predicted(session, table, column, details, &mut problems);
     }
 
     let mut inferred_reference = None;
-    let found = match (&request.inferred, &spec.sources, column) {
+    let mut found: Vec<Source> = match (&request.inferred, &spec.sources, column) {
         (Some((sources, reference)), _, _) => {
             inferred_reference = Some(reference.clone());
             sources.clone()
@@ -96,6 +97,9 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         },
         (None, _, None) => vec![],
     };
+    if spec.overwrite == Overwrite::Mismatched && !request.count_only {
+        overwriting_can_be_kept(session, table, column, spec, &mut found, &mut problems);
+    }
     for hop in found.iter().flat_map(|source| &source.hops) {
         if let Some(view) = catalog
             .table(hop.parent)
@@ -183,6 +187,14 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     let restriction = spec.tenant.as_ref().and_then(|wanted| {
         let path = match &guard {
             Guard::By(guard) => Some(guard.row.clone()),
+            // The tenant key itself: see Blueprint::tenant_of.
+            _ if is_tenant_key(catalog, reference.as_ref()) => Some(TenantPath {
+                table: table.oid,
+                hops: vec![],
+                columns: vec![column.number],
+                owner: table.oid,
+                column: column.number,
+            }),
             _ => match tenant::of_table(catalog, table, root, column.number, &keys) {
                 Err(InferError::NoTenant { .. }) if request.tenant_optional => None,
                 result => problems.keep(result),
@@ -197,6 +209,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         sources: found,
         on_conflict: spec.on_conflict,
         only_where,
+        overwrite: spec.overwrite,
         tenant_guard: spec.tenant_guard,
         tenant: spec.tenant.clone(),
     };
@@ -210,13 +223,77 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         refuse_dangling,
         guard,
         restriction,
-        overlays: request.overlays,
+        overlays: Overlays::default(),
         touched: session.transaction.into_iter().collect(),
         for_review: false,
     };
     everything_can_be_read(session, &blueprint, request.will_write, &mut problems);
     problems.into_result()?;
     Ok(blueprint)
+}
+
+/// Does the column say which tenant a row belongs to?
+fn is_tenant_key(catalog: &Catalog, reference: Option<&Reference>) -> bool {
+    let root = root::known(catalog);
+    reference.is_some_and(|reference| root.is_some_and(|root| root.oid == reference.parent))
+}
+
+/// What is replaced must be found again: by a primary key, and from sources that the replaced values do not feed.
+fn overwriting_can_be_kept(
+    session: &Session,
+    table: &Table,
+    column: Option<&Column>,
+    spec: &RuleSpec,
+    sources: &mut Vec<Source>,
+    problems: &mut Problems,
+) {
+    let shown = session.catalog.display(table);
+    if table.primary_key().is_none() {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                format!("{shown} has no primary key, so what is overwritten could not be put back"),
+            )
+            .hint(format!(
+                "ALTER TABLE {shown} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
+            )),
+        );
+    }
+    let Some(column) = column else { return };
+    let feeds = |source: &Source| {
+        let mut hops = source.hops.iter();
+        hops.any(|hop| hop.parent == table.oid && hop.columns.contains(&column.number))
+    };
+    let others = sources.iter().filter(|source| !feeds(source)).count();
+    if spec.sources.is_none() && others > 0 {
+        sources.retain(|source| !feeds(source));
+    } else if others < sources.len() {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("{shown}.{} would be overwritten from itself", column.quoted),
+            )
+            .detail(
+                "in a tree, which of two rows that disagree is the wrong one cannot be told from the rows themselves",
+            )
+            .hint("name a source outside of the table: sources => ARRAY['other_id -> other_table.column']"),
+        );
+    }
+    if table
+        .primary_key()
+        .is_some_and(|key| key.columns.contains(&column.number))
+    {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "{shown}.{} is part of the primary key, by which a replaced value is found again",
+                    column.quoted
+                ),
+            )
+            .hint("move the rows by hand, or give the table a primary key without it"),
+        );
+    }
 }
 
 fn internal(what: &str) -> Problem {

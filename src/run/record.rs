@@ -15,10 +15,21 @@ pub fn clock() -> Result<String, Problem> {
     Ok(Spi::connect(|client| client.select(sql, None, &[])?.first().get_one::<String>())?.unwrap_or_default())
 }
 
-/// Writes the record; returns its id.
+/// The id of a run whose record is written later: what it replaces is kept under it.
 ///
 /// Errors: 42501 if the role was never given what it needs.
-pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str) -> Result<i64, Problem> {
+pub fn next_id() -> Result<i64, Problem> {
+    let sql = "SELECT pg_catalog.nextval('mend.runs_run_id_seq'::pg_catalog.regclass)";
+    let id = Spi::connect_mut(|client| client.update(sql, None, &[])?.first().get_one::<i64>())?;
+    id.ok_or_else(not_recorded)
+}
+
+/// Writes the record; returns its id.
+///
+/// * `id`: taken before by [`next_id`].
+///
+/// Errors: 42501 if the role was never given what it needs.
+pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str, id: Option<i64>) -> Result<i64, Problem> {
     let undeclared = blueprint
         .reference
         .as_ref()
@@ -32,11 +43,18 @@ pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str) -> Result
     };
     let reasons = serde_json::to_value(&outcome.counts.reasons)?;
     let table = format!("{}.{}", blueprint.table.quoted_schema, blueprint.table.quoted_name);
-    let sql = "INSERT INTO mend.runs (operation, table_name, column_name, rule, statement, total, already_set, filled, unfilled, reasons, \
+    let (column, overriding, value) = match id {
+        Some(_) => ("run_id, ", "OVERRIDING SYSTEM VALUE", "$14, "),
+        None => Default::default(),
+    };
+    let sql = format!(
+        "INSERT INTO mend.runs ({column}operation, table_name, column_name, rule, statement, total, already_set, filled, unfilled, reasons, \
                note, started_at, finished_at, schema_fingerprint, extension_version)
-               VALUES ('backfill', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::pg_catalog.timestamptz, pg_catalog.clock_timestamp(), \
+               {overriding}
+               VALUES ({value}'backfill', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::pg_catalog.timestamptz, pg_catalog.clock_timestamp(), \
                pg_catalog.md5($12), $13)
-               RETURNING run_id";
+               RETURNING run_id"
+    );
     let statement = Blueprint {
         for_review: true,
         ..blueprint.clone()
@@ -46,7 +64,7 @@ pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str) -> Result
     // A caller who has switched it off is not above the policies of mend.runs, and need not be.
     let _settings = Settings::push(&[("row_security", "on")]);
     let counts = &outcome.counts;
-    let arguments = [
+    let mut arguments = vec![
         table.into(),
         outcome.column.clone().into(),
         JsonB(rule).into(),
@@ -61,14 +79,17 @@ pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str) -> Result
         fingerprinted(blueprint).into(),
         env!("CARGO_PKG_VERSION").into(),
     ];
-    let id = Spi::connect_mut(|client| client.update(sql, None, &arguments)?.first().get_one::<i64>())?;
-    id.ok_or_else(|| {
-        Problem::new(
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            "mend.runs did not take the record of the run",
-        )
-        .hint("does it have a trigger that returns NULL? pg_mend's state tables must stay as they were created")
-    })
+    arguments.extend(id.map(Into::into));
+    let id = Spi::connect_mut(|client| client.update(&sql, None, &arguments)?.first().get_one::<i64>())?;
+    id.ok_or_else(not_recorded)
+}
+
+fn not_recorded() -> Problem {
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        "mend.runs did not take the record of the run",
+    )
+    .hint("does it have a trigger that returns NULL? pg_mend's state tables must stay as they were created")
 }
 
 /// What of the schema decided the run, as text whose hash changes when the schema does: columns, types and keys of

@@ -1,6 +1,8 @@
 //! One call's surroundings: the catalog as it is now, the caller's names, and settings under which our SQL means what
 //! it says.
 
+use std::cell::Cell;
+
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
@@ -36,6 +38,8 @@ pub struct Session {
     pub row_security: String,
     /// The id of the transaction that the call is part of, if it has written already.
     pub transaction: Option<u32>,
+    /// The root that the call itself names.
+    named_root: Cell<Option<u32>>,
     _settings: Settings,
 }
 
@@ -61,26 +65,56 @@ impl Session {
         let transaction = transaction.parse::<u64>().ok().map(|id| id as u32);
         let settings = Settings::push(&[("search_path", SAFE_PATH)]);
         let catalog = catalog::load(schemas.into_iter().flatten().collect())?;
-        Ok(Session {
+        let session = Session {
             catalog,
             search_path,
             row_security,
             transaction,
+            named_root: Cell::new(None),
             _settings: settings,
-        })
+        };
+        // What the setting says holds for everything that is inferred; a setting that names no table is reported by
+        // whoever needs it.
+        if let Ok(Some(root)) = session.tenant_root() {
+            session.catalog.settle_tenant_root(root.oid);
+        }
+        Ok(session)
     }
 
     /// May the caller write the record of a run?
     pub fn may_record(&self) -> bool {
-        self.catalog
-            .table_in("mend", "runs")
-            .is_some_and(|runs| runs.may_use_schema && runs.may_select && runs.may_insert)
+        ["runs", "replaced_values"].iter().all(|name| {
+            self.catalog
+                .table_in("mend", name)
+                .is_some_and(|state| state.may_use_schema && state.may_select && state.may_insert)
+        })
     }
 
-    /// The table that `pg_mend.tenant_root` names, if it is set.
+    /// From now on `name` is the table that holds the tenants, whatever the setting says.
     ///
-    /// Errors: 42P01 if it names none.
+    /// Errors: 42P01 if it names none, 42809 if it is no table.
+    pub fn use_tenant_root(&self, name: &str) -> Result<&Table, Problem> {
+        let root = self.catalog.resolve_table(name)?;
+        if !root.is_table() {
+            let shown = self.catalog.display(root);
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("{shown} is no table, it cannot hold the tenants"),
+            )
+            .hint("name the table whose key the others reference"));
+        }
+        self.named_root.set(Some(root.oid));
+        self.catalog.settle_tenant_root(root.oid);
+        Ok(root)
+    }
+
+    /// The table that the call names, or that `pg_mend.tenant_root` does, if one of them is set.
+    ///
+    /// Errors: 42P01 if the setting names none.
     pub fn tenant_root(&self) -> Result<Option<&Table>, Problem> {
+        if let Some(named) = self.named_root.get() {
+            return Ok(self.catalog.table(named));
+        }
         let setting = TENANT_ROOT.get().map(|value| value.to_string_lossy().into_owned());
         match setting.filter(|name| !name.trim().is_empty()) {
             None => Ok(None),

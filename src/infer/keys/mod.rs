@@ -22,6 +22,7 @@
 //! | fewer hops | 10 : 4 |
 //! | the earlier column | 55 : 10 |
 
+mod order;
 mod paths;
 
 use std::cell::RefCell;
@@ -29,6 +30,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+pub use order::{KeyPaths, in_order};
 pub use paths::{MOST_PATHS, Paths, TenantSource};
 
 use paths::Step;
@@ -48,6 +50,8 @@ pub struct TenantKeys<'a> {
     /// Its key, as the others reference it.
     pub key: &'a Column,
     by_table: HashMap<u32, Vec<TenantKey>>,
+    /// What most keys are called, quoted where needed.
+    usual_name: String,
     /// Tables from which a row that carries a key can be reached.
     leading: HashSet<u32>,
     steps: RefCell<HashMap<u32, Rc<Vec<Step>>>>,
@@ -95,6 +99,7 @@ impl<'a> TenantKeys<'a> {
             root,
             key,
             by_table: HashMap::new(),
+            usual_name: String::new(),
             leading: HashSet::new(),
             steps: RefCell::default(),
         };
@@ -157,6 +162,40 @@ impl<'a> TenantKeys<'a> {
         }
     }
 
+    /// What is wrong with a column that is named like a key and cannot be one.
+    pub fn wrong_type(&self, table: &Table, key: &TenantKey) -> String {
+        let type_of = |column: &Column| {
+            let found = self.catalog.type_of(column.type_oid);
+            found.map(|t| t.display.clone()).unwrap_or_default()
+        };
+        let Some(column) = table.column(key.column) else {
+            return String::new();
+        };
+        let (is, wanted) = (type_of(column), type_of(self.key));
+        format!(
+            "{0} is {is}, {1}.{2} is {wanted}: it cannot hold the tenant; ALTER TABLE {3} ALTER COLUMN {0} TYPE {wanted} USING {0}::{wanted}",
+            column.quoted,
+            self.catalog.display(self.root),
+            self.key.quoted,
+            self.catalog.display(table)
+        )
+    }
+
+    /// The definition of a key column for a table that has none: called what most are called.
+    pub fn new_column(&self) -> String {
+        let key_type = self
+            .catalog
+            .type_of(self.key.type_oid)
+            .map(|t| t.display.clone())
+            .unwrap_or_default();
+        format!(
+            "{} {key_type} REFERENCES {}({})",
+            self.usual_name,
+            self.catalog.display(self.root),
+            self.key.quoted
+        )
+    }
+
     /// What was looked at where no path was found.
     pub fn why_no_path(&self, table: &Table, paths: &Paths) -> String {
         if !paths.unfit.is_empty() {
@@ -207,6 +246,16 @@ impl<'a> TenantKeys<'a> {
             .map(|table| (table.oid, self.columns_of(table, &usual)))
             .filter(|(_, keys)| !keys.is_empty())
             .collect();
+        // The most frequent name of all keys, declared or not; the first in the alphabet of equals.
+        let mut names: HashMap<&str, usize> = HashMap::new();
+        for (table, keys) in &found {
+            let table = self.catalog.table(*table);
+            for column in keys.iter().filter_map(|key| table?.column(key.column)) {
+                *names.entry(column.quoted.as_str()).or_default() += 1;
+            }
+        }
+        let name = names.into_iter().max_by_key(|(name, uses)| (*uses, Reverse(*name)));
+        self.usual_name = name.map(|(name, _)| name.to_string()).unwrap_or_default();
         self.by_table = found.into_iter().collect();
     }
 

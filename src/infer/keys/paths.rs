@@ -24,12 +24,19 @@ pub struct TenantSource {
     pub source: Source,
     /// What is weak about it, in words: a hop without foreign key, or one that is not valid.
     pub caution: Option<String>,
-    rank: Rank,
+    pub(super) rank: Rank,
 }
 
-/// The signals of the head of this file; the smallest is the best.
+impl TenantSource {
+    /// Every hop is a foreign key.
+    pub fn declared(&self) -> bool {
+        !self.rank.undeclared
+    }
+}
+
+/// The signals of the head of this room; the smallest is the best.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+pub(super) struct Rank {
     undeclared: bool,
     own_tree: bool,
     nullable: bool,

@@ -1,0 +1,315 @@
+//! `backfill_tenant_ids` and `backfill_coverage`: the tenant keys of all tables.
+
+use pgrx::prelude::PgSqlErrorCode;
+
+use super::steps::{self, Step};
+use super::{Outcome, Request, Session, execute, prepare};
+use crate::catalog::Table;
+use crate::infer::keys::{KeyPaths, TenantKeys, in_order};
+use crate::infer::{InferError, root};
+use crate::plan::Blueprint;
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::rule::{OnConflict, Overwrite, RuleSpec};
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub struct TenantRequest {
+    /// The table that holds the tenants, as typed; `None`: the setting, else inferred.
+    pub root: Option<String>,
+    /// One table, or all.
+    pub table: Option<String>,
+    /// Count only.
+    pub dry_run: bool,
+    /// What happens where paths disagree.
+    pub on_conflict: OnConflict,
+    /// Only these rows.
+    pub only_where: Option<String>,
+    /// Only this tenant.
+    pub tenant: Option<String>,
+    /// May values that are there be replaced?
+    pub overwrite: Overwrite,
+}
+
+/// How far the key of one table is filled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coverage {
+    /// As displayed.
+    pub table: String,
+    /// The bare name.
+    pub column: String,
+    /// Rows.
+    pub total: i64,
+    /// Rows whose key is set.
+    pub populated: i64,
+    /// Rows whose key is not what their path says; `None` where no path says anything.
+    pub disagrees: Option<i64>,
+}
+
+/// The keys of the caller's database.
+///
+/// * `named`: the root as typed; `None`: the setting, else inferred.
+///
+/// Errors: 42P01, 42P08, 42704, 42703, 42830, see `infer::root` and `infer::keys`.
+pub fn tenant_keys<'a>(session: &'a Session, named: Option<&str>) -> Result<TenantKeys<'a>, Problem> {
+    let root = match named {
+        Some(name) => session.use_tenant_root(name)?,
+        None => match session.tenant_root()? {
+            Some(root) => root,
+            None => root::find(&session.catalog)?,
+        },
+    };
+    Ok(TenantKeys::find(&session.catalog, root)?)
+}
+
+/// Fills (or counts) the tenant key of every table, parents before children; one outcome per key.
+///
+/// All steps are checked before the first is executed. In a dry run each step sees what the steps before it would have
+/// written.
+///
+/// Errors: those of [`tenant_keys`] and `prepare`; 42P17 for a circle of tables; 42703 if the named table has no key, or
+/// none that can be derived.
+pub fn tenants(session: &Session, request: &TenantRequest) -> Result<Vec<Outcome>, Problem> {
+    let keys = tenant_keys(session, request.root.as_deref())?;
+    let named = request
+        .table
+        .as_ref()
+        .map(|name| session.catalog.resolve_table(name))
+        .transpose()?;
+    let found = match named {
+        Some(table) => {
+            let found = keys.of_table(table);
+            if found.is_empty() {
+                return Err(no_key(session, &keys, table));
+            }
+            found
+        }
+        None => {
+            let is_filled = |key: &KeyPaths| can_be_filled(session, key, request.overwrite).is_ok();
+            in_order(&session.catalog, keys.all(), is_filled)?
+        }
+    };
+    let mut problems = Problems::default();
+    let mut steps = Vec::new();
+    for key in &found {
+        let why_not = can_be_filled(session, key, request.overwrite).err();
+        if let (Some(table), Some(WhyNot::NoPath)) = (named, &why_not) {
+            problems.push(InferError::NoSource {
+                table: session.catalog.display(table),
+                column: name_of(session, key),
+                looked_for: keys.why_no_path(table, &key.paths),
+            });
+            continue;
+        }
+        if let Some(step) = problems.keep(step(session, &keys, request, key, why_not)) {
+            steps.push(step);
+        }
+    }
+    problems.into_result()?;
+    steps::run(session, steps, request.dry_run)
+}
+
+/// Counts, for the key of every table, the rows where it is set and those where its path says something else.
+///
+/// Errors: those of [`tenant_keys`]; 42501 with every table that the caller may not read, or of which policies would hide
+/// rows.
+pub fn tenant_coverage(session: &Session, named: Option<&str>) -> Result<Vec<Coverage>, Problem> {
+    let keys = tenant_keys(session, named)?;
+    let mut problems = Problems::default();
+    let mut blueprints: Vec<Blueprint> = Vec::new();
+    for key in keys.all() {
+        blueprints.extend(problems.keep(blueprint(session, &keys, &key, &RuleRequest::counting())));
+    }
+    problems.into_result()?;
+    let mut coverage = Vec::new();
+    for blueprint in &blueprints {
+        pgrx::check_for_interrupts!();
+        let (total, populated, disagrees) = execute::coverage(session, blueprint)?;
+        coverage.push(Coverage {
+            table: session.catalog.display(blueprint.table),
+            column: blueprint.column.name.clone(),
+            total,
+            populated,
+            disagrees,
+        });
+    }
+    Ok(coverage)
+}
+
+/// Why a key is only counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhyNot {
+    NotNull,
+    WrongType,
+    NoPath,
+}
+
+fn can_be_filled(session: &Session, key: &KeyPaths, overwrite: Overwrite) -> Result<(), WhyNot> {
+    let table = session.catalog.table(key.table);
+    let column = table.and_then(|table| table.column(key.key.column));
+    if !key.key.comparable {
+        return Err(WhyNot::WrongType);
+    }
+    if overwrite == Overwrite::Nothing && column.is_some_and(|column| column.not_null) {
+        return Err(WhyNot::NotNull);
+    }
+    match key.paths.found.is_empty() {
+        true => Err(WhyNot::NoPath),
+        false => Ok(()),
+    }
+}
+
+/// What of a request a single rule needs.
+#[derive(Debug, Clone, Default)]
+struct RuleRequest {
+    on_conflict: OnConflict,
+    only_where: Option<String>,
+    tenant: Option<String>,
+    tenant_optional: bool,
+    overwrite: Overwrite,
+    will_write: bool,
+    count_only: bool,
+    without_sources: bool,
+}
+
+impl RuleRequest {
+    fn counting() -> Self {
+        RuleRequest {
+            count_only: true,
+            ..RuleRequest::default()
+        }
+    }
+}
+
+fn step<'a>(
+    session: &'a Session,
+    keys: &TenantKeys,
+    request: &TenantRequest,
+    key: &KeyPaths,
+    why_not: Option<WhyNot>,
+) -> Result<Step<'a>, Problem> {
+    let Some(table) = session.catalog.table(key.table) else {
+        return Err(Problem::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a table was lost"));
+    };
+    let rule = RuleRequest {
+        on_conflict: request.on_conflict,
+        only_where: request.only_where.clone(),
+        tenant: request.tenant.clone(),
+        tenant_optional: request.table.is_none(),
+        overwrite: match why_not {
+            Some(_) => Overwrite::Nothing,
+            None => request.overwrite,
+        },
+        will_write: !request.dry_run && why_not.is_none(),
+        count_only: why_not.is_some(),
+        without_sources: why_not.is_some(),
+    };
+    let instead_of_note = why_not.map(|why| match why {
+        WhyNot::NotNull => "NOT NULL: nothing to fill".into(),
+        WhyNot::WrongType => keys.wrong_type(table, &key.key),
+        WhyNot::NoPath => format!("nothing to fill it from: {}", keys.why_no_path(table, &key.paths)),
+    });
+    Ok(Step {
+        blueprint: blueprint(session, keys, key, &rule)?,
+        count_only: why_not.is_some(),
+        before_note: instead_of_note
+            .is_none()
+            .then(|| cautions(session, table, key))
+            .flatten(),
+        instead_of_note,
+    })
+}
+
+/// What a reader should know of the paths themselves.
+fn cautions(session: &Session, table: &Table, key: &KeyPaths) -> Option<String> {
+    let mut notes: Vec<String> = key.paths.found.iter().filter_map(|path| path.caution.clone()).collect();
+    let left_out = key.left_out.iter().map(|path| {
+        let path = path.source.to_path(&session.catalog, table);
+        format!("{path} is not followed: it would close a circle of tables")
+    });
+    notes.extend(left_out);
+    if key.paths.more {
+        notes.push(format!(
+            "there are more paths than the {} that are compared",
+            key.paths.found.len()
+        ));
+    }
+    notes.dedup();
+    (!notes.is_empty()).then(|| notes.join("; "))
+}
+
+fn blueprint<'a>(
+    session: &'a Session,
+    keys: &TenantKeys,
+    key: &KeyPaths,
+    rule: &RuleRequest,
+) -> Result<Blueprint<'a>, Problem> {
+    let (table, column) = match session.catalog.table(key.table) {
+        Some(table) => (
+            format!("{}.{}", table.quoted_schema, table.quoted_name),
+            table
+                .column(key.key.column)
+                .map(|c| c.quoted.clone())
+                .unwrap_or_default(),
+        ),
+        None => Default::default(),
+    };
+    let spec = RuleSpec {
+        table,
+        column,
+        sources: None,
+        on_conflict: rule.on_conflict,
+        only_where: rule.only_where.clone(),
+        tenant_guard: true,
+        tenant: rule.tenant.clone(),
+        overwrite: rule.overwrite,
+        references: None,
+    };
+    let sources = match rule.without_sources {
+        true => vec![],
+        false => key.paths.found.iter().map(|path| path.source.clone()).collect(),
+    };
+    let request = Request {
+        inferred: Some((sources, keys.reference(&key.key))),
+        tenant_optional: rule.tenant_optional,
+        will_write: rule.will_write,
+        count_only: rule.count_only,
+    };
+    prepare(session, &spec, request)
+}
+
+fn name_of(session: &Session, key: &KeyPaths) -> String {
+    let table = session.catalog.table(key.table);
+    let column = table.and_then(|table| table.column(key.key.column));
+    column.map(|column| column.name.clone()).unwrap_or_default()
+}
+
+fn no_key(session: &Session, keys: &TenantKeys, table: &Table) -> Problem {
+    let (shown, root) = (session.catalog.display(table), session.catalog.display(keys.root));
+    if table.oid == keys.root.oid {
+        return Problem::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!("{shown} holds the tenants themselves"),
+        )
+        .hint("leave table_name out to fill the tables that reference it");
+    }
+    let problem = Problem::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+        format!("{shown} has no tenant column"),
+    );
+    let paths = keys.paths(table, None);
+    match paths.found.first() {
+        Some(best) => problem
+            .detail(format!(
+                "no column of it references {root}; its rows get there by {}",
+                best.source.to_path(&session.catalog, table)
+            ))
+            .hint(format!(
+                "ALTER TABLE {shown} ADD COLUMN {}; then call this again",
+                keys.new_column()
+            )),
+        None => problem
+            .detail(format!("{} (root: {root})", keys.why_no_path(table, &paths)))
+            .hint("see which tables have one: SELECT table_name, status, note FROM tenant_columns()"),
+    }
+}
