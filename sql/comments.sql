@@ -16,7 +16,7 @@ COMMENT ON FUNCTION tenant_map(text, text) IS
   'the tables from the tenants downwards as a Mermaid flowchart (mermaid, the default) or as text (tree)';
 COMMENT ON FUNCTION dead_columns(text) IS
   'columns that are NULL in every row: with the statement that drops them where nothing uses them, else with what does';
-COMMENT ON FUNCTION backfill_unfilled(text, text, text[], text, text, boolean, text, text, bigint) IS
+COMMENT ON FUNCTION backfill_unfilled(text, text, text[], text, text, boolean, text, bigint, text) IS
   'the rows that backfill with the same arguments leaves empty: key, reason, and what was found in words';
 COMMENT ON FUNCTION backfill_sql(text, text, text[], text, text, boolean, text, text) IS
   'the statements that backfill with the same arguments would run, formatted for review; runs none of them';

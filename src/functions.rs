@@ -457,8 +457,8 @@ fn backfill_unfilled(
     only_where: default!(Option<&str>, "NULL"),
     tenant_guard: default!(Option<bool>, "true"),
     tenant: default!(Option<&str>, "NULL"),
-    overwrite: default!(Option<&str>, "'nothing'"),
     max_rows: default!(Option<i64>, "100"),
+    overwrite: default!(Option<&str>, "'nothing'"),
 ) -> Result<
     TableIterator<'static, (name!(key, JsonB), name!(reason, String), name!(detail, Option<String>))>,
     ErrorReport,

@@ -80,7 +80,7 @@ pub fn guard(
         .is_some_and(|root| root.oid == value_table.oid)
     {
         return Ok(Guard::Unguarded(format!(
-            "not guarded: {} is the tenant itself",
+            "no guard is needed: {} is the tenant itself",
             catalog.display(value_table)
         )));
     }

@@ -262,7 +262,11 @@ impl Blueprint<'_> {
     /// run. Besides the table's columns it has `mend_written` (this run wrote the row) and `mend_touched` (it was written
     /// in this transaction, by this or an earlier run).
     pub fn after(&self) -> String {
-        let view = if self.feeds_itself() { View::Level } else { View::All };
+        let view = if self.settles_in_levels() {
+            View::Level
+        } else {
+            View::All
+        };
         let mut columns = vec!["classified.row_ctid AS ctid".to_string()];
         if self.rows_need_table() {
             columns.push("classified.row_table AS tableoid".into());
@@ -295,7 +299,7 @@ impl Blueprint<'_> {
         )
     }
 
-    /// Could a second pass find more than the first: does a source lead through the target column itself?
+    /// Does a source lead through the target column itself?
     pub fn feeds_itself(&self) -> bool {
         self.rule.sources.iter().any(|source| {
             source
@@ -303,6 +307,11 @@ impl Blueprint<'_> {
                 .iter()
                 .any(|hop| hop.parent == self.table.oid && hop.columns.contains(&self.column.number))
         })
+    }
+
+    /// Could a second pass find more than the first? Also where a value that is replaced makes room under a unique index.
+    pub fn settles_in_levels(&self) -> bool {
+        self.feeds_itself() || self.overwrites() && !self.details.unique_indexes.is_empty()
     }
 
     /// The classification of this blueprint calls functions or operators that are not Postgres's own (in a CHECK, an index, the

@@ -82,7 +82,8 @@ fn nodes(rows: &[TenantColumn]) -> Vec<Node<'_>> {
         }
     }
     let root = nodes.iter().position(|node| node.row.status == Status::Root);
-    for i in 0..nodes.len() {
+    let all = 0..nodes.len();
+    for i in all.clone() {
         let parents: Vec<(usize, String)> = nodes[i]
             .keys
             .iter()
@@ -102,7 +103,7 @@ fn nodes(rows: &[TenantColumn]) -> Vec<Node<'_>> {
         nodes[i].others = parents.collect();
     }
     // Tables that hang on each other in a circle hang on the root by their own key, if they have one.
-    for i in 0..nodes.len() {
+    for i in all {
         let mut seen = HashSet::from([i]);
         let mut next = nodes[i].above.as_ref().map(|(above, _)| *above);
         while let Some(above) = next {
@@ -156,13 +157,13 @@ fn mermaid(nodes: &[Node]) -> String {
     };
     let drawn = |node: &Node| node.row.status == Status::Root || node.above.is_some();
     for (i, node) in nodes.iter().enumerate().filter(|(_, node)| drawn(node)) {
-        lines.push(format!("  t{i}[\"{}\"]:::{}", label(node), node.row.status.as_str()));
+        lines.push(format!("  t{i}[\"{}\"]:::{}", label(node), class(node.row.status)));
     }
     let apart: Vec<(usize, &Node)> = nodes.iter().enumerate().filter(|(_, node)| !drawn(node)).collect();
     if !apart.is_empty() {
         lines.push("  subgraph apart[\"without a path to the tenant\"]".into());
         for (i, node) in apart {
-            lines.push(format!("    t{i}[\"{}\"]:::{}", label(node), node.row.status.as_str()));
+            lines.push(format!("    t{i}[\"{}\"]:::{}", label(node), class(node.row.status)));
         }
         lines.push("  end".into());
     }
@@ -176,10 +177,15 @@ fn mermaid(nodes: &[Node]) -> String {
     }
     for (status, style) in COLOURS {
         if nodes.iter().any(|node| node.row.status == status) {
-            lines.push(format!("  classDef {} {style}", status.as_str()));
+            lines.push(format!("  classDef {} {style}", class(status)));
         }
     }
     lines.join("\n")
+}
+
+/// Not the bare status: Mermaid uses `root` as a class of its own, and every label would take its colours.
+fn class(status: Status) -> String {
+    format!("is_{}", status.as_str())
 }
 
 /// Text inside of a quoted Mermaid label: its own letters as character references.

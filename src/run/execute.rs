@@ -55,7 +55,7 @@ fn settings(dry_run: bool) -> Settings {
 pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) -> Result<Outcome, Problem> {
     let before = count_all(session, blueprint)?;
     let mut counts = before.clone();
-    if blueprint.feeds_itself() {
+    if blueprint.settles_in_levels() {
         // Rows that this level would fill give values to the rows below them: look again, as if they were filled, until
         // nothing changes. What was filled is judged anew each time, as the proof of the real run does.
         let mut levels = 0;
@@ -153,7 +153,7 @@ pub fn sql(blueprint: &Blueprint) -> Vec<(String, String)> {
         ..blueprint.clone()
     };
     let count = blueprint.count_plainly(View::All).statement.sql;
-    let write = match blueprint.feeds_itself() {
+    let write = match blueprint.settles_in_levels() {
         true => "write (repeat until it reports no rows)",
         false => "write",
     };
@@ -175,7 +175,7 @@ pub fn unfilled(
     blueprint: &mut Blueprint,
     limit: i64,
 ) -> Result<Vec<(pgrx::JsonB, String, Option<String>)>, Problem> {
-    if blueprint.feeds_itself() {
+    if blueprint.settles_in_levels() {
         // The rows that stay empty in the end, not those of the first level.
         dry(session, blueprint, false)?;
     }
@@ -220,7 +220,11 @@ fn write_and_prove(
 ) -> Result<Done, Problem> {
     let mut expected: i64 = 0;
     let mut idle = 0;
-    let passes = if blueprint.feeds_itself() { usize::MAX } else { PASSES };
+    let passes = if blueprint.settles_in_levels() {
+        usize::MAX
+    } else {
+        PASSES
+    };
     // Correcting writes a row a second time. A trigger may have changed what its value was derived from, and a foreign key
     // that is NOT VALID would be checked now: there, everything is rolled back and begun anew instead.
     // Nor can it put back a value that it replaced.

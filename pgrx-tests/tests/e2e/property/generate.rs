@@ -107,6 +107,8 @@ pub(super) struct Case {
     pub(super) on_conflict: &'static str,
     pub(super) only_where: bool,
     pub(super) guard: bool,
+    /// Values that are there may be replaced.
+    pub(super) overwrite: bool,
     pub(super) tenant: Option<String>,
     pub(super) sql: String,
     pub(super) root: String,
@@ -402,12 +404,14 @@ impl Case {
             );
         }
         let guard = rng.random_bool(0.8);
+        let overwrite = rng.random_bool(0.3);
         let tenant_filter = (checks.foreign_key && rng.random_bool(0.15)).then(|| tenant(rng));
         Case {
             on_conflict: ["skip", "first", "any_two"].choose(rng).unwrap(),
             only_where: rng.random_bool(0.3),
             tenant: tenant_filter,
             guard,
+            overwrite,
             table,
             column,
             tenant_column,

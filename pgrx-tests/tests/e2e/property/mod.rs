@@ -29,8 +29,12 @@ impl Case {
         serde_json::json!({
             "table": quoted(&self.table), "column": quoted(&self.column), "sources": self.paths(),
             "on_conflict": self.on_conflict, "only_where": self.only_where.then_some("flag >= 1"),
-            "tenant_guard": self.guard, "tenant": self.tenant,
+            "tenant_guard": self.guard, "tenant": self.tenant, "overwrite": self.overwrite(),
         })
+    }
+
+    fn overwrite(&self) -> &'static str {
+        if self.overwrite { "mismatched" } else { "nothing" }
     }
 
     fn call(&self, client: &mut Client, dry_run: bool) -> std::result::Result<Result, postgres::Error> {
@@ -103,8 +107,9 @@ impl Case {
         let dry = self
             .call(&mut client, true)
             .unwrap_or_else(|e| panic!("{:?}\n{}", e.as_db_error(), explain()));
-        let sql = "SELECT (key ->> 'id')::int, reason FROM public.backfill_unfilled($1, $2, $3, $4, $5, $6, $7, 10000)";
-        let arguments: [&(dyn postgres::types::ToSql + Sync); 7] = [
+        let sql =
+            "SELECT (key ->> 'id')::int, reason FROM public.backfill_unfilled($1, $2, $3, $4, $5, $6, $7, 10000, $8)";
+        let arguments: [&(dyn postgres::types::ToSql + Sync); 8] = [
             &quoted(&self.table),
             &quoted(&self.column),
             &self.paths(),
@@ -112,6 +117,7 @@ impl Case {
             &self.only_where.then_some("flag >= 1"),
             &self.guard,
             &self.tenant,
+            &self.overwrite(),
         ];
         let listed = client
             .query(sql, &arguments)
@@ -149,6 +155,24 @@ impl Case {
             }
         }
 
+        // What was replaced is kept, and nothing else.
+        let kept: BTreeMap<u32, (Value, Value)> = client
+            .query(
+                "SELECT (row_key ->> 'id')::int, old_value, new_value FROM mend.replaced_values
+                 WHERE run_id = (SELECT max(run_id) FROM mend.runs)",
+                &[],
+            )
+            .unwrap()
+            .iter()
+            .map(|r| (r.get::<_, i32>(0) as u32, (r.get(1), r.get(2))))
+            .collect();
+        let replaced: BTreeMap<u32, (Value, Value)> = values
+            .iter()
+            .filter(|(id, _)| before[id].0.is_some())
+            .map(|(id, new)| (*id, (before[id].0.clone(), Some(new.clone()))))
+            .collect();
+        assert_eq!(kept, replaced, "replaced values, {}", explain());
+
         let again = self.call(&mut client, false).unwrap();
         assert_eq!(
             (again.filled, again.reasons),
@@ -179,9 +203,15 @@ fn every_number_and_value_is_that_of_the_reference() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for seed in 0..cases {
         let case = Case::generate(seed);
-        for reason in case.reference().0.values() {
+        let (reasons, values) = case.reference();
+        for reason in reasons.values() {
             *seen.entry(reason.clone()).or_default() += 1;
         }
+        let replaced = case.rows.iter().filter(|row| {
+            let id = row["id"].as_ref().unwrap().parse().unwrap();
+            row[&case.column].is_some() && values.contains_key(&id)
+        });
+        *seen.entry("replaced".into()).or_default() += replaced.count();
         case.run(&database, seed);
     }
     // A generator that stopped making one of them would pass for nothing.
@@ -196,6 +226,7 @@ fn every_number_and_value_is_that_of_the_reference() {
         "cross_tenant",
         "constraint_failed",
         "excluded",
+        "replaced",
     ] {
         assert!(
             seen.get(reason).copied().unwrap_or(0) > 20,

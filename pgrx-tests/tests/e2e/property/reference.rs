@@ -26,30 +26,42 @@ impl Case {
                 values.insert(id, value);
             }
         }
-        // Collisions, among the candidates and with what is there.
+        // Collisions, among the candidates and with what is there; a value that is replaced makes room for another.
         if self.checks.unique {
             let in_index = |row: &Row| !self.checks.partial || row["flag"].as_ref().is_some_and(|f| f != "0");
-            let mut refused = Vec::new();
-            for row in &self.rows {
-                let id: u32 = row["id"].as_ref().unwrap().parse().unwrap();
-                let (Some(value), Some(group), true) = (values.get(&id), &row["grp"], in_index(row)) else {
-                    continue;
+            let id_of = |row: &Row| -> u32 { row["id"].as_ref().unwrap().parse().unwrap() };
+            let mut done: HashSet<u32> = HashSet::new();
+            loop {
+                let collides = |row: &Row| {
+                    let (id, value) = (id_of(row), values.get(&id_of(row)));
+                    let (Some(value), Some(group), true) = (value, &row["grp"], in_index(row)) else {
+                        return false;
+                    };
+                    self.rows.iter().any(|other| {
+                        let theirs = values.get(&id_of(other));
+                        let old = other[&self.column].as_ref().filter(|_| !done.contains(&id_of(other)));
+                        id_of(other) != id
+                            && in_index(other)
+                            && other["grp"].as_ref() == Some(group)
+                            && (theirs == Some(value) || old == Some(value))
+                    })
                 };
-                let collides = self.rows.iter().any(|other| {
-                    let other_id: u32 = other["id"].as_ref().unwrap().parse().unwrap();
-                    let other_value = values.get(&other_id).or(other[&self.column].as_ref());
-                    other_id != id
-                        && in_index(other)
-                        && other["grp"].as_ref() == Some(group)
-                        && other_value == Some(value)
-                });
-                if collides {
-                    refused.push(id);
+                let free: Vec<u32> = self
+                    .rows
+                    .iter()
+                    .filter(|row| values.contains_key(&id_of(row)) && !done.contains(&id_of(row)) && !collides(row))
+                    .map(id_of)
+                    .collect();
+                if free.is_empty() {
+                    break;
                 }
+                done.extend(free);
             }
-            for id in refused {
-                values.remove(&id);
-                reasons.insert(id, "constraint_failed".into());
+            values.retain(|id, _| done.contains(id));
+            for (id, reason) in &mut reasons {
+                if reason == "filled" && !done.contains(id) {
+                    *reason = "constraint_failed".into();
+                }
             }
         }
         (reasons, values)
@@ -63,10 +75,17 @@ impl Case {
         if self.tenant.is_some() && self.tenant_of(row) != self.tenant {
             return no("excluded");
         }
-        if row[&self.column].is_some() {
-            return no("already_set");
-        }
         let found: Vec<Found> = self.sources.iter().map(|s| s.look(row)).collect();
+        if let Some(old) = &row[&self.column] {
+            // Contradicted by the first source that gives one value, if the column could hold that.
+            let first = found
+                .iter()
+                .find_map(|f| if let Found::Value(v) = f { Some(v) } else { None });
+            let contradicted = first.is_some_and(|v| v != old && !(self.checks.limited && v.len() > 2));
+            if !(self.overwrite && contradicted) {
+                return no("already_set");
+            }
+        }
         if found.iter().all(|f| matches!(f, Found::Unset)) {
             return no("no_source");
         }
