@@ -136,6 +136,15 @@ pub fn tenant_coverage(session: &Session, named: Option<&str>) -> Result<Vec<Cov
     Ok(coverage)
 }
 
+/// What may be overwritten in this key: in a tree, which of two rows that disagree is wrong cannot be told, so there only
+/// what other paths contradict is.
+fn overwrite_of(key: &KeyPaths, asked: Overwrite) -> Overwrite {
+    match key.paths.found.iter().all(|path| path.in_own_tree()) {
+        true => Overwrite::Nothing,
+        false => asked,
+    }
+}
+
 /// Why a key is only counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WhyNot {
@@ -150,7 +159,7 @@ fn can_be_filled(session: &Session, key: &KeyPaths, overwrite: Overwrite) -> Res
     if !key.key.comparable {
         return Err(WhyNot::WrongType);
     }
-    if overwrite == Overwrite::Nothing && column.is_some_and(|column| column.not_null) {
+    if overwrite_of(key, overwrite) == Overwrite::Nothing && column.is_some_and(|column| column.not_null) {
         return Err(WhyNot::NotNull);
     }
     match key.paths.found.is_empty() {
@@ -198,7 +207,7 @@ fn step<'a>(
         tenant_optional: request.table.is_none(),
         overwrite: match why_not {
             Some(_) => Overwrite::Nothing,
-            None => request.overwrite,
+            None => overwrite_of(key, request.overwrite),
         },
         will_write: !request.dry_run && why_not.is_none(),
         count_only: why_not.is_some(),

@@ -22,3 +22,4 @@ mod places;
 mod property;
 mod refusals;
 mod roles;
+mod tenant_graph;

@@ -32,6 +32,11 @@ impl TenantSource {
     pub fn declared(&self) -> bool {
         !self.rank.undeclared
     }
+
+    /// It leads up the table's own tree.
+    pub fn in_own_tree(&self) -> bool {
+        self.rank.own_tree
+    }
 }
 
 /// The signals of the head of this room; the smallest is the best.
@@ -46,6 +51,8 @@ pub(super) struct Rank {
     name_in_front: Reverse<usize>,
     hops: usize,
     columns: Vec<i16>,
+    /// Where paths part only further up: the same signals there.
+    further: Vec<(bool, bool, bool, Reverse<usize>, Vec<i16>)>,
 }
 
 /// The paths of one table.
@@ -96,9 +103,17 @@ impl<'a> TenantKeys<'a> {
                 }
                 let value = if own_tree { column } else { self.carried(parent, column) };
                 if let Some(value) = value {
-                    self.arrive(table, target, column, parent, value, way.and(here, &step), &mut result);
+                    self.arrive(
+                        table,
+                        target,
+                        column,
+                        parent,
+                        value,
+                        way.and(here, &step, parent),
+                        &mut result,
+                    );
                 } else if self.leading.contains(&step.parent) && !own_tree {
-                    queue.push_back((step.parent, way.and(here, &step)));
+                    queue.push_back((step.parent, way.and(here, &step, parent)));
                 }
             }
             if followed > MOST_STEPS {
@@ -163,17 +178,6 @@ impl<'a> TenantKeys<'a> {
         if target.is_some_and(|key| key.one_of_several) && !named {
             return;
         }
-        let in_front = source
-            .hops
-            .first()
-            .and_then(|hop| self.catalog.table(hop.parent))
-            .map_or(0, |first| {
-                let stem = names::stem(&first.name);
-                match names::words(&table.name).starts_with(&stem) {
-                    true => stem.len(),
-                    false => 0,
-                }
-            });
         result.found.push(TenantSource {
             rank: Rank {
                 undeclared: way.weakest == State::Missing,
@@ -182,9 +186,10 @@ impl<'a> TenantKeys<'a> {
                 not_named: !named,
                 not_cascading: !way.cascades,
                 key_nullable: !value.not_null,
-                name_in_front: Reverse(in_front),
+                name_in_front: Reverse(way.in_front),
                 hops: source.hops.len(),
                 columns: source.columns.clone(),
+                further: way.further,
             },
             caution: (!way.weak.is_empty()).then(|| way.weak.join(", ")),
             source,
@@ -286,19 +291,37 @@ struct Way {
     hops: Vec<Hop>,
     nullable: bool,
     cascades: bool,
+    /// How many words of the table's name the first parent's name is.
+    in_front: usize,
+    further: Vec<(bool, bool, bool, Reverse<usize>, Vec<i16>)>,
     weakest: State,
     weak: Vec<String>,
 }
 
 impl Way {
     /// One hop further.
-    fn and(&self, from: &Table, step: &Step) -> Way {
+    fn and(&self, from: &Table, step: &Step, parent: &Table) -> Way {
         let mut way = self.clone();
+        let stem = names::stem(&parent.name);
+        let in_front = match names::words(&from.name).starts_with(&stem) {
+            true => stem.len(),
+            false => 0,
+        };
         match way.hops.last_mut() {
-            Some(last) => last.columns = step.columns.clone(),
+            Some(last) => {
+                last.columns = step.columns.clone();
+                way.further.push((
+                    step.state == State::Missing,
+                    !step.not_null,
+                    !step.cascades,
+                    Reverse(in_front),
+                    step.columns.clone(),
+                ));
+            }
             None => {
                 way.columns = step.columns.clone();
                 way.cascades = step.cascades;
+                way.in_front = in_front;
             }
         }
         way.hops.push(Hop {
