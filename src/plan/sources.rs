@@ -64,6 +64,14 @@ impl Blueprint<'_> {
             let (joins, missing) = self.chain(&format!("source_{n}"), "t", &source.columns, source);
             let alias = hop_alias(&format!("source_{n}"), source.hops.len(), source.hops.len());
             let value = format!("{alias}.{}", self.column_sql(last.parent, last.columns[0]));
+            // A row that is its own parent is no witness for itself: what it was given once would never be taken back.
+            let value = match last.parent == self.table.oid && last.columns[0] == self.column.number {
+                true => format!(
+                    "CASE WHEN NOT ({}) THEN {value} END",
+                    self.same_row(&alias, "ctid", "tableoid")
+                ),
+                false => value,
+            };
             let value = self.as_target_string(value, last.parent, last.columns[0]);
             let missing = format!("{set} AND {missing}");
             let state = format!(

@@ -124,7 +124,7 @@ impl Blueprint<'_> {
             self.column.sql(),
             self.write_cast(),
             indent(&self.classification(View::Missing, extra), 2),
-            self.same_row("classified")
+            self.same_row("classified", "row_ctid", "row_table")
         ))
     }
 
@@ -240,7 +240,7 @@ impl Blueprint<'_> {
             self.column.sql(),
             self.write_cast(),
             indent(&self.classification(View::Proof(transaction), Extra::Row), 2),
-            self.same_row("classified")
+            self.same_row("classified", "row_ctid", "row_table")
         ))
     }
 
@@ -336,13 +336,13 @@ impl Blueprint<'_> {
             .any(|text| calls_user_code(text))
     }
 
-    fn same_row(&self, other: &str) -> String {
-        let table = if self.rows_need_table() {
-            format!("t.tableoid = {other}.row_table AND ")
-        } else {
-            String::new()
+    /// The target's row is the one that `other` shows in these columns.
+    pub(super) fn same_row(&self, other: &str, ctid: &str, table: &str) -> String {
+        let same_table = match self.rows_need_table() {
+            true => format!("t.tableoid = {other}.{table} AND "),
+            false => String::new(),
         };
-        format!("{table}t.ctid = {other}.row_ctid")
+        format!("{same_table}t.ctid = {other}.{ctid}")
     }
 
     fn statement(&self, sql: String) -> Statement {

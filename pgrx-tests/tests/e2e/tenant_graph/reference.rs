@@ -114,6 +114,10 @@ impl Graph {
             };
             let parent = &self.tables[self.tables[*table].references[*r].parent];
             match parent.rows.iter().position(|row| row.id == id) {
+                // A row that is its own parent says nothing about itself.
+                Some(found) if i + 1 == way.len() && parent.name == self.tables[way[0].0].name && found == row => {
+                    return Gives::Null;
+                }
                 Some(found) if i + 1 == way.len() => {
                     return parent.rows[found].tenant.map_or(Gives::Null, Gives::Tenant);
                 }
