@@ -5,6 +5,9 @@ use postgres::Client;
 /// The party model half-way, every situation in every table.
 pub const PARTY: &str = include_str!("../../examples/party.sql");
 
+/// The organizations half-way: every status of a tenant key, trees, two paths that disagree, a view and a policy on top.
+pub const ORGANIZATIONS: &str = include_str!("../../examples/organizations.sql");
+
 /// Every table of the party model with the column to fill, in the order of a run over all of them.
 pub const PARTY_COLUMNS: &[(&str, &str)] = &[
     ("Contact", "partyId"),
@@ -29,6 +32,13 @@ pub fn load_party(client: &mut Client) {
     client
         .batch_execute(PARTY)
         .unwrap_or_else(|error| panic!("examples/party.sql: {error:?}"));
+}
+
+/// Loads the organizations example.
+pub fn load_organizations(client: &mut Client) {
+    client
+        .batch_execute(ORGANIZATIONS)
+        .unwrap_or_else(|error| panic!("examples/organizations.sql: {error:?}"));
 }
 
 /// One line per row of the query, values joined with `|`, NULL as `-`.

@@ -249,8 +249,13 @@ fn described(session: &Session, empty: &Empty, (used_by, elsewhere): (Vec<String
         empty.rows
     );
     if elsewhere > 0 {
+        let functions = if elsewhere == 1 {
+            "function names"
+        } else {
+            "functions name"
+        };
         checked.push_str(&format!(
-            "; {elsewhere} functions name a {} but not {shown}",
+            "; {elsewhere} {functions} a {} but not {shown}",
             empty.column.quoted
         ));
     }

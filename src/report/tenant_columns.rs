@@ -3,6 +3,8 @@
 //! From the catalog, with one look at the data: whether a nullable key has a NULL. Small tables and keys with an index
 //! are asked themselves; of the others the statistics of ANALYZE can show that there are NULLs, never that there are none.
 
+use std::collections::BTreeSet;
+
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
@@ -138,16 +140,19 @@ pub fn tenant_columns(session: &Session, keys: &TenantKeys) -> Result<Vec<Tenant
         for (key, nulls) in of_table {
             let mut row = with_key(session, keys, table, key, nulls);
             if circle.iter().any(|(of, _, _)| *of == row.table) {
-                let others: Vec<&str> = circle
+                let others = circle
                     .iter()
                     .map(|(of, _, _)| of.as_str())
-                    .filter(|of| *of != row.table)
-                    .collect();
-                let mut others: Vec<&str> = others.clone();
-                others.dedup();
+                    .filter(|of| *of != row.table);
+                let others: BTreeSet<&str> = others.collect();
+                let (is, names) = match others.len() {
+                    1 => ("is", others),
+                    _ => ("are", others),
+                };
+                let names: Vec<&str> = names.into_iter().collect();
                 let found = format!(
-                    "it can only be filled from {}, which are filled from it in turn",
-                    others.join(", ")
+                    "it can only be filled from {}, which {is} filled from it in turn",
+                    names.join(", ")
                 );
                 row.note = Some(row.note.map(|note| format!("{found}; {note}")).unwrap_or(found));
             }

@@ -9,11 +9,14 @@
 //! * `refusals`: what a wrong call says
 //! * `roles`: privileges, row-level security, hostile search_path
 //! * `places`: a standby, psql, SQL editors, pg_cron
+//! * `tenants`, `tenant_graph`: tenant keys by inference; random graphs of tables against a reference
+//! * `dead_columns`: what is empty, and what uses it
 //! * `documents`: the README's examples produce what the README shows
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod concurrency;
 mod constraints;
+mod dead_columns;
 mod documents;
 mod example;
 mod inference;
@@ -23,3 +26,4 @@ mod property;
 mod refusals;
 mod roles;
 mod tenant_graph;
+mod tenants;
