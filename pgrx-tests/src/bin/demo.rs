@@ -58,6 +58,63 @@ LEFT JOIN "Organization" o ON o.id = w."organizationId""#,
     )?;
     drop(client);
     drop(database);
+
+    let database = cluster.database()?;
+    let mut client = database.connect();
+    say(
+        "loading examples/organizations.sql: 3 organizations, 12 tables, organization_id in most of them, filled in few",
+    );
+    example::load_organizations(&mut client);
+    say("the tenant key of every table, and the path to its value, from the catalog alone");
+    show(
+        &mut client,
+        "SELECT table_name, tenant_column, status, path, alternatives FROM tenant_columns()",
+    )?;
+    say("dry run: children see what their parents would get");
+    show(
+        &mut client,
+        "SELECT table_name, total, already_set, filled, unfilled, reasons FROM backfill_tenant_ids()",
+    )?;
+    say("the real run, parents before children");
+    show(
+        &mut client,
+        "SELECT table_name, filled, unfilled, reasons FROM backfill_tenant_ids(dry_run => false)",
+    )?;
+    say("two paths that differ");
+    show(
+        &mut client,
+        "SELECT * FROM backfill_unfilled('page_embeddings', 'organization_id', max_rows => 2)",
+    )?;
+    say("how far it is, and how right: 100 % filled with three rows in the wrong organization");
+    show(&mut client, "SELECT * FROM backfill_coverage()")?;
+    say("those three, repaired when asked by that name, the old values kept");
+    show(
+        &mut client,
+        "SELECT filled, note FROM backfill('structured_extractions', 'organization_id', overwrite => 'mismatched', dry_run => false)",
+    )?;
+    show(
+        &mut client,
+        "SELECT row_key, old_value, new_value FROM mend.replaced_values",
+    )?;
+    say("columns that are empty, and what still uses them");
+    show(
+        &mut client,
+        "SELECT table_name, column_name, verdict, rows_checked, used_by FROM dead_columns()",
+    )?;
+    say("the map");
+    println!("{}", example::one(&mut client, "SELECT tenant_map(format => 'tree')"));
+    say("checked without pg_mend: messages and embeddings that are in another organization than their domain");
+    show(
+        &mut client,
+        "SELECT count(*) FILTER (WHERE m.organization_id <> d.organization_id) AS messages,
+       (SELECT count(*) FROM page_embeddings e JOIN scraped_pages p ON p.id = e.page_id JOIN domains d ON d.id = p.domain_id
+        WHERE e.organization_id <> d.organization_id) AS embeddings
+FROM messages m
+JOIN conversations c ON c.id = m.conversation_id
+JOIN domains d ON d.id = c.domain_id",
+    )?;
+    drop(client);
+    drop(database);
     say("removing the cluster");
     drop(cluster);
     Ok(())

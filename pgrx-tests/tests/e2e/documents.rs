@@ -1,13 +1,13 @@
-//! The README's examples produce what the README shows. `MEND_BLESS=1` writes the outputs anew.
+//! The examples of the README and of docs/ produce what the pages show. `MEND_BLESS=1` writes the outputs anew.
 //!
 //! Each block ```` ```sql ```` is run, in order, in one database with the example loaded; a block ```` ```text ```` behind it
-//! is its output. Blocks ```` ```sql skip ```` are not run here (installation for real, pg_cron: see `places`).
+//! is its output (```` ```mermaid ````: its one value). `<!-- example: organizations -->` goes on in another database. Blocks ```` ```sql skip ```` are not run here (installation for real, pg_cron: see `places`).
 
-use pgrx_tests::example::load_party;
+use pgrx_tests::example::{load_organizations, load_party, one};
 use pgrx_tests::print;
 use postgres::Client;
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
 
 fn output(client: &mut Client, sql: &str) -> String {
     match print::table(client, sql) {
@@ -29,10 +29,20 @@ fn output(client: &mut Client, sql: &str) -> String {
 
 #[test]
 fn the_examples_of_the_readme_produce_what_it_shows() {
-    let database = pgrx_tests::database();
-    let mut client = database.connect();
+    produces_what_it_shows("README.md");
+}
+
+#[test]
+fn the_examples_of_the_details_produce_what_they_show() {
+    produces_what_it_shows("docs/backfill.md");
+}
+
+fn produces_what_it_shows(page: &str) {
+    let path = format!("{ROOT}{page}");
+    let mut databases = vec![pgrx_tests::database()];
+    let mut client = databases[0].connect();
     load_party(&mut client);
-    let text = std::fs::read_to_string(README).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
     let bless = std::env::var_os("MEND_BLESS").is_some();
     let mut blessed = String::new();
     let mut lines = text.lines().peekable();
@@ -40,6 +50,11 @@ fn the_examples_of_the_readme_produce_what_it_shows() {
     while let Some(line) = lines.next() {
         blessed.push_str(line);
         blessed.push('\n');
+        if line == "<!-- example: organizations -->" {
+            databases.push(pgrx_tests::database());
+            client = databases[databases.len() - 1].connect();
+            load_organizations(&mut client);
+        }
         if line != "```sql" {
             continue;
         }
@@ -63,14 +78,23 @@ fn the_examples_of_the_readme_produce_what_it_shows() {
             blessed.push_str(&format!("```text\n{got}\n```\n"));
             compared += 1;
             if !bless {
-                assert_eq!(shown.join("\n"), got, "README, output of\n{sql}");
+                assert_eq!(shown.join("\n"), got, "{page}, output of\n{sql}");
+            }
+        } else if lines.next_if(|line| *line == "```mermaid").is_some() {
+            // One value, drawn by whoever shows the page.
+            let drawn = one(&mut client, &sql);
+            let shown: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            blessed.push_str(&format!("```mermaid\n{drawn}\n```\n"));
+            compared += 1;
+            if !bless {
+                assert_eq!(shown.join("\n"), drawn, "{page}, output of\n{sql}");
             }
         } else {
             assert!(!got.starts_with("ERROR"), "{sql}\n{got}");
         }
     }
-    assert!(compared >= 5, "the README shows no outputs: was its form changed?");
+    assert!(compared >= 4, "{page} shows no outputs: was its form changed?");
     if bless {
-        std::fs::write(README, blessed).unwrap();
+        std::fs::write(&path, blessed).unwrap();
     }
 }
