@@ -52,7 +52,17 @@ pub(super) struct Rank {
     hops: usize,
     columns: Vec<i16>,
     /// Where paths part only further up: the same signals there.
-    further: Vec<(bool, bool, bool, Reverse<usize>, Vec<i16>)>,
+    further: Vec<Further>,
+}
+
+/// The signals of a hop that is not the first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Further {
+    undeclared: bool,
+    nullable: bool,
+    not_cascading: bool,
+    name_in_front: Reverse<usize>,
+    columns: Vec<i16>,
 }
 
 /// The paths of one table.
@@ -293,7 +303,7 @@ struct Way {
     cascades: bool,
     /// How many words of the table's name the first parent's name is.
     in_front: usize,
-    further: Vec<(bool, bool, bool, Reverse<usize>, Vec<i16>)>,
+    further: Vec<Further>,
     weakest: State,
     weak: Vec<String>,
 }
@@ -310,13 +320,13 @@ impl Way {
         match way.hops.last_mut() {
             Some(last) => {
                 last.columns = step.columns.clone();
-                way.further.push((
-                    step.state == State::Missing,
-                    !step.not_null,
-                    !step.cascades,
-                    Reverse(in_front),
-                    step.columns.clone(),
-                ));
+                way.further.push(Further {
+                    undeclared: step.state == State::Missing,
+                    nullable: !step.not_null,
+                    not_cascading: !step.cascades,
+                    name_in_front: Reverse(in_front),
+                    columns: step.columns.clone(),
+                });
             }
             None => {
                 way.columns = step.columns.clone();

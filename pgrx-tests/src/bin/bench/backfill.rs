@@ -1,9 +1,4 @@
-//! Ratios against hand-written SQL, all measured in the same run on a throwaway cluster. Asserts nothing.
-//!
-//! ```text
-//! dev/bench [ROWS ...]      default: 100000 1000000 3000000
-//! MEND_ROUNDS=3             rounds per measurement; the median is used
-//! ```
+//! One column: the real run against the UPDATE by hand, the dry run against BEGIN; UPDATE; ROLLBACK.
 //!
 //! The table: ROWS entries of about 250 bytes with a primary key, a foreign key with index to one contact in five rows,
 //! and the column to fill with foreign key and index; contacts point at parties; every row has a tenant. Before each
@@ -13,9 +8,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use comfy_table::{CellAlignment, Table, presets};
-use pgrx_tests::{Cluster, Options};
+use comfy_table::{Table, presets};
+use pgrx_tests::Cluster;
 use postgres::Client;
+
+use super::{median, show};
 
 const HAND_WRITTEN: &str =
     "UPDATE entry e SET party_id = c.party_id FROM contact c WHERE c.id = e.contact_id AND e.party_id IS NULL";
@@ -23,26 +20,7 @@ const HAND_WRITTEN: &str =
 const ONE: &str = "ARRAY['contact_id -> contact.party_id']";
 const TWO: &str = "ARRAY['contact_id -> contact.party_id', 'organization_id -> organization.party_id']";
 
-fn main() -> Result<()> {
-    let mut sizes: Vec<i64> = std::env::args().skip(1).map(|a| a.parse()).collect::<Result<_, _>>()?;
-    if sizes.is_empty() {
-        sizes = vec![100_000, 1_000_000, 3_000_000];
-    }
-    let rounds: usize = std::env::var("MEND_ROUNDS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(3);
-    let options = Options {
-        settings: vec![
-            "shared_buffers = '2GB'".into(),
-            "max_wal_size = '16GB'".into(),
-            "checkpoint_timeout = '1h'".into(),
-            // Nothing may run beside what is measured.
-            "autovacuum = off".into(),
-        ],
-        durable: true,
-    };
-    let cluster = Cluster::start(options)?;
+pub fn run(cluster: &Cluster, sizes: &[i64], rounds: usize) -> Result<()> {
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN).set_header(vec![
         "rows",
@@ -53,7 +31,7 @@ fn main() -> Result<()> {
         "dry run",
         "dry, conflict checks",
     ]);
-    for rows in sizes {
+    for &rows in sizes {
         eprintln!("{rows} rows: loading");
         let database = cluster.database()?;
         let mut client = database.connect();
@@ -76,11 +54,7 @@ fn main() -> Result<()> {
             measured[4].push(read(&mut client, rows, &call(ONE, true))?);
             measured[5].push(read(&mut client, rows, &call(TWO, true))?);
         }
-        let median = |times: &mut Vec<Duration>| {
-            times.sort();
-            times[times.len() / 2].as_secs_f64()
-        };
-        let times: Vec<f64> = measured.iter_mut().map(median).collect();
+        let times: Vec<f64> = measured.iter_mut().map(|times| median(times)).collect();
         table.add_row(vec![
             rows.to_string(),
             format!("1.00 ({:.2} s)", times[0]),
@@ -91,12 +65,7 @@ fn main() -> Result<()> {
             format!("{:.3}", times[5] / times[3]),
         ]);
     }
-    for i in 0..7 {
-        if let Some(column) = table.column_mut(i) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    println!("{table}");
+    show(table);
     Ok(())
 }
 

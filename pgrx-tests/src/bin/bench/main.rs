@@ -1,0 +1,65 @@
+//! Ratios against hand-written SQL, all measured in the same run on a throwaway cluster. Asserts nothing about time.
+//!
+//! ```text
+//! dev/bench [ROWS ...]           one column; default: 100000 1000000 3000000
+//! dev/bench tenants [ROWS ...]   tenant keys of a chain of tables, default: 1000000; and of a schema of 1,000 tables
+//! MEND_ROUNDS=3                  rounds per measurement; the median is used
+//! ```
+
+mod backfill;
+mod tenants;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table};
+use pgrx_tests::{Cluster, Options};
+
+fn main() -> Result<()> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let of_tenants = arguments.first().is_some_and(|first| first == "tenants");
+    if of_tenants {
+        arguments.remove(0);
+    }
+    let mut sizes: Vec<i64> = arguments.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
+    if sizes.is_empty() {
+        sizes = match of_tenants {
+            true => vec![1_000_000],
+            false => vec![100_000, 1_000_000, 3_000_000],
+        };
+    }
+    let rounds: usize = std::env::var("MEND_ROUNDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(3);
+    let options = Options {
+        settings: vec![
+            "shared_buffers = '2GB'".into(),
+            "max_wal_size = '16GB'".into(),
+            "checkpoint_timeout = '1h'".into(),
+            // Nothing may run beside what is measured.
+            "autovacuum = off".into(),
+        ],
+        durable: true,
+    };
+    let cluster = Cluster::start(options)?;
+    match of_tenants {
+        true => tenants::run(&cluster, &sizes, rounds),
+        false => backfill::run(&cluster, &sizes, rounds),
+    }
+}
+
+/// The middle one, in seconds.
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64()
+}
+
+fn show(mut table: Table) {
+    for i in 0..table.column_count() {
+        if let Some(column) = table.column_mut(i) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!("{table}");
+}
