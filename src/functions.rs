@@ -367,7 +367,8 @@ fn percent(part: i64, whole: i64) -> Option<AnyNumeric> {
 /// The tables from the tenants downwards: what hangs on what, by which column, and how far each is.
 ///
 /// * `root`: the table that holds the tenants; NULL: the setting `pg_mend.tenant_root`, else inferred.
-/// * `format`: `mermaid` (a flowchart for mermaid.js; dotted edges are further paths) or `tree` (text).
+/// * `format`: `mermaid` (a flowchart for mermaid.js; dotted edges are further paths, which are named in the table where there are more
+///   than 20) or `tree` (text).
 ///
 /// Numbers with `~` come from ANALYZE.
 ///

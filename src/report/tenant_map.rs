@@ -148,39 +148,87 @@ fn facts(node: &Node) -> Vec<String> {
     facts
 }
 
+/// Up to this many tables, further paths are drawn as dotted edges; beyond, they cross everything, and are named in the
+/// table instead.
+const FEW: usize = 20;
+
+/// What mermaid.js draws unless it is configured otherwise (its defaults `maxTextSize` and `maxEdges`).
+const MOST_TEXT: usize = 50_000;
+const MOST_EDGES: usize = 500;
+
 fn mermaid(nodes: &[Node]) -> String {
-    let mut lines = vec!["flowchart LR".to_string()];
-    let label = |node: &Node| {
+    let dotted = nodes.len() <= FEW;
+    let node = |i: usize| {
+        let node = &nodes[i];
         let mut parts = vec![format!("<b>{}</b>", escaped(&node.row.table))];
         parts.extend(facts(node).iter().map(|fact| escaped(fact)));
-        parts.join("<br/>")
+        if !dotted {
+            let also = node
+                .others
+                .iter()
+                .map(|(other, by)| format!("also by {by} to {}", nodes[*other].row.table));
+            parts.extend(also.map(|also| escaped(&also)));
+        }
+        format!("t{i}[\"{}\"]:::{}", parts.join("<br/>"), class(node.row.status))
     };
-    let drawn = |node: &Node| node.row.status == Status::Root || node.above.is_some();
-    for (i, node) in nodes.iter().enumerate().filter(|(_, node)| drawn(node)) {
-        lines.push(format!("  t{i}[\"{}\"]:::{}", label(node), class(node.row.status)));
-    }
-    let apart: Vec<(usize, &Node)> = nodes.iter().enumerate().filter(|(_, node)| !drawn(node)).collect();
+    let (below, apart) = downwards(nodes);
+    let mut lines: Vec<String> = below.iter().map(|i| format!("  {}", node(*i))).collect();
     if !apart.is_empty() {
         lines.push("  subgraph apart[\"without a path to the tenant\"]".into());
-        for (i, node) in apart {
-            lines.push(format!("    t{i}[\"{}\"]:::{}", label(node), class(node.row.status)));
-        }
+        lines.extend(apart.iter().map(|i| format!("    {}", node(*i))));
         lines.push("  end".into());
     }
-    for (i, node) in nodes.iter().enumerate() {
-        if let Some((above, columns)) = &node.above {
-            lines.push(format!("  t{above} -->|\"{}\"| t{i}", escaped(columns)));
-        }
-        for (other, columns) in &node.others {
-            lines.push(format!("  t{other} -.->|\"{}\"| t{i}", escaped(columns)));
+    let mut edges = Vec::new();
+    for i in below.iter().chain(&apart) {
+        if let Some((above, columns)) = &nodes[*i].above {
+            edges.push(format!("  t{above} -->|\"{}\"| t{i}", escaped(columns)));
         }
     }
+    for i in below.iter().filter(|_| dotted) {
+        for (other, columns) in &nodes[*i].others {
+            edges.push(format!("  t{other} -.->|\"{}\"| t{i}", escaped(columns)));
+        }
+    }
+    let (count, length) = (edges.len(), lines.iter().chain(&edges).map(String::len).sum::<usize>());
+    let mut all = vec!["flowchart LR".to_string()];
+    if count > MOST_EDGES || length > MOST_TEXT {
+        all.push(format!(
+            "%% larger than Mermaid draws by default: set maxEdges to {} and maxTextSize to {}, or ask for format 'tree'",
+            count + 1,
+            2 * length
+        ));
+    }
+    all.extend(lines);
+    all.extend(edges);
     for (status, style) in COLOURS {
         if nodes.iter().any(|node| node.row.status == status) {
-            lines.push(format!("  classDef {} {style}", class(status)));
+            all.push(format!("  classDef {} {style}", class(status)));
         }
     }
-    lines.join("\n")
+    all.join("\n")
+}
+
+/// The tables from the root downwards, each before what hangs on it (Mermaid's layout keeps that order and so crosses
+/// few lines), and those that are not reached.
+fn downwards(nodes: &[Node]) -> (Vec<usize>, Vec<usize>) {
+    let mut below: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (i, node) in nodes.iter().enumerate() {
+        if let Some((above, _)) = &node.above {
+            below.entry(*above).or_default().push(i);
+        }
+    }
+    let mut order = Vec::new();
+    let mut seen = HashSet::new();
+    let root = nodes.iter().position(|node| node.row.status == Status::Root);
+    let mut next: Vec<usize> = root.into_iter().collect();
+    while let Some(at) = next.pop() {
+        if seen.insert(at) {
+            order.push(at);
+            next.extend(below.get(&at).into_iter().flatten().rev());
+        }
+    }
+    let apart = (0..nodes.len()).filter(|i| !seen.contains(i)).collect();
+    (order, apart)
 }
 
 /// Not the bare status: Mermaid uses `root` as a class of its own, and every label would take its colours.
