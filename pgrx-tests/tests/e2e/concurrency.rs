@@ -286,3 +286,59 @@ fn repeatable_read_says_so_when_it_cannot_go_on() {
     assert_eq!(run.result().unwrap_err(), "40001");
     assert_eq!(one(&mut watcher, "SELECT count(party_id) FROM entry"), "0");
 }
+
+/// Every entry points at party 200, which its contact contradicts; the run waits for row 100 while `change` happens.
+fn while_it_overwrites(change: &str, check: impl Fn(&mut Client)) {
+    let (database, mut writer, mut watcher) = prepared();
+    writer.batch_execute("UPDATE entry SET party_id = 200").unwrap();
+    writer
+        .batch_execute("BEGIN; UPDATE entry SET touched = 1 WHERE id = 100")
+        .unwrap();
+    let call = "SELECT total, already_set + filled FROM backfill('entry', 'party_id', overwrite => 'mismatched', dry_run => false)";
+    let run = start(&database, call);
+    run.blocked(&mut watcher);
+    writer.batch_execute(change).unwrap();
+    writer.batch_execute("COMMIT").unwrap();
+    assert_eq!(run.result().unwrap(), ["100|100"]);
+    nothing_is_stale(&mut watcher);
+    assert_eq!(
+        one(
+            &mut watcher,
+            "SELECT count(*) FROM entry e JOIN contact c ON c.id = e.contact_id WHERE e.party_id <> c.party_id"
+        ),
+        "0"
+    );
+    // One record for each row that this run replaced, in its name.
+    assert_eq!(
+        one(
+            &mut watcher,
+            "SELECT count(DISTINCT row_key) = count(*) AND bool_and(run_id = (SELECT max(run_id) FROM mend.runs)) FROM mend.replaced_values"
+        ),
+        "t"
+    );
+    check(&mut watcher);
+}
+
+const KEPT_OF_100: &str =
+    "SELECT string_agg(old_value || ' ' || new_value, ',') FROM mend.replaced_values WHERE row_key ->> 'id' = '100'";
+
+#[test]
+fn what_is_overwritten_is_kept_as_it_was_at_that_moment() {
+    while_it_overwrites("UPDATE entry SET party_id = 150 WHERE id = 100", |client| {
+        assert_eq!(one(client, KEPT_OF_100), "150 100");
+    });
+    while_it_overwrites("UPDATE entry SET party_id = 100 WHERE id = 100", |client| {
+        assert_eq!(one(client, KEPT_OF_100), "-", "somebody else put it right");
+        assert_eq!(one(client, "SELECT count(*) FROM mend.replaced_values"), "99");
+    });
+    while_it_overwrites("UPDATE contact SET party_id = 150 WHERE id = 50", |client| {
+        assert_eq!(one(client, "SELECT party_id FROM entry WHERE id = 50"), "150");
+        assert_eq!(
+            one(
+                client,
+                "SELECT old_value || ' ' || new_value FROM mend.replaced_values WHERE row_key ->> 'id' = '50'"
+            ),
+            "200 150"
+        );
+    });
+}
