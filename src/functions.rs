@@ -253,7 +253,8 @@ fn backfill_tenant_ids(
 
 /// The tenant key of every table: how far it is, and the path to its value.
 ///
-/// * `root`: the table that holds the tenants; NULL: the setting `pg_mend.tenant_root`, else inferred.
+/// * `root`: the table that holds the tenants; NULL: the setting `pg_mend.tenant_root`, else inferred. Several with commas between them
+///   (`'projects, groups'`) where a row belongs to one or the other: a table has a row for each key that it holds.
 ///
 /// Returns one row per key, and one per table that has none. `status`: `root`, `ready` (NOT NULL, foreign key valid), `nullable`
 /// (no NULL is left), `unconstrained` (NOT NULL, without a valid foreign key), `needs_backfill` (NULLs possible or seen),
@@ -289,9 +290,7 @@ fn tenant_columns(
     >,
     ErrorReport,
 > {
-    let session = Session::begin()?;
-    let keys = run::tenant_keys(&session, root)?;
-    let rows = report::tenant_columns::tenant_columns(&session, &keys)?;
+    let rows = report::tenant_columns::of_roots(&Session::begin()?, root)?;
     Ok(TableIterator::new(rows.into_iter().map(|row| {
         (
             row.table,

@@ -14,6 +14,22 @@ const ENFORCED: &str = if cfg!(feature = "pg18") {
     "true"
 };
 
+/// As [`ENFORCED`], of a CHECK.
+const ENFORCED_CHECK: &str = if cfg!(feature = "pg18") {
+    "k.conenforced"
+} else {
+    "true"
+};
+
+/// Since 18 a NOT NULL may be NOT VALID, and `attnotnull` is set all the same.
+const NOT_NULL: &str = if cfg!(feature = "pg18") {
+    "(a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n
+                                   WHERE n.conrelid = a.attrelid AND n.contype = 'n' AND n.conkey[1] = a.attnum
+                                     AND NOT n.convalidated))"
+} else {
+    "a.attnotnull"
+};
+
 /// Reads the catalog. Runs under `search_path = pg_catalog, pg_temp`; `search_path` is the caller's own, resolved to
 /// schemas, for looking up and showing bare names.
 ///
@@ -39,17 +55,27 @@ WITH RECURSIVE relations AS (
     AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
     AND NOT pg_is_other_temp_schema(n.oid)
 ),
+-- How large databases get a NOT NULL without a long lock: CHECK (column IS NOT NULL), validated later.
+never_null AS (
+  SELECT DISTINCT k.conrelid, k.conkey[1] AS attnum
+  FROM pg_constraint k
+  JOIN relations r ON r.oid = k.conrelid
+  JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+  WHERE k.contype = 'c' AND k.convalidated AND {ENFORCED_CHECK} AND cardinality(k.conkey) = 1
+    AND pg_get_expr(k.conbin, k.conrelid) = '(' || quote_ident(a.attname) || ' IS NOT NULL)'
+),
 attributes AS (
   SELECT a.attrelid, a.atttypid,
          jsonb_build_object(
            'number', a.attnum, 'name', a.attname, 'quoted', quote_ident(a.attname), 'type_oid', a.atttypid::bigint,
-           'type_modifier', a.atttypmod, 'not_null', a.attnotnull, 'generated', a.attgenerated <> '',
+           'type_modifier', a.atttypmod, 'not_null', {NOT_NULL}, 'never_null', {NOT_NULL} OR k.conrelid IS NOT NULL, 'generated', a.attgenerated <> '',
            'identity_always', a.attidentity = 'a',
            'may_select', r.may_select OR has_column_privilege(r.oid, a.attnum, 'SELECT'),
            'may_update', r.may_update OR has_column_privilege(r.oid, a.attnum, 'UPDATE')) AS described,
          a.attnum
   FROM relations r
   JOIN pg_attribute a ON a.attrelid = r.oid
+  LEFT JOIN never_null k ON k.conrelid = a.attrelid AND k.attnum = a.attnum
   WHERE a.attnum > 0 AND NOT a.attisdropped
 ),
 columns_of AS (

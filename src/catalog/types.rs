@@ -98,6 +98,9 @@ pub struct Column {
     pub type_modifier: i32,
     /// Declared NOT NULL.
     pub not_null: bool,
+    /// Declared NOT NULL, or a valid CHECK (column IS NOT NULL) says the same.
+    #[serde(default)]
+    pub never_null: bool,
     /// GENERATED ALWAYS AS (expression).
     pub generated: bool,
     /// GENERATED ALWAYS AS IDENTITY.
@@ -433,6 +436,7 @@ pub mod testing {
                         type_oid,
                         type_modifier: -1,
                         not_null: !spec.ends_with('?'),
+                        never_null: !spec.ends_with('?'),
                         may_select: true,
                         may_update: true,
                         ..Column::default()

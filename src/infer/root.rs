@@ -97,7 +97,7 @@ pub fn candidates(catalog: &Catalog) -> Vec<Candidate> {
             }
             let (all, not_null) = uses.entry((to.parent, column.name.as_str())).or_default();
             *all += 1;
-            *not_null += usize::from(column.not_null);
+            *not_null += usize::from(column.never_null);
             children.entry(to.parent).or_default().insert(table.oid);
             parents.entry(table.oid).or_default().insert(to.parent);
         }

@@ -216,7 +216,7 @@ fn best_pair<'a>(
             if named(a) || named(b) {
                 points += 5000;
             }
-            if a.not_null && b.not_null {
+            if a.never_null && b.never_null {
                 points += 2000;
             }
             // `rows` and `values` are in order of preference, so only more points replace an earlier pair.
@@ -345,7 +345,10 @@ fn onward(start: &[i16], hops: &[Hop], key: &ForeignKey) -> (Vec<i16>, Vec<Hop>,
 fn ranked<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<&'a ForeignKey> {
     let mut keys: Vec<&ForeignKey> = catalog.foreign_keys_of(table.oid).filter(|key| key.enforced).collect();
     keys.sort_by_key(|key| {
-        let not_null = key.columns.iter().all(|c| table.column(*c).is_some_and(|c| c.not_null));
+        let not_null = key
+            .columns
+            .iter()
+            .all(|c| table.column(*c).is_some_and(|c| c.never_null));
         let in_front = catalog
             .table(key.parent)
             .is_some_and(|parent| names::words(&table.name).starts_with(&names::stem(&parent.name)));

@@ -14,7 +14,7 @@ use crate::infer::InferError;
 use crate::infer::keys::{KeyPaths, Paths, State, TenantKey, TenantKeys, in_order};
 use crate::pg::Settings;
 use crate::problem::Problem;
-use crate::run::Session;
+use crate::run::{Session, tenant_keys};
 
 /// A table of at most this many bytes is read to see whether its key has a NULL. (4 MiB: about a millisecond; a thousand
 /// of them stay within what a catalog call may take.)
@@ -108,6 +108,44 @@ struct Nulls {
 }
 
 /// One row per tenant key, and one per table without any; by schema and name.
+///
+/// * `named`: the root as typed, or several with commas between them, where rows belong to a project *or* a group; `None`: the
+///   setting, else inferred.
+///
+/// Errors: those of `run::tenant_keys`.
+pub fn of_roots(session: &Session, named: Option<&str>) -> Result<Vec<TenantColumn>, Problem> {
+    let several = named.filter(|name| name.contains(',') && session.catalog.resolve_table(name).is_err());
+    let Some(names) = several else {
+        return tenant_columns(session, &tenant_keys(session, named)?);
+    };
+    let mut rows: Vec<TenantColumn> = Vec::new();
+    for name in names.split(',') {
+        rows.extend(tenant_columns(session, &tenant_keys(session, Some(name.trim()))?)?);
+    }
+    // What leads to none of the roots is shared; what leads to one need not lead to the others.
+    let place = |row: &TenantColumn| session.catalog.tables.iter().position(|table| table.oid == row.oid);
+    let hopeful = |row: &TenantColumn| match row.status {
+        Status::NeedsColumn => 0,
+        Status::Unreachable => 1,
+        _ => 2,
+    };
+    rows.sort_by_key(|row| {
+        (
+            place(row),
+            row.column.is_none(),
+            row.column.is_none().then(|| hopeful(row)),
+        )
+    });
+    let mut seen: Vec<u32> = Vec::new();
+    rows.retain(|row| {
+        let first = !seen.contains(&row.oid);
+        seen.push(row.oid);
+        first || row.column.is_some()
+    });
+    Ok(rows)
+}
+
+/// As [`of_roots`], for one.
 ///
 /// Errors: those of SPI only.
 pub fn tenant_columns(session: &Session, keys: &TenantKeys) -> Result<Vec<TenantColumn>, Problem> {
@@ -242,6 +280,9 @@ fn with_key(session: &Session, keys: &TenantKeys, table: &Table, key: &KeyPaths,
             "the foreign key to {root} is not valid: rows from before it may be anything"
         ));
     }
+    if column.never_null && !column.not_null {
+        notes.push("a CHECK keeps NULLs out: SET NOT NULL needs no scan any more".into());
+    }
     if status == Status::Ambiguous {
         notes.push(format!(
             "several columns reference {root}, and nothing says from where {} is filled: name its source in backfill",
@@ -280,7 +321,7 @@ fn with_key(session: &Session, keys: &TenantKeys, table: &Table, key: &KeyPaths,
         constraint_state: Some(key.key.state.as_str()),
         not_null: Some(column.not_null),
         indexed: Some(table.indexed.contains(&column.number)),
-        filled: match (column.not_null, nulls.seen) {
+        filled: match (column.never_null, nulls.seen) {
             (true, _) | (_, Some(false)) => Some(1.0),
             _ => nulls.fraction.map(|fraction| 1.0 - fraction),
         },
@@ -290,12 +331,13 @@ fn with_key(session: &Session, keys: &TenantKeys, table: &Table, key: &KeyPaths,
 }
 
 fn status_of(column: &Column, key: &TenantKey, paths: &Paths, nulls: Nulls) -> Status {
+    let complete = column.never_null || nulls.seen == Some(false);
     match (column.not_null, key.state) {
         _ if !key.comparable => Status::NeedsColumn,
         (true, State::Valid) => Status::Ready,
         (true, _) => Status::Unconstrained,
-        _ if key.one_of_several && paths.found.is_empty() && nulls.seen != Some(false) => Status::Ambiguous,
-        _ if nulls.seen == Some(false) => Status::Nullable,
+        _ if key.one_of_several && paths.found.is_empty() && !complete => Status::Ambiguous,
+        _ if complete => Status::Nullable,
         _ => Status::NeedsBackfill,
     }
 }
@@ -363,7 +405,7 @@ fn is_not_null(session: &Session, key: &KeyPaths) -> bool {
     let table = session.catalog.table(key.table);
     table
         .and_then(|table| table.column(key.key.column))
-        .is_some_and(|column| column.not_null)
+        .is_some_and(|column| column.never_null)
 }
 
 /// For each key, in the same order.
@@ -376,7 +418,7 @@ fn look_for_nulls(session: &Session, keys: &[KeyPaths]) -> Result<Vec<Nulls>, Pr
             let table = session.catalog.table(key.table)?;
             Some((i, table, table.column(key.key.column)?))
         })
-        .filter(|(_, _, column)| !column.not_null)
+        .filter(|(_, _, column)| !column.never_null)
         .collect();
     // The planner must not read a large table because it hopes to meet a NULL soon.
     let _settings = Settings::push(&[

@@ -159,7 +159,7 @@ fn can_be_filled(session: &Session, key: &KeyPaths, overwrite: Overwrite) -> Res
     if !key.key.comparable {
         return Err(WhyNot::WrongType);
     }
-    if overwrite_of(key, overwrite) == Overwrite::Nothing && column.is_some_and(|column| column.not_null) {
+    if overwrite_of(key, overwrite) == Overwrite::Nothing && column.is_some_and(|column| column.never_null) {
         return Err(WhyNot::NotNull);
     }
     match key.paths.found.is_empty() {

@@ -464,6 +464,44 @@ fn no_root_at_all_is_said() {
 }
 
 #[test]
+fn a_row_may_belong_to_a_project_or_to_a_group() {
+    let (_database, mut client) = client(
+        "CREATE TABLE groups (id bigint PRIMARY KEY); CREATE TABLE projects (id bigint PRIMARY KEY, group_id bigint NOT NULL REFERENCES groups);
+         CREATE TABLE labels (id bigint PRIMARY KEY, project_id bigint REFERENCES projects, group_id bigint REFERENCES groups);
+         CREATE TABLE label_links (id bigint PRIMARY KEY, label_id bigint NOT NULL REFERENCES labels);
+         CREATE TABLE issues (id bigint PRIMARY KEY, project_id bigint REFERENCES projects,
+                              CONSTRAINT filled CHECK (project_id IS NOT NULL)); CREATE TABLE settings (name text)",
+    );
+    assert_eq!(
+        lines(
+            &mut client,
+            "SELECT table_name, tenant_column, status, path FROM tenant_columns('projects, groups')"
+        ),
+        [
+            "groups|id|root|-",
+            "issues|project_id|nullable|-",
+            "label_links|-|needs_column|label_id -> labels.project_id",
+            "labels|project_id|nullable|-",
+            "labels|group_id|nullable|project_id -> projects.group_id",
+            "projects|id|root|-",
+            "projects|group_id|ready|-",
+            "settings|-|shared|-",
+        ]
+    );
+    assert!(
+        one(
+            &mut client,
+            "SELECT note FROM tenant_columns('projects') WHERE table_name = 'issues'"
+        )
+        .starts_with("a CHECK keeps NULLs out")
+    );
+    assert_eq!(
+        failure(&mut client, "SELECT * FROM tenant_columns('projects, grups')").hint,
+        "did you mean 'groups'?"
+    );
+}
+
+#[test]
 fn a_circle_names_its_tables_and_the_edge_to_break() {
     let (_database, mut client) = client(
         "CREATE TABLE organizations (id int PRIMARY KEY);

@@ -3,7 +3,7 @@
 //! A key is told by what it references, not by its name: `orders.created_by -> profiles(id)` and
 //! `properties.org_id -> profiles(id)` are the same one. A column without a foreign key counts where it is named after the root
 //! or like the keys of other tables. Of several columns that reference the root, those with such a name are the keys and
-//! the others are roles (`assigned_to`); where none has, each is a key.
+//! the others are roles (`assigned_to`); where none has, the only one that is NOT NULL is; else each is a key.
 //!
 //! A path leads along references to the first row that carries a key. Every path is a *reason* to believe in a tenant,
 //! so all of them become sources of one rule: the best one first, the others compared with it (rows where they differ are
@@ -304,7 +304,12 @@ impl<'a> TenantKeys<'a> {
             if keys.iter().any(|(column, _)| plainly(column)) {
                 keys.retain(|(column, _)| plainly(column));
             } else {
-                keys.iter_mut().for_each(|(_, key)| key.one_of_several = true);
+                // A row that must have one of them has that one (target_project_id, and source_project_id for a fork).
+                let never_null = keys.iter().filter(|(column, _)| column.never_null).count();
+                match never_null {
+                    1 => keys.retain(|(column, _)| column.never_null),
+                    _ => keys.iter_mut().for_each(|(_, key)| key.one_of_several = true),
+                }
             }
         }
         keys.sort_by_key(|(column, key)| (key.foreign_key.is_none(), column.number));

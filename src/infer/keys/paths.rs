@@ -53,6 +53,8 @@ pub(super) struct Rank {
     columns: Vec<i16>,
     /// Where paths part only further up: the same signals there.
     further: Vec<Further>,
+    /// Of several keys at the end, the earlier.
+    value: i16,
 }
 
 /// The signals of a hop that is not the first.
@@ -111,18 +113,15 @@ impl<'a> TenantKeys<'a> {
                 {
                     continue;
                 }
-                let value = if own_tree { column } else { self.carried(parent, column) };
-                if let Some(value) = value {
-                    self.arrive(
-                        table,
-                        target,
-                        column,
-                        parent,
-                        value,
-                        way.and(here, &step, parent),
-                        &mut result,
-                    );
-                } else if self.leading.contains(&step.parent) && !own_tree {
+                let values = match own_tree {
+                    true => column.into_iter().collect(),
+                    false => self.carried(parent, column),
+                };
+                for value in &values {
+                    let way = way.and(here, &step, parent);
+                    self.arrive(table, target, column, parent, value, way, &mut result);
+                }
+                if values.is_empty() && self.leading.contains(&step.parent) && !own_tree {
                     queue.push_back((step.parent, way.and(here, &step, parent)));
                 }
             }
@@ -195,10 +194,11 @@ impl<'a> TenantKeys<'a> {
                 nullable: way.nullable,
                 not_named: !named,
                 not_cascading: !way.cascades,
-                key_nullable: !value.not_null,
+                key_nullable: !value.never_null,
                 name_in_front: Reverse(way.in_front),
                 hops: source.hops.len(),
                 columns: source.columns.clone(),
+                value: value.number,
                 further: way.further,
             },
             caution: (!way.weak.is_empty()).then(|| way.weak.join(", ")),
@@ -221,21 +221,21 @@ impl<'a> TenantKeys<'a> {
         })
     }
 
-    /// The key that a row of `parent` carries, as far as `target` is concerned: the one of the same name, else the only
-    /// one that can be meant.
-    fn carried(&self, parent: &'a Table, target: Option<&Column>) -> Option<&'a Column> {
+    /// The keys that a row of `parent` carries, as far as `target` is concerned: the one of the same name; else the first;
+    /// where nothing says which of several is the tenant, all of them, to be compared.
+    fn carried(&self, parent: &'a Table, target: Option<&Column>) -> Vec<&'a Column> {
         if parent.oid == self.root.oid {
-            return Some(self.key);
+            return vec![self.key];
         }
         let keys = self.of(parent);
-        let same = keys
-            .iter()
-            .filter_map(|key| parent.column(key.column))
-            .find(|column| target.is_some_and(|target| target.name == column.name));
-        same.or_else(|| match keys {
-            [first, ..] if !first.one_of_several => parent.column(first.column),
-            _ => None,
-        })
+        let columns = || keys.iter().filter_map(|key| parent.column(key.column));
+        if let Some(same) = columns().find(|column| target.is_some_and(|target| target.name == column.name)) {
+            return vec![same];
+        }
+        match keys.iter().any(|key| key.one_of_several) {
+            true => columns().collect(),
+            false => columns().take(1).collect(),
+        }
     }
 
     /// What a path can follow from `table`, but for its keys: they lead to the root itself.
@@ -251,7 +251,7 @@ impl<'a> TenantKeys<'a> {
     fn find_steps(&self, table: &Table) -> Vec<Step> {
         let catalog = self.catalog;
         let to_root = |parent: u32, key: &[i16]| parent == self.root.oid && key == [self.key.number];
-        let not_null = |columns: &[i16]| columns.iter().all(|c| table.column(*c).is_some_and(|c| c.not_null));
+        let not_null = |columns: &[i16]| columns.iter().all(|c| table.column(*c).is_some_and(|c| c.never_null));
         let mut steps: Vec<Step> = catalog
             .foreign_keys_of(table.oid)
             .filter(|key| !to_root(key.parent, &key.parent_columns))
@@ -284,7 +284,7 @@ impl<'a> TenantKeys<'a> {
                     columns: vec![column.number],
                     parent: to.parent,
                     key: vec![to.key],
-                    not_null: column.not_null,
+                    not_null: column.never_null,
                     cascades: false,
                     state: State::Missing,
                 });

@@ -248,3 +248,35 @@ fn a_dense_graph_does_not_take_forever() {
     let catalog = builder.references("t59", "c59", "last").build();
     assert!(!paths(&catalog, "tenants", "t0").is_empty());
 }
+
+#[test]
+fn a_row_with_two_tenants_gives_the_one_that_it_must_have_or_both() {
+    let schema = |source: &str, target: &str| {
+        Builder::new()
+            .table("projects", &["id"])
+            .table("merge_requests", &["id", source, target])
+            .references("merge_requests", "source_project_id", "projects")
+            .references("merge_requests", "target_project_id", "projects")
+            .table("diffs", &["id", "merge_request_id"])
+            .references("diffs", "merge_request_id", "merge_requests")
+            .build()
+    };
+    let told = schema("source_project_id?", "target_project_id");
+    assert_eq!(columns(&told, "projects", "merge_requests"), ["target_project_id"]);
+    assert_eq!(
+        paths(&told, "projects", "diffs"),
+        ["merge_request_id -> merge_requests.target_project_id"]
+    );
+    let open = schema("source_project_id", "target_project_id");
+    assert_eq!(
+        columns(&open, "projects", "merge_requests"),
+        ["source_project_id", "target_project_id"]
+    );
+    assert_eq!(
+        paths(&open, "projects", "diffs"),
+        [
+            "merge_request_id -> merge_requests.source_project_id",
+            "merge_request_id -> merge_requests.target_project_id"
+        ]
+    );
+}
