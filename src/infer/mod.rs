@@ -70,6 +70,8 @@ pub enum InferError {
     },
     /// Tenant keys can only be filled from each other.
     TenantCycle {
+        /// As displayed.
+        root: String,
         /// Table, column, parent, as displayed.
         edges: Vec<(String, String, String)>,
         /// The one of them that says least.
@@ -195,7 +197,7 @@ impl From<InferError> for Problem {
                         .hint("say which table holds the tenants: SET pg_mend.tenant_root = 'tenants'"),
                 }
             }
-            InferError::TenantCycle { edges, weakest } => {
+            InferError::TenantCycle { root, edges, weakest } => {
                 let quoted = |name: &str| name.replace('\'', "''");
                 let list: Vec<String> = edges
                     .iter()
@@ -207,13 +209,14 @@ impl From<InferError> for Problem {
                 )
                 .detail(list.join(", "))
                 .hint(format!(
-                    "break it at {0}.{1}, which says least: fill {2} by itself first, backfill_tenant_ids(table_name => '{3}', dry_run => false), \
-                     then backfill_tenant_ids(table_name => '{4}', dry_run => false)",
+                    "break it at {0}.{1}, which says least: fill {2} by itself first, backfill_tenant_ids('{5}', table_name => '{3}', dry_run => false), \
+                     then backfill_tenant_ids('{5}', table_name => '{4}', dry_run => false)",
                     weakest.0,
                     weakest.1,
                     weakest.2,
                     quoted(&weakest.2),
-                    quoted(&weakest.0)
+                    quoted(&weakest.0),
+                    quoted(&root)
                 ))
             }
             InferError::Cycle { tables } => Problem::new(

@@ -11,7 +11,8 @@
 //!
 //! A lookup table (countries) is reached by as many, `users` is referenced as often, and in a half-done migration
 //! `domains` is referenced more often than `organizations`. Less than 2.5 points between the first and the second is a
-//! tie, and a tie is an error that names both: everything else rests on the root.
+//! tie; so is a table above the first one on which others hang that do not hang on the first (teams above companies: users
+//! would be nobody's). A tie is an error that names both: everything else rests on the root.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -51,11 +52,8 @@ pub fn find(catalog: &Catalog) -> Result<&Table, InferError> {
     if let Some(root) = known(catalog) {
         return Ok(root);
     }
-    let ranked = candidates(catalog);
-    let first = ranked.first().map(|c| c.points).unwrap_or_default();
-    let choices = ranked
+    let choices = likely(catalog)
         .iter()
-        .filter(|c| first - c.points < CLEAR)
         .filter_map(|c| Some((catalog.display(catalog.table(c.table)?), c.reached_by)))
         .collect();
     Err(InferError::NoSingleRoot { choices })
@@ -65,10 +63,9 @@ pub fn find(catalog: &Catalog) -> Result<&Table, InferError> {
 pub fn known(catalog: &Catalog) -> Option<&Table> {
     let kept = *catalog.tenant_root.borrow();
     let root = kept.unwrap_or_else(|| {
-        let found = match candidates(catalog).as_slice() {
-            [first, second, ..] if first.points - second.points < CLEAR => None,
-            [first, ..] => Some(first.table),
-            [] => None,
+        let found = match likely(catalog).as_slice() {
+            [only] => Some(only.table),
+            _ => None,
         };
         catalog.tenant_root.replace(Some(found));
         found
@@ -76,33 +73,100 @@ pub fn known(catalog: &Catalog) -> Option<&Table> {
     root.and_then(|oid| catalog.table(oid))
 }
 
+/// The candidates between which the points do not decide; one, if they do.
+fn likely(catalog: &Catalog) -> Vec<Candidate> {
+    let references = References::of(catalog);
+    let ranked = rank(catalog, &references);
+    let Some(first) = ranked.first() else {
+        return vec![];
+    };
+    // Whose rows would be nobody's: tables that hang on a table above the first one, and not on it.
+    let ours = references.below(first.table);
+    let above = |candidate: &Candidate| {
+        let table = candidate.table;
+        references.named.contains(&(first.table, table))
+            && candidate.reached_by > first.reached_by
+            && !ours.contains(&table)
+            && references.children.get(&table).into_iter().flatten().any(|child| {
+                *child != first.table && !ours.contains(child) && references.named.contains(&(*child, table))
+            })
+    };
+    let tied = |c: &&Candidate| first.points - c.points < CLEAR || above(c);
+    ranked.iter().filter(tied).cloned().collect()
+}
+
 /// Every table that two or more others reach, the likeliest first.
 pub fn candidates(catalog: &Catalog) -> Vec<Candidate> {
-    // (parent, column name) → how many tables reference it so, and how many of the columns are NOT NULL
-    let mut uses: HashMap<(u32, &str), (usize, usize)> = HashMap::new();
-    let mut children: HashMap<u32, HashSet<u32>> = HashMap::new();
-    let mut parents: HashMap<u32, HashSet<u32>> = HashMap::new();
-    let tables = catalog
-        .tables
-        .iter()
-        .filter(|t| t.is_table() && !t.is_partition && !t.of_extension);
-    for table in tables {
-        for column in &table.columns {
-            let Some(to) = reference::of(catalog, table, column).filter(|r| r.parent != table.oid) else {
-                continue;
-            };
-            // A table whose key is another's key is a part of it (profiles.id -> auth.users.id): it leads nowhere new.
-            if table.primary_key().is_some_and(|key| key.columns == [column.number]) {
-                continue;
+    rank(catalog, &References::of(catalog))
+}
+
+/// Which table references which.
+#[derive(Default)]
+struct References<'a> {
+    /// (parent, column name) → how many tables reference it so, and how many of the columns are NOT NULL
+    uses: HashMap<(u32, &'a str), (usize, usize)>,
+    children: HashMap<u32, HashSet<u32>>,
+    parents: HashMap<u32, HashSet<u32>>,
+    /// (child, parent), where the column is named after the parent.
+    named: HashSet<(u32, u32)>,
+}
+
+impl<'a> References<'a> {
+    fn of(catalog: &'a Catalog) -> Self {
+        let mut found = References::default();
+        let tables = catalog
+            .tables
+            .iter()
+            .filter(|t| t.is_table() && !t.is_partition && !t.of_extension);
+        for table in tables {
+            for column in &table.columns {
+                let Some(to) = reference::of(catalog, table, column).filter(|r| r.parent != table.oid) else {
+                    continue;
+                };
+                // A table whose key is another's key is a part of it (profiles.id -> auth.users.id): it leads nowhere new.
+                if table.primary_key().is_some_and(|key| key.columns == [column.number]) {
+                    continue;
+                }
+                let (all, not_null) = found.uses.entry((to.parent, column.name.as_str())).or_default();
+                *all += 1;
+                *not_null += usize::from(column.never_null);
+                found.children.entry(to.parent).or_default().insert(table.oid);
+                found.parents.entry(table.oid).or_default().insert(to.parent);
+                if catalog
+                    .table(to.parent)
+                    .is_some_and(|parent| named_after(&column.name, &parent.name))
+                {
+                    found.named.insert((table.oid, to.parent));
+                }
             }
-            let (all, not_null) = uses.entry((to.parent, column.name.as_str())).or_default();
-            *all += 1;
-            *not_null += usize::from(column.never_null);
-            children.entry(to.parent).or_default().insert(table.oid);
-            parents.entry(table.oid).or_default().insert(to.parent);
         }
+        found
     }
-    let reached: HashMap<u32, usize> = children.keys().map(|&oid| (oid, reaching(&children, oid))).collect();
+
+    /// The tables that lead to `oid`, directly or through others; itself included.
+    fn below(&self, oid: u32) -> HashSet<u32> {
+        let mut seen: HashSet<u32> = HashSet::from([oid]);
+        let mut next = vec![oid];
+        while let Some(at) = next.pop() {
+            next.extend(
+                self.children
+                    .get(&at)
+                    .into_iter()
+                    .flatten()
+                    .filter(|child| seen.insert(**child)),
+            );
+        }
+        seen
+    }
+}
+
+fn rank(catalog: &Catalog, references: &References) -> Vec<Candidate> {
+    let (uses, parents) = (&references.uses, &references.parents);
+    let reached: HashMap<u32, usize> = references
+        .children
+        .keys()
+        .map(|&oid| (oid, references.below(oid).len() - 1))
+        .collect();
     let most_reached = reached.values().copied().max().unwrap_or(1).max(1) as i64;
     let most_used = uses.values().map(|(all, _)| *all).max().unwrap_or(1) as i64;
     let below = |oid: u32| {
@@ -110,7 +174,7 @@ pub fn candidates(catalog: &Catalog) -> Vec<Candidate> {
         above.any(|parent| *parent != oid && reached.get(parent) >= reached.get(&oid))
     };
     let mut best: HashMap<u32, Points> = HashMap::new();
-    for (&(parent, column), &(all, not_null)) in &uses {
+    for (&(parent, column), &(all, not_null)) in uses {
         let Some(table) = catalog.table(parent).filter(|_| reached[&parent] >= 2) else {
             continue;
         };
@@ -133,22 +197,6 @@ pub fn candidates(catalog: &Catalog) -> Vec<Candidate> {
         .collect();
     ranked.sort_by_key(|c| (Reverse(c.points), c.table));
     ranked
-}
-
-/// How many tables lead to `oid`.
-fn reaching(children: &HashMap<u32, HashSet<u32>>, oid: u32) -> usize {
-    let mut seen: HashSet<u32> = HashSet::from([oid]);
-    let mut next = vec![oid];
-    while let Some(at) = next.pop() {
-        next.extend(
-            children
-                .get(&at)
-                .into_iter()
-                .flatten()
-                .filter(|child| seen.insert(**child)),
-        );
-    }
-    seen.len() - 1
 }
 
 /// Is the column named after the table: `tenantId` after `Tenant`, `org_id` after `organizations`?
@@ -241,6 +289,29 @@ mod tests {
             InferError::NoSingleRoot {
                 choices: vec![("\"alpha\"".into(), 2), ("\"beta\"".into(), 2)]
             }
+        );
+    }
+
+    #[test]
+    fn a_company_of_a_crm_is_not_silently_the_tenant_of_the_team_that_keeps_it() {
+        let mut builder = Builder::new()
+            .table("teams", &["id"])
+            .table("users", &["id", "team_id"])
+            .references("users", "team_id", "teams")
+            .table("companies", &["id", "team_id"])
+            .references("companies", "team_id", "teams");
+        for table in ["contacts", "deals", "notes", "calls"] {
+            builder = builder
+                .table(table, &["id", "company_id"])
+                .references(table, "company_id", "companies");
+        }
+        let catalog = builder.build();
+        let InferError::NoSingleRoot { choices } = find(&catalog).unwrap_err() else {
+            panic!("another error");
+        };
+        assert_eq!(
+            choices,
+            [("\"companies\"".to_string(), 4), ("\"teams\"".to_string(), 6)]
         );
     }
 }

@@ -77,7 +77,14 @@ impl Blueprint<'_> {
         select.push("found.value AS value".to_string());
         select.push(format!("{} AS unguarded", self.unguarded_sql()));
         if self.overwrites() {
-            select.push(format!("t.{} IS NOT NULL AS replaces", self.column.sql()));
+            let set = format!("t.{} IS NOT NULL", self.column.sql());
+            select.push(match view == View::Level {
+                true => format!(
+                    "CASE WHEN {} THEN t.mend_replaced ELSE {set} END AS replaces",
+                    self.written_sql(view)
+                ),
+                false => format!("{set} AS replaces"),
+            });
         }
         if view.has_written() {
             let target = format!("t.{}", self.column.sql());
@@ -124,7 +131,7 @@ impl Blueprint<'_> {
         from.extend(self.owner_joins());
         from.extend(self.foreign_key_joins());
         from.extend(self.old_key_joins());
-        if view == View::Missing && !self.overwrites() {
+        if matches!(view, View::Missing(_)) && !self.overwrites() {
             from.push(format!("WHERE t.{} IS NULL", self.column.sql()));
         }
         let derived = format!("SELECT\n  {}\n{}", select.join(",\n  "), from.join("\n"));
@@ -193,7 +200,16 @@ impl Blueprint<'_> {
         // A value that the sources do not contradict stays, whatever the rule says.
         let stands = match self.overwrites() {
             true => {
-                let differs = differs(self.catalog, &target, self.column.type_oid, &self.value_as_target());
+                // Only what comes from outside of the column itself contradicts it: such sources come first.
+                let differs = match sources.first().is_some_and(|first| first.witness.is_none()) {
+                    true => differs(
+                        self.catalog,
+                        &target,
+                        self.column.type_oid,
+                        &self.value_from_outside(sources),
+                    ),
+                    false => "false".into(),
+                };
                 format!("{target} IS NOT NULL AND ({differs}) IS NOT TRUE")
             }
             false => format!("{target} IS NOT NULL"),
@@ -234,7 +250,8 @@ impl Blueprint<'_> {
                     .zip(&self.rule.sources[1..])
                     .map(|(s, source)| {
                         let (table, column) = source.value(self.table.oid);
-                        differs(self.catalog, &s.value, self.type_of(table, column), "found.value")
+                        let value = self.compared(view, s);
+                        differs(self.catalog, &value, self.type_of(table, column), "found.value")
                     })
                     .collect::<Vec<_>>())),
                 OnConflict::AnyTwo => {
@@ -331,15 +348,53 @@ impl Blueprint<'_> {
 
     pub(super) fn written_sql(&self, view: View) -> String {
         match view {
-            View::Proof(id) => format!(
-                "(t.xmin = '{id}'::pg_catalog.xid AND t.{} IS NOT NULL)",
-                self.column.sql()
-            ),
-            View::Level if self.overlays.replaces(self.table) => {
-                format!("(t.mend_written AND t.{} IS NOT NULL)", self.column.sql())
-            }
-            _ => "false".into(),
+            View::Proof(_) | View::Level => self.written_row("t", view).unwrap_or_else(|| "false".into()),
+            View::All | View::Missing(_) => "false".into(),
         }
+    }
+
+    /// The run has written this row of the target; `None` where it has written none yet.
+    fn written_row(&self, alias: &str, view: View) -> Option<String> {
+        let column = self.column.sql();
+        match view {
+            View::Proof(id) | View::Missing(Some(id)) => Some(format!(
+                "({alias}.xmin = '{id}'::pg_catalog.xid AND {alias}.{column} IS NOT NULL)"
+            )),
+            View::Level if self.overlays.replaces(self.table) => {
+                Some(format!("({alias}.mend_written AND {alias}.{column} IS NOT NULL)"))
+            }
+            View::Level | View::All | View::Missing(None) => None,
+        }
+    }
+
+    /// What a source says when it is compared with the others. For one that leads up the table's own tree not the value
+    /// that the row up there has by now: that changes while the run goes on, and with it what is a conflict. What it had
+    /// before the run, or what its own sources say, does not.
+    fn compared(&self, view: View, source: &SourceSql) -> String {
+        let Some(witness) = &source.witness else {
+            return source.value.clone();
+        };
+        let own = format!("{}.{}", witness.alias, self.column.sql());
+        let before = match self.written_row(&witness.alias, view) {
+            Some(written) => format!("CASE WHEN NOT {written} THEN {own} END"),
+            None => own,
+        };
+        let mut said = witness.values.clone();
+        match self.overwrites() {
+            true => said.push(before),
+            false => said.insert(0, before),
+        }
+        format!("COALESCE({})", said.join(", "))
+    }
+
+    /// The first value that does not come up the table's own tree, in the target's type.
+    fn value_from_outside(&self, sources: &[SourceSql]) -> String {
+        let values: Vec<&str> = sources
+            .iter()
+            .filter(|s| s.witness.is_none())
+            .map(|s| s.value.as_str())
+            .collect();
+        self.as_target(&format!("COALESCE({})", values.join(", ")))
     }
 
     /// The row was written before in this transaction: Postgres then checks all its foreign keys again, not only those

@@ -12,7 +12,7 @@ impl Blueprint<'_> {
     pub(super) fn refusals(&self) -> Vec<(String, String)> {
         let mut refusals = Vec::new();
         // What the type itself refuses comes first: behind it the value can be cast.
-        if let Some((type_name, condition)) = self.type_limit() {
+        if let Some((type_name, condition)) = self.type_limit("found.value") {
             refusals.push((condition, refused_by(&type_name)));
         }
         for check in &self.details.domain_checks {

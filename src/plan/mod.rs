@@ -190,6 +190,11 @@ impl Overlays {
         self.latest.contains_key(&table.oid)
     }
 
+    /// Does this text read one of them?
+    fn are_in(&self, text: &str) -> bool {
+        !self.queries.is_empty() && text.contains(OVERLAY)
+    }
+
     /// How FROM names the table.
     fn relation_sql(&self, table: &Table) -> String {
         match self.latest.get(&table.oid) {
@@ -230,8 +235,9 @@ impl Overlays {
 pub enum View {
     /// Before the run: every row.
     All,
-    /// Before the run: only rows whose target column is NULL, as the write itself needs them.
-    Missing,
+    /// Only rows that the write may write: their target column is NULL, or the rule overwrites. With the id under which the
+    /// run has written before, if it has.
+    Missing(Option<u32>),
     /// After the run: every row, those that the run wrote (their xmin is this transaction id) judged as if they were
     /// still empty.
     Proof(u32),

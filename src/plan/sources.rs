@@ -20,6 +20,15 @@ pub(super) struct SourceSql {
     pub(super) ambiguous: Option<String>,
     /// In words, for `detail`.
     pub(super) state: String,
+    /// For a source that leads up the table's own tree: what can be said of the row up there.
+    pub(super) witness: Option<Witness>,
+}
+
+/// Another row of the target table, and what its own sources say.
+pub(super) struct Witness {
+    pub(super) alias: String,
+    /// Their values, in order of precedence.
+    pub(super) values: Vec<String>,
 }
 
 impl Blueprint<'_> {
@@ -54,6 +63,7 @@ impl Blueprint<'_> {
                 state: format!("CASE WHEN {set} THEN {state} ELSE {unset} END"),
                 set,
                 unset: not_set,
+                witness: None,
             };
         };
         let label = source.to_path(self.catalog, self.table).to_string();
@@ -61,17 +71,19 @@ impl Blueprint<'_> {
         let value_name = Literal::new(&format!(": {} is NULL", self.path_end(source))).to_string();
         let no_row = Literal::new(&format!(": {} finds no row", label)).to_string();
         if source.is_unique(self.catalog) {
-            let (joins, missing) = self.chain(&format!("source_{n}"), "t", &source.columns, source);
+            let (mut joins, missing) = self.chain(&format!("source_{n}"), "t", &source.columns, source);
             let alias = hop_alias(&format!("source_{n}"), source.hops.len(), source.hops.len());
             let value = format!("{alias}.{}", self.column_sql(last.parent, last.columns[0]));
             // A row that is its own parent is no witness for itself: what it was given once would never be taken back.
-            let value = match last.parent == self.table.oid && last.columns[0] == self.column.number {
+            let leads_up = last.parent == self.table.oid && last.columns[0] == self.column.number;
+            let value = match leads_up {
                 true => format!(
                     "CASE WHEN NOT ({}) THEN {value} END",
                     self.same_row(&alias, "ctid", "tableoid")
                 ),
                 false => value,
             };
+            let witness = leads_up.then(|| self.witness(n, &alias, &mut joins));
             let value = self.as_target_string(value, last.parent, last.columns[0]);
             let missing = format!("{set} AND {missing}");
             let state = format!(
@@ -86,6 +98,7 @@ impl Blueprint<'_> {
                 value,
                 ambiguous: None,
                 state,
+                witness,
             };
         }
         // Keys that are not unique: the parents are aggregated per key, so that a row of the target stays one row.
@@ -139,6 +152,33 @@ impl Blueprint<'_> {
             value,
             ambiguous: Some(ambiguous),
             state,
+            witness: None,
+        }
+    }
+
+    /// Joins the sources of the row `alias` of the target table, those of unique keys.
+    fn witness(&self, n: usize, alias: &str, joins: &mut Vec<String>) -> Witness {
+        let mut values = Vec::new();
+        let others = self.rule.sources.iter().enumerate();
+        for (i, source) in others.filter(|(_, source)| !self.feeds(source) && source.is_unique(self.catalog)) {
+            let prefix = format!("witness_{n}_{}", i + 1);
+            let value = match source.hops.last() {
+                Some(last) => {
+                    joins.extend(self.chain(&prefix, alias, &source.columns, source).0);
+                    let end = hop_alias(&prefix, source.hops.len(), source.hops.len());
+                    let value = format!("{end}.{}", self.column_sql(last.parent, last.columns[0]));
+                    self.as_target_string(value, last.parent, last.columns[0])
+                }
+                None => {
+                    let value = format!("{alias}.{}", self.column_sql(self.table.oid, source.columns[0]));
+                    self.as_target_string(value, self.table.oid, source.columns[0])
+                }
+            };
+            values.push(value);
+        }
+        Witness {
+            alias: alias.to_string(),
+            values,
         }
     }
 

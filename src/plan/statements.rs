@@ -7,7 +7,7 @@ use super::{Blueprint, Count, Statement, View};
 use crate::catalog::ForeignKey;
 use crate::identifier::Literal;
 use crate::infer::tenant::Guard;
-use crate::rule::Overwrite;
+use crate::rule::{Overwrite, Source};
 
 impl Blueprint<'_> {
     /// Counts the rows per outcome, in one row of text: `total`, then sums that carry three outcomes each (see
@@ -102,8 +102,11 @@ impl Blueprint<'_> {
     /// is passed over, never written with a value derived from its old contents, and the next pass sees it. (Some minor
     /// versions do not look at the ctid again in a nested loop over TIDs; the condition on the column and the proof do
     /// not rely on it.)
-    pub fn write(&self) -> Statement {
-        if let Some(sql) = self.write_directly() {
+    ///
+    /// `transaction`: the id under which this run has written before, if it has.
+    pub fn write(&self, transaction: Option<u32>) -> Statement {
+        let view = View::Missing(transaction);
+        if let Some(sql) = self.write_directly(view) {
             return self.statement(sql);
         }
         let target = format!("t.{}", self.column.sql());
@@ -123,7 +126,7 @@ impl Blueprint<'_> {
             self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
-            indent(&self.classification(View::Missing, extra), 2),
+            indent(&self.classification(view, extra), 2),
             self.same_row("classified", "row_ctid", "row_table")
         ))
     }
@@ -174,14 +177,14 @@ impl Blueprint<'_> {
 
     /// One source with unique keys, the row's tenant in the row itself, no other parent that hangs on the row, no unique
     /// index to ask, and not the table itself as its own parent.
-    fn write_directly(&self) -> Option<String> {
+    fn write_directly(&self, view: View) -> Option<String> {
         let [source] = self.rule.sources.as_slice() else {
             return None;
         };
         let (first, rest) = source.hops.split_first()?;
         let own_tenant = match &self.guard {
             Guard::By(guard) => guard.row.hops.is_empty(),
-            Guard::Off | Guard::Unguarded(_) => true,
+            Guard::Off | Guard::TenantItself | Guard::Unguarded(_) => true,
         };
         let simple = !self.overwrites()
             && source.is_unique(self.catalog)
@@ -219,7 +222,7 @@ impl Blueprint<'_> {
             &("t".into(), self.table.oid, source.columns.clone()),
         );
         conditions.push(format!("t.{} IS NULL", self.column.sql()));
-        conditions.push(format!("{} = 'filled'", self.outcome_sql(View::Missing, &sources)));
+        conditions.push(format!("{} = 'filled'", self.outcome_sql(view, &sources)));
         Some(format!(
             "UPDATE {} AS t\nSET {} = found.value{}\n{}\nWHERE {}",
             self.table.relation_sql(),
@@ -259,14 +262,11 @@ impl Blueprint<'_> {
     }
 
     /// The table as it would be after this run, or after one more level of it, to stand in for it in what follows of a dry
-    /// run. Besides the table's columns it has `mend_written` (this run wrote the row) and `mend_touched` (it was written
-    /// in this transaction, by this or an earlier run).
-    pub fn after(&self) -> String {
-        let view = if self.settles_in_levels() {
-            View::Level
-        } else {
-            View::All
-        };
+    /// run. Besides the table's columns it has `mend_written` (this run wrote the row), `mend_touched` (it was written
+    /// in this transaction, by this or an earlier run), and where the rule overwrites `mend_replaced` (it had another value).
+    ///
+    /// * `view`: [`View::All`] for the first level, [`View::Level`] for those that see it.
+    pub fn after(&self, view: View) -> String {
         let mut columns = vec!["classified.row_ctid AS ctid".to_string()];
         if self.rows_need_table() {
             columns.push("classified.row_table AS tableoid".into());
@@ -274,16 +274,13 @@ impl Blueprint<'_> {
         let filled = "classified.outcome = 'filled'";
         columns.push(format!("{filled} AS mend_written"));
         columns.push(format!("{filled} OR classified.touched AS mend_touched"));
-        // What an earlier level wrote and the sources no longer say is NULL again, as the real run would correct it.
-        let undone = if view.has_written() {
-            " WHEN classified.written THEN NULL"
-        } else {
-            ""
-        };
+        if self.overwrites() {
+            columns.push(format!("{filled} AND classified.replaces AS mend_replaced"));
+        }
         columns.extend(self.table.columns.iter().map(|c| {
             if c.number == self.column.number {
                 format!(
-                    "CASE WHEN {filled} THEN {}{undone} ELSE classified.column_{} END AS {}",
+                    "CASE WHEN {filled} THEN {} ELSE classified.column_{} END AS {}",
                     self.cast_to_column("classified.value"),
                     c.number,
                     c.sql()
@@ -292,21 +289,28 @@ impl Blueprint<'_> {
                 format!("classified.column_{} AS {}", c.number, c.sql())
             }
         }));
+        let classification = self.classification(view, Extra::Columns);
+        // The planner would write the outcome into each column that uses it, and do so again at every level.
+        let once = if self.overlays.are_in(&classification) {
+            "\n  OFFSET 0"
+        } else {
+            ""
+        };
         format!(
-            "SELECT\n  {}\nFROM (\n{}\n) AS classified",
+            "SELECT\n  {}\nFROM (\n{}{once}\n) AS classified",
             columns.join(",\n  "),
-            indent(&self.classification(view, Extra::Columns), 2)
+            indent(&classification, 2)
         )
     }
 
     /// Does a source lead through the target column itself?
     pub fn feeds_itself(&self) -> bool {
-        self.rule.sources.iter().any(|source| {
-            source
-                .hops
-                .iter()
-                .any(|hop| hop.parent == self.table.oid && hop.columns.contains(&self.column.number))
-        })
+        self.rule.sources.iter().any(|source| self.feeds(source))
+    }
+
+    /// Does this one?
+    pub(super) fn feeds(&self, source: &Source) -> bool {
+        source.reads(self.table.oid, self.column.number)
     }
 
     /// Could a second pass find more than the first? Also where a value that is replaced makes room under a unique index.
@@ -375,10 +379,14 @@ impl Blueprint<'_> {
 
     /// The value in the target's base type; NULL where the type refuses it, because there the cast would raise.
     pub(super) fn value_as_target(&self) -> String {
-        let value = self.cast_to_column("found.value");
-        match self.type_limit() {
-            Some((_, refused)) => format!("CASE WHEN NOT ({refused}) THEN {value} END"),
-            None => value,
+        self.as_target("found.value")
+    }
+
+    pub(super) fn as_target(&self, value: &str) -> String {
+        let cast = self.cast_to_column(value);
+        match self.type_limit(value) {
+            Some((_, refused)) => format!("CASE WHEN NOT ({refused}) THEN {cast} END"),
+            None => cast,
         }
     }
 
@@ -418,7 +426,7 @@ impl Blueprint<'_> {
     }
 
     /// The condition under which the column's type itself refuses the value (too long, out of range), and its name.
-    pub(super) fn type_limit(&self) -> Option<(String, String)> {
+    pub(super) fn type_limit(&self, value: &str) -> Option<(String, String)> {
         let (target, modifier) = self
             .catalog
             .base_type(self.column.type_oid, self.column.type_modifier)?;
@@ -438,7 +446,7 @@ impl Blueprint<'_> {
             return (!sources().all(fits)).then(|| {
                 (
                     format!("{}({length})", target.display),
-                    format!("pg_catalog.char_length(found.value::pg_catalog.text) > {length}"),
+                    format!("pg_catalog.char_length({value}::pg_catalog.text) > {length}"),
                 )
             });
         }
@@ -449,7 +457,7 @@ impl Blueprint<'_> {
         (!sources().all(fits)).then(|| {
             (
                 target.display.clone(),
-                format!("found.value NOT BETWEEN {least} AND {greatest}"),
+                format!("{value} NOT BETWEEN {least} AND {greatest}"),
             )
         })
     }

@@ -57,7 +57,7 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
 fn a_write_from_one_source_reads_as_by_hand() {
     let catalog = catalog();
     assert_eq!(
-        blueprint(&catalog, Details::default()).write().sql,
+        blueprint(&catalog, Details::default()).write(None).sql,
         r#"UPDATE public."Entry" AS t
 SET "partyId" = found.value
 FROM public."Contact" AS source_1
@@ -83,7 +83,7 @@ fn any_other_write_joins_the_target_with_its_own_classification() {
     let mut blueprint = blueprint(&catalog, Details::default());
     blueprint.rule.sources.push(blueprint.rule.sources[0].clone());
     assert_eq!(
-        blueprint.write().sql,
+        blueprint.write(None).sql,
         r#"UPDATE public."Entry" AS t
 SET "partyId" = classified.value
 FROM (
@@ -198,7 +198,7 @@ fn parameters_become_literals_for_review_only() {
         Guard::By(guard) => Some(guard.row.clone()),
         _ => None,
     };
-    let statement = blueprint.write();
+    let statement = blueprint.write(None);
     assert!(
         statement
             .sql
@@ -206,7 +206,7 @@ fn parameters_become_literals_for_review_only() {
     );
     assert_eq!(statement.parameters, ["o'neil"]);
     blueprint.for_review = true;
-    let statement = blueprint.write();
+    let statement = blueprint.write(None);
     assert!(statement.sql.contains("CAST('o''neil' AS pg_catalog.int4)") && statement.parameters.is_empty());
 }
 

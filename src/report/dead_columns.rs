@@ -115,11 +115,13 @@ fn empty_columns<'a>(
     let relation = table.sql();
     let any: Vec<String> = columns
         .iter()
-        .map(|c| format!("pg_catalog.bool_or(t.{} IS NOT NULL)", c.sql()))
+        .map(|c| format!("pg_catalog.bool_or(t.{} IS DISTINCT FROM NULL)", c.sql()))
         .collect();
+    let names: Vec<String> = columns.iter().map(|c| c.sql().to_string()).collect();
     let first = format!(
-        "SELECT {}\nFROM (SELECT * FROM {relation} LIMIT {FIRST_ROWS}) AS t",
-        any.join(", ")
+        "SELECT {}\nFROM (SELECT {} FROM {relation} LIMIT {FIRST_ROWS}) AS t",
+        any.join(", "),
+        names.join(", ")
     );
     let seen = Spi::connect(|client| {
         let row = client.select(&first, None, &[])?.first();
@@ -181,23 +183,45 @@ fn inherited_columns() -> Result<Vec<(u32, i16)>, Problem> {
 /// What uses each column, and in how many function bodies another table's column of that name is meant.
 fn users(columns: &[Empty]) -> Result<Vec<(Vec<String>, i64)>, Problem> {
     let mut found: Vec<(Vec<String>, i64)> = vec![Default::default(); columns.len()];
-    let sql = r"WITH columns AS (
-  SELECT c.number::int4 AS number, c.relation, c.attribute, r.relname, a.attname,
-         '(^|\W)' || pg_catalog.regexp_replace(a.attname, '(\W)', '\\\1', 'g') || '($|\W)' AS names_column,
-         '(^|\W)' || pg_catalog.regexp_replace(r.relname, '(\W)', '\\\1', 'g') || '($|\W)' AS names_table
+    let sql = r"WITH RECURSIVE asked AS (
+  SELECT c.number::int4 AS number, c.relation, a.attname
   FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS c(relation, attribute, number)
-  JOIN pg_class r ON r.oid = c.relation
   JOIN pg_attribute a ON a.attrelid = c.relation AND a.attnum = c.attribute
 ),
-recorded AS (
-  SELECT c.number,
-         CASE WHEN w.oid IS NOT NULL AND v.relkind IN ('v', 'm')
-           THEN CASE v.relkind WHEN 'm' THEN 'materialized view ' ELSE 'view ' END || v.oid::regclass::text
-           ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END AS used_by
+-- Dropping the column drops it in partitions and inheritance children as well.
+family AS (
+  SELECT number, relation, attname FROM asked
+  UNION
+  SELECT f.number, h.inhrelid, f.attname FROM family f JOIN pg_inherits h ON h.inhparent = f.relation
+),
+columns AS (
+  SELECT f.number, f.relation, a.attnum AS attribute,
+         E'(^|\\W)' || pg_catalog.regexp_replace(a.attname, E'(\\W)', E'\\\\\\1', 'g') || E'($|\\W)' AS names_column,
+         E'(^|\\W)' || pg_catalog.regexp_replace(r.relname, E'(\\W)', E'\\\\\\1', 'g') || E'($|\\W)' AS names_table
+  FROM family f
+  JOIN pg_class r ON r.oid = f.relation
+  JOIN pg_attribute a ON a.attrelid = f.relation AND a.attname = f.attname AND NOT a.attisdropped
+),
+dependent AS (
+  SELECT c.number, d.classid, d.objid, d.objsubid, d.refobjsubid, w.ev_class AS view
   FROM columns c
-  JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.relation AND d.refobjsubid = c.attribute
+  JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.relation AND d.refobjsubid IN (0, c.attribute)
   LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
-  LEFT JOIN pg_class v ON v.oid = w.ev_class
+),
+recorded AS (
+  SELECT d.number,
+         CASE WHEN v.relkind = 'v' THEN 'view ' || v.oid::regclass::text
+              WHEN v.relkind = 'm' THEN 'materialized view ' || v.oid::regclass::text
+              ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END
+         -- A view shows stars only where it takes a row as one value.
+         || CASE WHEN d.refobjsubid = 0 THEN ' (the whole row)' ELSE '' END AS used_by
+  FROM dependent d
+  LEFT JOIN pg_class v ON v.oid = d.view
+  WHERE d.refobjsubid <> 0 OR v.relkind IN ('v', 'm') AND pg_get_viewdef(v.oid) ~ E'\\.\\*'
+  UNION ALL
+  SELECT c.number, 'partition key of ' || p.partrelid::regclass::text
+  FROM columns c
+  JOIN pg_partitioned_table p ON p.partrelid = c.relation AND c.attribute = ANY (p.partattrs::int2[])
 ),
 bodies AS (
   SELECT p.oid, p.prosrc, p.prorettype, p.proargtypes
@@ -210,13 +234,15 @@ bodies AS (
 ),
 named AS (
   SELECT c.number, b.oid,
-         b.prosrc ~* c.names_table
-         OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.relation AND g.tgfoid = b.oid)
-         OR EXISTS (SELECT FROM pg_type t
-                    WHERE t.typrelid = c.relation AND (t.oid = b.prorettype OR t.oid = ANY (b.proargtypes::oid[])))
+         pg_catalog.bool_or(
+           b.prosrc ~* c.names_table
+           OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.relation AND g.tgfoid = b.oid)
+           OR EXISTS (SELECT FROM pg_type t
+                      WHERE t.typrelid = c.relation AND (t.oid = b.prorettype OR t.oid = ANY (b.proargtypes::oid[]))))
            AS of_table
   FROM columns c
   JOIN bodies b ON b.prosrc ~* c.names_column
+  GROUP BY c.number, b.oid
 )
 SELECT number, used_by, 0::int8 FROM recorded
 UNION
@@ -276,21 +302,36 @@ fn described(session: &Session, empty: &Empty, (used_by, elsewhere): (Vec<String
     }
 }
 
-/// Drops the column if it still is empty when nobody can write to it any more; else raises, and drops nothing.
+/// Drops the column if it still is empty when nobody can write to it any more; else raises, and drops nothing. It looks
+/// with a snapshot taken after the lock (READ COMMITTED), past no policy, and takes a row of NULLs for a value.
 fn guarded_drop(table: &Table, column: &Column) -> String {
     let (name, attribute) = (table.sql(), column.sql());
-    let message =
-        Literal::new(&format!("{name}.{attribute} is no longer empty, nothing was dropped").replace('%', "%%"))
-            .to_string();
+    let literal = |text: &str| Literal::new(&text.replace('%', "%%")).to_string();
+    let message = literal(&format!("{name}.{attribute} is no longer empty, nothing was dropped"));
     // A name may hold anything, the end of a dollar quote included.
     let mut quote = String::from("$mend$");
     while name.contains(&quote) || attribute.to_string().contains(&quote) {
         quote.insert(5, '_');
     }
     format!(
-        "DO {quote}\nBEGIN\n  PERFORM pg_catalog.set_config('lock_timeout', '2s', true);\n  LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE;\n  \
-         IF EXISTS (SELECT FROM {name} AS t WHERE t.{attribute} IS NOT NULL) THEN\n    RAISE EXCEPTION {message}\n      \
-         USING ERRCODE = 'object_not_in_prerequisite_state';\n  END IF;\n  ALTER TABLE {name} DROP COLUMN {attribute} RESTRICT;\nEND\n{quote};"
+        "DO {quote}
+DECLARE
+  before text := pg_catalog.current_setting('lock_timeout');
+BEGIN
+  IF NOT pg_catalog.starts_with(pg_catalog.current_setting('transaction_isolation'), 'read ') THEN
+    RAISE EXCEPTION 'run this in READ COMMITTED: an older snapshot could not see what was written before the lock'
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'SET default_transaction_isolation = ''read committed''';
+  END IF;
+  PERFORM pg_catalog.set_config('row_security', 'off', true), pg_catalog.set_config('lock_timeout', '2s', true);
+  LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE;
+  PERFORM pg_catalog.set_config('lock_timeout', before, true);
+  IF EXISTS (SELECT FROM {name} AS t WHERE t.{attribute} IS DISTINCT FROM NULL) THEN
+    RAISE EXCEPTION {message}
+      USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
+  ALTER TABLE {name} DROP COLUMN {attribute} RESTRICT;
+END
+{quote};"
     )
 }
 

@@ -11,7 +11,7 @@ use pgrx::spi::SpiError;
 use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
 use crate::infer::InferError;
-use crate::infer::keys::{KeyPaths, Paths, State, TenantKey, TenantKeys, in_order};
+use crate::infer::keys::{KeyPaths, Paths, State, TenantKey, TenantKeys, TenantSource, in_order};
 use crate::pg::Settings;
 use crate::problem::Problem;
 use crate::run::{Session, tenant_keys};
@@ -158,10 +158,19 @@ pub fn tenant_columns(session: &Session, keys: &TenantKeys) -> Result<Vec<Tenant
     };
     let all = keys.all();
     let nulls = look_for_nulls(session, &all)?;
-    let circle = match in_order(catalog, all.clone(), |key| !is_not_null(session, key)) {
-        Err(InferError::TenantCycle { edges, .. }) => edges,
-        _ => vec![],
+    // As a run over all tables would follow them.
+    let (followed, circle) = match in_order(keys, all.clone(), |key| !is_not_null(session, key)) {
+        Ok(ordered) => (ordered, vec![]),
+        Err(InferError::TenantCycle { edges, .. }) => (vec![], edges),
+        Err(_) => (vec![], vec![]),
     };
+    let mut all = all;
+    for key in &mut all {
+        let same = |other: &&KeyPaths| (other.table, other.key.column) == (key.table, key.key.column);
+        if let Some(ordered) = followed.iter().find(same) {
+            key.paths = ordered.paths.clone();
+        }
+    }
     let mut rows = Vec::new();
     for table in tables() {
         let of_table: Vec<(&KeyPaths, Nulls)> = all
@@ -283,6 +292,12 @@ fn with_key(session: &Session, keys: &TenantKeys, table: &Table, key: &KeyPaths,
     if column.never_null && !column.not_null {
         notes.push("a CHECK keeps NULLs out: SET NOT NULL needs no scan any more".into());
     }
+    if column.generated {
+        notes.push(format!(
+            "{} is a generated column: it is filled by what it is computed from",
+            column.quoted
+        ));
+    }
     if status == Status::Ambiguous {
         notes.push(format!(
             "several columns reference {root}, and nothing says from where {} is filled: name its source in backfill",
@@ -355,6 +370,13 @@ fn describe_paths(session: &Session, table: &Table, paths: &Paths, notes: &mut V
             }
         ));
     }
+    for (path, why) in &paths.not_followed {
+        notes.push(format!(
+            "{} {}",
+            path.source.to_path(&session.catalog, table),
+            why.as_str()
+        ));
+    }
     for path in &paths.found {
         if let Some(caution) = path
             .caution
@@ -378,14 +400,17 @@ fn describe_paths(session: &Session, table: &Table, paths: &Paths, notes: &mut V
 }
 
 fn with_paths(session: &Session, table: &Table, paths: &Paths, notes: Vec<String>, row: TenantColumn) -> TenantColumn {
-    let mut shown = paths
+    let shown = |path: &TenantSource| path.source.to_path(&session.catalog, table).to_string();
+    let path = paths.found.first().map(shown);
+    let others = paths
         .found
         .iter()
-        .map(|p| p.source.to_path(&session.catalog, table).to_string());
-    let path = shown.next();
+        .skip(1)
+        .chain(paths.not_followed.iter().map(|(path, _)| path));
+    let alternatives = others.map(shown).collect();
     TenantColumn {
         path,
-        alternatives: shown.collect(),
+        alternatives,
         note: (!notes.is_empty()).then(|| notes.join("; ")),
         parents: paths
             .found

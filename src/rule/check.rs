@@ -35,6 +35,13 @@ impl Problems {
     /// `Ok` if there are none. One is returned as it is; several under the SQLSTATE of the first, DETAIL listing all and
     /// HINT what to do about each.
     pub fn into_result(mut self) -> Result<(), Problem> {
+        // The same of several tables (a tenant that is no number) is said once.
+        let mut seen: Vec<Problem> = Vec::new();
+        self.0.retain(|problem| {
+            let new = !seen.contains(problem);
+            seen.push(problem.clone());
+            new
+        });
         match self.0.len() {
             0 => Ok(()),
             1 => Err(self.0.remove(0)),

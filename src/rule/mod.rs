@@ -197,6 +197,13 @@ impl Source {
         }
     }
 
+    /// Does it lead through this column of this table?
+    pub fn reads(&self, table: u32, column: i16) -> bool {
+        self.hops
+            .iter()
+            .any(|hop| hop.parent == table && hop.columns.contains(&column))
+    }
+
     /// Does each key on the way find at most one row?
     pub fn is_unique(&self, catalog: &Catalog) -> bool {
         self.hops

@@ -57,7 +57,7 @@ pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) 
     let mut counts = before.clone();
     if blueprint.settles_in_levels() {
         // Rows that this level would fill give values to the rows below them: look again, as if they were filled, until
-        // nothing changes. What was filled is judged anew each time, as the proof of the real run does.
+        // nothing is left. What is filled once stays: nothing that it was derived from changes (see Blueprint::compared).
         let mut levels = 0;
         let mut settled = counts.filled == 0;
         while !settled {
@@ -71,15 +71,16 @@ pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) 
                 )
                 .hint("run it for real: it is not limited in depth, and it can be rolled back"));
             }
-            let after = blueprint.after();
+            pgrx::check_for_interrupts!();
+            let after = blueprint.after(if levels == 0 { View::All } else { View::Level });
             blueprint.overlays.push(blueprint.table, after);
             let proof = prove(session, blueprint, View::Level)?;
-            settled = proof.left == 0 && proof.written == proof.counts.filled;
+            settled = proof.left == 0;
             counts = proof.counts;
             levels += 1;
         }
     } else if for_later_steps && counts.filled > 0 {
-        let after = blueprint.after();
+        let after = blueprint.after(View::All);
         blueprint.overlays.push(blueprint.table, after);
     }
     no_conflict_if_forbidden(blueprint, &counts)?;
@@ -110,10 +111,15 @@ pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem
     let mut done = loop {
         let changed = Cell::new(false);
         kept = match blueprint.overwrites() {
-            true => Some(Kept {
-                run: record::next_id()?,
-                replaced: Cell::new(0),
-            }),
+            true => {
+                // The record of the run comes after what it replaced, whatever the caller has set for all constraints.
+                let defer = "SET CONSTRAINTS mend.replaced_values_run_id_fkey DEFERRED";
+                Spi::connect_mut(|client| client.update(defer, None, &[]).map(|_| ()))?;
+                Some(Kept {
+                    run: record::next_id()?,
+                    replaced: Cell::new(0),
+                })
+            }
             false => kept,
         };
         let result = pg::subtransaction(AssertUnwindSafe(|| {
@@ -163,7 +169,7 @@ pub fn sql(blueprint: &Blueprint) -> Vec<(String, String)> {
             "SET search_path = pg_catalog, pg_temp".into(),
         ),
         ("count what would happen".into(), count.clone()),
-        (write.into(), blueprint.write().sql),
+        (write.into(), blueprint.write(None).sql),
         ("count again, to prove it".into(), count),
         ("settings of before".into(), "RESET search_path".into()),
     ]
@@ -234,13 +240,15 @@ fn write_and_prove(
             .catalog
             .foreign_keys_of(blueprint.table.oid)
             .all(|key| key.validated || !key.enforced);
+    let mut written_as = None;
     for _ in 0..passes {
         pgrx::check_for_interrupts!();
         let written_now = match kept {
-            Some(kept) => replace(session, blueprint, kept)?,
-            None => execute(session, blueprint.write())?,
+            Some(kept) => replace(session, blueprint, kept, written_as)?,
+            None => execute(session, blueprint.write(written_as))?,
         };
         let transaction = pg::current_transaction_id();
+        written_as = Some(transaction);
         let mut proof = prove(session, blueprint, View::Proof(transaction))?;
         let mut corrections = 0;
         expected += written_now;
@@ -268,6 +276,9 @@ fn write_and_prove(
             });
         }
         idle = if written_now == 0 { idle + 1 } else { 0 };
+        if idle == PASSES {
+            break;
+        }
         if idle == 2 && !blueprint.details.triggers.is_empty() {
             // Nobody else is writing them, and neither can we: a BEFORE trigger returns NULL.
             *proof.counts.reasons.entry("constraint_failed".into()).or_default() += proof.left;
@@ -395,13 +406,13 @@ fn execute(session: &Session, statement: Statement) -> Result<i64, Problem> {
 }
 
 /// As [`execute`], for a rule that overwrites: the old values are kept in the same statement.
-fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept) -> Result<i64, Problem> {
+fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept, written_as: Option<u32>) -> Result<i64, Problem> {
     // Policies of the target are not in force for the caller (preflight), those of mend.replaced_values are; reading back
     // afterwards would raise if that had changed.
     let _settings = settings(false);
     let _policies = Settings::push(&[("row_security", "on")]);
     let write = blueprint
-        .write()
+        .write(written_as)
         .under_callers_settings(&session.search_path, &session.row_security, true);
     let statement = blueprint.keeping_old_values(write, kept.run);
     let (rows, replaced) = Spi::connect_mut(|client| {

@@ -155,6 +155,7 @@ fn note(
             }
         }
         Guard::Unguarded(why) => note.push(why.clone()),
+        Guard::TenantItself => {}
         Guard::Off => note.push("not guarded: tenant_guard is off".into()),
     }
     if let (Some(path), Some(tenant)) = (&blueprint.restriction, &blueprint.rule.tenant) {

@@ -98,7 +98,10 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         (None, _, None) => vec![],
     };
     if spec.overwrite == Overwrite::Mismatched && !request.count_only {
-        overwriting_can_be_kept(session, table, column, spec, &mut found, &mut problems);
+        overwriting_can_be_kept(session, table, column, &mut problems);
+    }
+    if let Some(column) = column {
+        tree_can_be_followed(session, table, column, &mut found, &mut problems);
     }
     for hop in found.iter().flat_map(|source| &source.hops) {
         if let Some(view) = catalog
@@ -157,7 +160,8 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
             .as_ref()
             .and_then(|to| named_reference(session, column, to, &mut problems));
     }
-    let refuse_dangling = inferred_reference.is_some();
+    // Nothing is written, so there is no value to refuse.
+    let refuse_dangling = inferred_reference.is_some() && !request.count_only;
     let reference = inferred_reference
         .or_else(|| reference::declared(catalog, table, column))
         .or_else(|| reference_of_values(session, table, &found));
@@ -169,7 +173,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     };
     let root = setting.flatten();
     let keys: Vec<i16> = found.iter().flat_map(|s| s.columns.iter().copied()).collect();
-    let guard = match (spec.tenant_guard, &reference) {
+    let guard = match (spec.tenant_guard && !request.count_only, &reference) {
         (false, _) => Guard::Off,
         // The setting is wrong: that is the problem, not what would be found without it.
         (true, _) if setting.is_none() => Guard::Off,
@@ -238,17 +242,10 @@ fn is_tenant_key(catalog: &Catalog, reference: Option<&Reference>) -> bool {
     reference.is_some_and(|reference| root.is_some_and(|root| root.oid == reference.parent))
 }
 
-/// What is replaced must be found again: by a primary key, and from sources that the replaced values do not feed.
-fn overwriting_can_be_kept(
-    session: &Session,
-    table: &Table,
-    column: Option<&Column>,
-    spec: &RuleSpec,
-    sources: &mut Vec<Source>,
-    problems: &mut Problems,
-) {
+/// What is replaced must be found again.
+fn overwriting_can_be_kept(session: &Session, table: &Table, column: Option<&Column>, problems: &mut Problems) {
     let shown = session.catalog.display(table);
-    if table.primary_key().is_none() {
+    let Some(key) = table.primary_key() else {
         problems.push(
             Problem::new(
                 PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
@@ -258,31 +255,9 @@ fn overwriting_can_be_kept(
                 "ALTER TABLE {shown} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
             )),
         );
-    }
-    let Some(column) = column else { return };
-    let feeds = |source: &Source| {
-        let mut hops = source.hops.iter();
-        hops.any(|hop| hop.parent == table.oid && hop.columns.contains(&column.number))
+        return;
     };
-    let others = sources.iter().filter(|source| !feeds(source)).count();
-    if spec.sources.is_none() && others > 0 {
-        sources.retain(|source| !feeds(source));
-    } else if others < sources.len() {
-        problems.push(
-            Problem::new(
-                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                format!("{shown}.{} would be overwritten from itself", column.quoted),
-            )
-            .detail(
-                "in a tree, which of two rows that disagree is the wrong one cannot be told from the rows themselves",
-            )
-            .hint("name a source outside of the table: sources => ARRAY['other_id -> other_table.column']"),
-        );
-    }
-    if table
-        .primary_key()
-        .is_some_and(|key| key.columns.contains(&column.number))
-    {
+    if let Some(column) = column.filter(|column| key.columns.contains(&column.number)) {
         problems.push(
             Problem::new(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -294,6 +269,56 @@ fn overwriting_can_be_kept(
             .hint("move the rows by hand, or give the table a primary key without it"),
         );
     }
+}
+
+/// A source that leads through the column itself (up a tree) gives more values while the run goes on. There may be one,
+/// which finds one row; it comes last, because what the others say does not change.
+fn tree_can_be_followed(
+    session: &Session,
+    table: &Table,
+    column: &Column,
+    sources: &mut [Source],
+    problems: &mut Problems,
+) {
+    let feeds = |source: &Source| source.reads(table.oid, column.number);
+    let feeding: Vec<String> = sources
+        .iter()
+        .filter(|source| feeds(source))
+        .map(|source| source.to_path(&session.catalog, table).to_string())
+        .collect();
+    let ends_there = |source: &Source| source.value(table.oid) == (table.oid, column.number);
+    let simple = sources
+        .iter()
+        .filter(|source| feeds(source))
+        .all(|source| ends_there(source) && source.is_unique(&session.catalog));
+    let shown = session.catalog.display(table);
+    if feeding.len() > 1 {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "{} sources lead through {shown}.{} itself",
+                    feeding.len(),
+                    column.quoted
+                ),
+            )
+            .detail(format!(
+                "{}: what each gives depends on when the other was followed",
+                feeding.join(", ")
+            ))
+            .hint("name one of them, and run again with another for the rows that are left"),
+        );
+    } else if !simple {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("{} leads through {shown}.{} itself", feeding.join(", "), column.quoted),
+            )
+            .detail("such a path can only be followed where it ends in the column, by keys that are unique")
+            .hint("name a path up the tree, as in 'parent_id -> the_table.the_column'"),
+        );
+    }
+    sources.sort_by_key(feeds);
 }
 
 fn internal(what: &str) -> Problem {

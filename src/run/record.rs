@@ -59,7 +59,7 @@ pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str, id: Optio
         for_review: true,
         ..blueprint.clone()
     }
-    .write()
+    .write(None)
     .sql;
     // A caller who has switched it off is not above the policies of mend.runs, and need not be.
     let _settings = Settings::push(&[("row_security", "on")]);

@@ -86,7 +86,7 @@ pub fn tenants(session: &Session, request: &TenantRequest) -> Result<Vec<Outcome
         }
         None => {
             let is_filled = |key: &KeyPaths| can_be_filled(session, key, request.overwrite).is_ok();
-            in_order(&session.catalog, keys.all(), is_filled)?
+            in_order(&keys, keys.all(), is_filled)?
         }
     };
     let mut problems = Problems::default();
@@ -136,15 +136,6 @@ pub fn tenant_coverage(session: &Session, named: Option<&str>) -> Result<Vec<Cov
     Ok(coverage)
 }
 
-/// What may be overwritten in this key: in a tree, which of two rows that disagree is wrong cannot be told, so there only
-/// what other paths contradict is.
-fn overwrite_of(key: &KeyPaths, asked: Overwrite) -> Overwrite {
-    match key.paths.found.iter().all(|path| path.in_own_tree()) {
-        true => Overwrite::Nothing,
-        false => asked,
-    }
-}
-
 /// Why a key is only counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WhyNot {
@@ -159,7 +150,11 @@ fn can_be_filled(session: &Session, key: &KeyPaths, overwrite: Overwrite) -> Res
     if !key.key.comparable {
         return Err(WhyNot::WrongType);
     }
-    if overwrite_of(key, overwrite) == Overwrite::Nothing && column.is_some_and(|column| column.never_null) {
+    if overwrite == Overwrite::Nothing && column.is_some_and(|column| column.never_null) {
+        return Err(WhyNot::NotNull);
+    }
+    // A tree only fills what is empty, and nothing contradicts what is not.
+    if column.is_some_and(|column| column.never_null) && key.paths.found.iter().all(|path| path.in_own_tree()) {
         return Err(WhyNot::NotNull);
     }
     match key.paths.found.is_empty() {
@@ -207,7 +202,7 @@ fn step<'a>(
         tenant_optional: request.table.is_none(),
         overwrite: match why_not {
             Some(_) => Overwrite::Nothing,
-            None => overwrite_of(key, request.overwrite),
+            None => request.overwrite,
         },
         will_write: !request.dry_run && why_not.is_none(),
         count_only: why_not.is_some(),
@@ -218,25 +213,60 @@ fn step<'a>(
         WhyNot::WrongType => keys.wrong_type(table, &key.key),
         WhyNot::NoPath => format!("nothing to fill it from: {}", keys.why_no_path(table, &key.paths)),
     });
-    Ok(Step {
-        blueprint: blueprint(session, keys, key, &rule)?,
-        count_only: why_not.is_some(),
-        before_note: instead_of_note
-            .is_none()
-            .then(|| cautions(session, table, key))
-            .flatten(),
-        instead_of_note,
-    })
+    match blueprint(session, keys, key, &rule) {
+        Ok(blueprint) => Ok(Step {
+            blueprint,
+            count_only: why_not.is_some(),
+            before_note: instead_of_note
+                .is_none()
+                .then(|| cautions(session, table, key))
+                .flatten(),
+            instead_of_note,
+        }),
+        // One table that cannot be filled at all is no reason to fill none of the others.
+        Err(problem) if request.table.is_none() && cannot_be_filled_at_all(&problem) => {
+            let counting = RuleRequest {
+                will_write: false,
+                count_only: true,
+                without_sources: true,
+                overwrite: Overwrite::Nothing,
+                ..rule
+            };
+            let parts = [
+                Some(problem.message.clone()),
+                problem.detail.clone(),
+                problem.hint.clone(),
+            ];
+            let parts: Vec<String> = parts.into_iter().flatten().collect();
+            Ok(Step {
+                blueprint: blueprint(session, keys, key, &counting).map_err(|_| problem)?,
+                count_only: true,
+                before_note: None,
+                instead_of_note: Some(format!("not filled: {}", parts.join("; "))),
+            })
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+/// What the table is made like is in the way, not what was asked for or who asked.
+fn cannot_be_filled_at_all(problem: &Problem) -> bool {
+    matches!(
+        problem.code,
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED
+            | PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS
+            | PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY
+    )
 }
 
 /// What a reader should know of the paths themselves.
 fn cautions(session: &Session, table: &Table, key: &KeyPaths) -> Option<String> {
     let mut notes: Vec<String> = key.paths.found.iter().filter_map(|path| path.caution.clone()).collect();
-    let left_out = key.left_out.iter().map(|path| {
+    let not_followed = key.paths.not_followed.iter().map(|(path, why)| {
         let path = path.source.to_path(&session.catalog, table);
-        format!("{path} is not followed: it would close a circle of tables")
+        format!("{path} {}", why.as_str())
     });
-    notes.extend(left_out);
+    notes.extend(not_followed);
     if key.paths.more {
         notes.push(format!(
             "there are more paths than the {} that are compared",
@@ -295,6 +325,13 @@ fn name_of(session: &Session, key: &KeyPaths) -> String {
 
 fn no_key(session: &Session, keys: &TenantKeys, table: &Table) -> Problem {
     let (shown, root) = (session.catalog.display(table), session.catalog.display(keys.root));
+    if !table.is_table() {
+        return Problem::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("{shown} is no table, it cannot be filled"),
+        )
+        .hint("name the table below it");
+    }
     if table.oid == keys.root.oid {
         return Problem::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
@@ -319,6 +356,9 @@ fn no_key(session: &Session, keys: &TenantKeys, table: &Table) -> Problem {
             )),
         None => problem
             .detail(format!("{} (root: {root})", keys.why_no_path(table, &paths)))
-            .hint("see which tables have one: SELECT table_name, status, note FROM tenant_columns()"),
+            .hint(format!(
+                "see which tables have one: SELECT table_name, status, note FROM tenant_columns('{}')",
+                root.replace('\'', "''")
+            )),
     }
 }

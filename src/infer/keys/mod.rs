@@ -31,7 +31,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 pub use order::{KeyPaths, in_order};
-pub use paths::{MOST_PATHS, Paths, TenantSource};
+pub use paths::{MOST_PATHS, NotFollowed, Paths, TenantSource};
 
 use paths::Step;
 
@@ -164,20 +164,30 @@ impl<'a> TenantKeys<'a> {
 
     /// What is wrong with a column that is named like a key and cannot be one.
     pub fn wrong_type(&self, table: &Table, key: &TenantKey) -> String {
-        let type_of = |column: &Column| {
-            let found = self.catalog.type_of(column.type_oid);
-            found.map(|t| t.display.clone()).unwrap_or_default()
-        };
+        let type_of = |column: &Column| self.catalog.type_of(column.type_oid);
         let Some(column) = table.column(key.column) else {
             return String::new();
         };
-        let (is, wanted) = (type_of(column), type_of(self.key));
+        let (Some(is), Some(wanted)) = (type_of(column), type_of(self.key)) else {
+            return String::new();
+        };
+        // Text can be read as anything; a number is no uuid.
+        let next = match is.is_string() {
+            true => format!(
+                "ALTER TABLE {1} ALTER COLUMN {0} TYPE {2} USING {0}::{2}",
+                column.quoted,
+                self.catalog.display(table),
+                wanted.display
+            ),
+            false => "give it another name, and the table a column that can".into(),
+        };
         format!(
-            "{0} is {is}, {1}.{2} is {wanted}: it cannot hold the tenant; ALTER TABLE {3} ALTER COLUMN {0} TYPE {wanted} USING {0}::{wanted}",
+            "{} is {}, {}.{} is {}: it cannot hold the tenant; {next}",
             column.quoted,
+            is.display,
             self.catalog.display(self.root),
             self.key.quoted,
-            self.catalog.display(table)
+            wanted.display
         )
     }
 
@@ -198,6 +208,9 @@ impl<'a> TenantKeys<'a> {
 
     /// What was looked at where no path was found.
     pub fn why_no_path(&self, table: &Table, paths: &Paths) -> String {
+        if let Some((path, why)) = paths.not_followed.first() {
+            return format!("{} {}", path.source.to_path(self.catalog, table), why.as_str());
+        }
         if !paths.unfit.is_empty() {
             return format!("types do not fit: {}", paths.unfit.join(", "));
         }
@@ -283,7 +296,7 @@ impl<'a> TenantKeys<'a> {
                 .catalog
                 .foreign_keys_of(table.oid)
                 .any(|key| key.columns == [column.number]);
-            if referencing || column.generated || keys.iter().any(|(known, _)| known.number == column.number) {
+            if referencing || keys.iter().any(|(known, _)| known.number == column.number) {
                 continue;
             }
             let comparable = self.catalog.comparable(column.type_oid, self.key.type_oid);

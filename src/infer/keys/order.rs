@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Paths, TenantKey, TenantKeys, TenantSource};
-use crate::catalog::{Catalog, Table};
+use super::{NotFollowed, Paths, TenantKey, TenantKeys};
+use crate::catalog::Table;
 use crate::infer::InferError;
 
 /// One key with the paths that give its value.
@@ -15,8 +15,6 @@ pub struct KeyPaths {
     pub key: TenantKey,
     /// The paths, the best first.
     pub paths: Paths,
-    /// Paths that a run over all tables leaves out, because they would close a circle.
-    pub left_out: Vec<TenantSource>,
 }
 
 impl KeyPaths {
@@ -45,7 +43,6 @@ impl TenantKeys<'_> {
             table: table.oid,
             key: key.clone(),
             paths: self.paths(table, Some(key)),
-            left_out: vec![],
         };
         self.of(table).iter().map(with_paths).collect()
     }
@@ -58,7 +55,7 @@ impl TenantKeys<'_> {
 ///
 /// Errors: 42P17 where keys can only be filled from each other.
 pub fn in_order(
-    catalog: &Catalog,
+    tenants: &TenantKeys,
     keys: Vec<KeyPaths>,
     filled: impl Fn(&KeyPaths) -> bool,
 ) -> Result<Vec<KeyPaths>, InferError> {
@@ -71,7 +68,7 @@ pub fn in_order(
             .partition(|key| !filled(key) || key.reads().all(|value| !waiting.contains(&value)));
         pending = blocked;
         if ready.is_empty() {
-            leave_out(catalog, &mut pending, &waiting)?;
+            leave_out(tenants, &mut pending, &waiting)?;
         }
         for key in ready {
             waiting.remove(&key.id());
@@ -82,58 +79,99 @@ pub fn in_order(
 }
 
 /// Every pending key waits for another one: takes the worst path of a circle out.
-fn leave_out(catalog: &Catalog, pending: &mut [KeyPaths], waiting: &HashSet<(u32, i16)>) -> Result<(), InferError> {
-    let graph: HashMap<(u32, i16), Vec<(u32, i16)>> = pending
+fn leave_out(keys: &TenantKeys, pending: &mut [KeyPaths], waiting: &HashSet<(u32, i16)>) -> Result<(), InferError> {
+    let at: HashMap<(u32, i16), usize> = pending.iter().enumerate().map(|(i, key)| (key.id(), i)).collect();
+    // (path, the pending key that it reads) of each key.
+    let edges: Vec<Vec<(usize, usize)>> = pending
         .iter()
-        .map(|key| (key.id(), key.reads().filter(|value| waiting.contains(value)).collect()))
+        .map(|key| {
+            let paths = key.paths.found.iter().enumerate();
+            let values = paths.map(|(p, path)| (p, path.source.value(key.table)));
+            values
+                .filter(|(_, value)| *value != key.id() && waiting.contains(value))
+                .filter_map(|(p, value)| Some((p, *at.get(&value)?)))
+                .collect()
+        })
         .collect();
-    let reaches = |from: (u32, i16), to: (u32, i16)| {
-        let mut seen = HashSet::from([from]);
-        let mut next = vec![from];
-        while let Some(at) = next.pop() {
-            if at == to {
-                return true;
-            }
-            next.extend(graph.get(&at).into_iter().flatten().filter(|v| seen.insert(**v)));
-        }
-        false
-    };
-    // (key, path) of every path on a circle, where the key keeps another path that is on none.
-    let mut closing: Vec<(usize, usize)> = Vec::new();
+    let component = components(&edges);
+    // (key, path) of every path on a circle, and of those where the key keeps another path that is on none.
     let mut circle: Vec<(usize, usize)> = Vec::new();
+    let mut closing: Vec<(usize, usize)> = Vec::new();
     for (k, key) in pending.iter().enumerate() {
-        let on_circle: Vec<usize> = (0..key.paths.found.len())
-            .filter(|p| {
-                let value = key.paths.found[*p].source.value(key.table);
-                value != key.id() && waiting.contains(&value) && reaches(value, key.id())
-            })
-            .collect();
-        circle.extend(on_circle.iter().map(|p| (k, *p)));
+        let on_circle = edges[k].iter().filter(|(_, to)| component[*to] == component[k]);
+        let on_circle: Vec<(usize, usize)> = on_circle.map(|(p, _)| (k, *p)).collect();
         if on_circle.len() < key.paths.found.len() {
-            closing.extend(on_circle.iter().map(|p| (k, *p)));
+            closing.extend(&on_circle);
         }
+        circle.extend(on_circle);
     }
     let worst = |candidates: &[(usize, usize)]| {
-        let ranked = candidates.iter().max_by(|a, b| {
-            let path = |at: &(usize, usize)| &pending[at.0].paths.found[at.1].rank;
-            path(a).cmp(path(b))
-        });
-        ranked.copied()
+        let path = |at: &(usize, usize)| &pending[at.0].paths.found[at.1].rank;
+        candidates.iter().max_by(|a, b| path(a).cmp(path(b))).copied()
     };
     let Some((k, p)) = worst(&closing) else {
         let shown = |at: &(usize, usize)| {
             let key = &pending[at.0];
-            let table = catalog.table(key.table)?;
-            let start = table.names_of(&key.paths.found[at.1].source.columns).join(", ");
-            let parent = catalog.table(key.paths.found[at.1].source.value(key.table).0)?;
-            Some((catalog.display(table), start, catalog.display(parent)))
+            let table = keys.catalog.table(key.table)?;
+            let path = &key.paths.found[at.1].source;
+            let start = table.names_of(&path.columns).join(", ");
+            let parent = keys.catalog.table(path.value(key.table).0)?;
+            Some((keys.catalog.display(table), start, keys.catalog.display(parent)))
         };
         return Err(InferError::TenantCycle {
+            root: keys.catalog.display(keys.root),
             edges: circle.iter().filter_map(shown).collect(),
             weakest: worst(&circle).as_ref().and_then(shown).unwrap_or_default(),
         });
     };
     let path = pending[k].paths.found.remove(p);
-    pending[k].left_out.push(path);
+    pending[k].paths.not_followed.push((path, NotFollowed::Circle));
     Ok(())
+}
+
+/// For each node, the number of its strongly connected component: two nodes have the same one if each leads to the other.
+/// (Kosaraju: in the order in which a walk ends at them, walked against the edges.)
+fn components(edges: &[Vec<(usize, usize)>]) -> Vec<usize> {
+    let mut backwards: Vec<Vec<usize>> = vec![Vec::new(); edges.len()];
+    for (from, to) in edges
+        .iter()
+        .enumerate()
+        .flat_map(|(from, all)| all.iter().map(move |(_, to)| (from, *to)))
+    {
+        backwards[to].push(from);
+    }
+    let mut ended = Vec::new();
+    let mut seen = vec![false; edges.len()];
+    for start in 0..edges.len() {
+        // (node, how many of its edges are walked)
+        let mut walk = vec![(start, 0)];
+        if std::mem::replace(&mut seen[start], true) {
+            continue;
+        }
+        while let Some((at, next)) = walk.last_mut() {
+            match edges[*at].get(*next) {
+                Some((_, to)) => {
+                    *next += 1;
+                    if !std::mem::replace(&mut seen[*to], true) {
+                        walk.push((*to, 0));
+                    }
+                }
+                None => {
+                    ended.push(*at);
+                    walk.pop();
+                }
+            }
+        }
+    }
+    let mut component = vec![usize::MAX; edges.len()];
+    for start in ended.into_iter().rev() {
+        let mut next = vec![start];
+        while let Some(at) = next.pop() {
+            if component[at] == usize::MAX {
+                component[at] = start;
+                next.extend(&backwards[at]);
+            }
+        }
+    }
+    component
 }

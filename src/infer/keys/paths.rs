@@ -57,6 +57,32 @@ pub(super) struct Rank {
     value: i16,
 }
 
+/// Why a run does not follow a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotFollowed {
+    /// A better one leads up the table's own tree: along two, what is filled would depend on which was followed first.
+    SecondTree,
+    /// Several columns reference the root, and nothing says which of them this path gives.
+    NobodysRole,
+    /// Tables would be filled from each other.
+    Circle,
+}
+
+impl NotFollowed {
+    /// In words, to be put behind the path.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NotFollowed::SecondTree => "is not followed: a tree is filled along one reference only",
+            NotFollowed::NobodysRole => {
+                "is not followed: nothing says which of the columns that reference the root it gives"
+            }
+            NotFollowed::Circle => {
+                "is not followed in a run over all tables, where it would close a circle; with table_name it is"
+            }
+        }
+    }
+}
+
 /// The signals of a hop that is not the first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Further {
@@ -70,8 +96,10 @@ pub(super) struct Further {
 /// The paths of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Paths {
-    /// The best first.
+    /// The best first: a run fills from them and compares them.
     pub found: Vec<TenantSource>,
+    /// Paths that a run does not follow, and why.
+    pub not_followed: Vec<(TenantSource, NotFollowed)>,
     /// There are more than are compared.
     pub more: bool,
     /// Paths whose value the column cannot hold, in words.
@@ -137,6 +165,16 @@ impl<'a> TenantKeys<'a> {
             seen.push(path.source.clone());
             new
         });
+        let mut trees = 0;
+        let (found, second): (Vec<TenantSource>, Vec<TenantSource>) = result.found.into_iter().partition(|path| {
+            trees += usize::from(path.in_own_tree());
+            !path.in_own_tree() || trees == 1
+        });
+        result.found = found;
+        result.not_followed.sort_by(|a, b| a.0.rank.cmp(&b.0.rank));
+        result
+            .not_followed
+            .extend(second.into_iter().map(|path| (path, NotFollowed::SecondTree)));
         result.more |= result.found.len() > MOST_PATHS;
         result.found.truncate(MOST_PATHS);
         result
@@ -184,10 +222,8 @@ impl<'a> TenantKeys<'a> {
             None => false,
         };
         // Where several columns reference the root, only its own role says which of them a path gives.
-        if target.is_some_and(|key| key.one_of_several) && !named {
-            return;
-        }
-        result.found.push(TenantSource {
+        let nobodys = target.is_some_and(|key| key.one_of_several) && !named;
+        let path = TenantSource {
             rank: Rank {
                 undeclared: way.weakest == State::Missing,
                 own_tree: parent.oid == table.oid,
@@ -203,7 +239,11 @@ impl<'a> TenantKeys<'a> {
             },
             caution: (!way.weak.is_empty()).then(|| way.weak.join(", ")),
             source,
-        });
+        };
+        match nobodys {
+            true => result.not_followed.push((path, NotFollowed::NobodysRole)),
+            false => result.found.push(path),
+        }
     }
 
     /// `from_org_id` is named after `from_account_id`, `snippet_project_id` after `snippet_id`.

@@ -128,17 +128,44 @@ impl Graph {
         Gives::Null
     }
 
-    /// The reason of a row, given its value before the run, and the value that it gets.
-    fn judge(&self, ways: &[Way], row: usize, old: Option<i32>, overwrite: bool) -> (&'static str, Option<i32>) {
-        let given: Vec<Gives> = ways.iter().map(|way| self.gives(way, row)).collect();
-        let values: Vec<i32> = given
-            .iter()
-            .filter_map(|g| if let Gives::Tenant(t) = g { Some(*t) } else { None })
-            .collect();
-        if self.tenant.is_some() && old.or(values.first().copied()) != self.tenant {
+    /// The ways that a run follows, those from outside before the one (at most) that leads up the table's own tree.
+    fn followed(&self, t: usize) -> (Vec<Way>, Option<Way>) {
+        let (own, outside): (Vec<Way>, Vec<Way>) = self
+            .ways(t)
+            .into_iter()
+            .partition(|way| self.tables[t].references[way[0].1].parent == t);
+        (outside, own.into_iter().next())
+    }
+
+    /// The reason of a row, given the values before the run, and the value that it gets.
+    fn judge(&self, t: usize, row: usize, old: &[Option<i32>], overwrite: bool) -> (&'static str, Option<i32>) {
+        let (outside, tree) = self.followed(t);
+        let tenant = |gives: &Gives| if let Gives::Tenant(t) = gives { Some(*t) } else { None };
+        let said =
+            |row: usize| -> Vec<i32> { outside.iter().filter_map(|way| tenant(&self.gives(way, row))).collect() };
+        let mut given: Vec<Gives> = outside.iter().map(|way| self.gives(way, row)).collect();
+        let mut values = said(row);
+        let contradicted = overwrite && values.first().is_some_and(|value| Some(*value) != old[row]);
+        if let Some(tree) = &tree {
+            let up = self.gives(tree, row);
+            given.push(up);
+            if values.is_empty() {
+                values.extend(tenant(&up));
+            }
+            if values.is_empty() {
+                // Nothing to compare.
+            } else if let Some(parent) = self.tables[t].rows[row].references[tree[0].1] {
+                // What the row up there had, or what its own ways say; not what it has by now.
+                if let Some(parent) = self.tables[t].rows.iter().position(|row| row.id == parent) {
+                    let (own, before) = (said(parent).first().copied(), old[parent]);
+                    values.extend(if overwrite { own.or(before) } else { before.or(own) });
+                }
+            }
+        }
+        if self.tenant.is_some() && old[row].or(values.first().copied()) != self.tenant {
             return ("excluded", None);
         }
-        if old.is_some() && !(overwrite && values.first().is_some_and(|value| Some(*value) != old)) {
+        if old[row].is_some() && !contradicted {
             return ("already_set", None);
         }
         if given.iter().all(|g| *g == Gives::Unset) {
@@ -160,20 +187,17 @@ impl Graph {
             let Some(key) = self.tables[t].key.clone() else {
                 continue;
             };
-            let mut ways = self.ways(t);
-            let own_tree = |way: &Way| self.tables[t].references[way[0].1].parent == t;
-            let overwrite = self.overwrite && !ways.iter().all(own_tree);
-            if overwrite {
-                ways.retain(|way| !own_tree(way));
-            }
-            if ways.is_empty() || key.not_null && !overwrite {
-                ways.clear();
-            }
+            let (outside, tree) = self.followed(t);
+            let only_counted = key.not_null && (!self.overwrite || outside.is_empty());
             let old: Vec<Option<i32>> = self.tables[t].rows.iter().map(|row| row.tenant).collect();
             let judged = loop {
-                let judged: Vec<_> = (0..old.len())
-                    .map(|row| self.judge(&ways, row, old[row], overwrite))
-                    .collect();
+                let judge = |row: usize| match only_counted || outside.is_empty() && tree.is_none() {
+                    true if self.tenant.is_some() && old[row] != self.tenant => ("excluded", None),
+                    true if old[row].is_some() => ("already_set", None),
+                    true => ("no_source", None),
+                    false => self.judge(t, row, &old, self.overwrite),
+                };
+                let judged: Vec<_> = (0..old.len()).map(judge).collect();
                 let now: Vec<Option<i32>> = judged.iter().zip(&old).map(|((_, new), old)| new.or(*old)).collect();
                 let settled = self.tables[t]
                     .rows
@@ -204,7 +228,8 @@ impl Graph {
 
     /// total, populated, disagrees
     pub(super) fn coverage(&self, t: usize) -> (i64, i64, Option<i64>) {
-        let ways = self.ways(t);
+        let (outside, tree) = self.followed(t);
+        let ways: Vec<Way> = outside.into_iter().chain(tree).collect();
         let table: &Table = &self.tables[t];
         let disagrees = (0..table.rows.len()).filter(|row| {
             let mut values = ways.iter().map(|way| self.gives(way, *row));
