@@ -1,7 +1,7 @@
 //! How each source reads: its joins, its value, and what can be said of it when it gives none.
 
 use super::Blueprint;
-use super::expression::{all_set, any};
+use super::expression::{all_set, any, differs};
 use crate::identifier::Literal;
 use crate::rule::{Source, typed};
 
@@ -74,16 +74,12 @@ impl Blueprint<'_> {
             let (mut joins, missing) = self.chain(&format!("source_{n}"), "t", &source.columns, source);
             let alias = hop_alias(&format!("source_{n}"), source.hops.len(), source.hops.len());
             let value = format!("{alias}.{}", self.column_sql(last.parent, last.columns[0]));
-            // A row that is its own parent is no witness for itself: what it was given once would never be taken back.
             let leads_up = last.parent == self.table.oid && last.columns[0] == self.column.number;
-            let value = match leads_up {
-                true => format!(
-                    "CASE WHEN NOT ({}) THEN {value} END",
-                    self.same_row(&alias, "ctid", "tableoid")
-                ),
-                false => value,
-            };
             let witness = leads_up.then(|| self.witness(n, &alias, &mut joins));
+            let value = match &witness {
+                Some(witness) => self.up_the_tree(value, witness),
+                None => value,
+            };
             let value = self.as_target_string(value, last.parent, last.columns[0]);
             let missing = format!("{set} AND {missing}");
             let state = format!(
@@ -154,6 +150,18 @@ impl Blueprint<'_> {
             state,
             witness: None,
         }
+    }
+
+    /// What the row above gives. A row that is its own parent is no witness for itself. Where the rule overwrites, a row that
+    /// its own sources contradict says nothing until it is put right.
+    fn up_the_tree(&self, value: String, witness: &Witness) -> String {
+        let mut trusted = vec![format!("NOT ({})", self.same_row(&witness.alias, "ctid", "tableoid"))];
+        if self.overwrites() && !witness.values.is_empty() {
+            let said = format!("COALESCE({})", witness.values.join(", "));
+            let contradicted = differs(self.catalog, &value, self.column.type_oid, &said);
+            trusted.push(format!("({contradicted}) IS NOT TRUE"));
+        }
+        format!("CASE WHEN {} THEN {value} END", trusted.join(" AND "))
     }
 
     /// Joins the sources of the row `alias` of the target table, those of unique keys.

@@ -148,6 +148,16 @@ impl Graph {
         let contradicted = overwrite && values.first().is_some_and(|value| Some(*value) != old[row]);
         if let Some(tree) = &tree {
             let up = self.gives(tree, row);
+            // A row that is about to be put right says nothing until it is.
+            let above = self.tables[t].rows[row].references[tree[0].1];
+            let above = self.tables[t].rows.iter().position(|row| Some(row.id) == above);
+            let disputed = overwrite
+                && above.is_some_and(|above| {
+                    said(above)
+                        .first()
+                        .is_some_and(|own| tenant(&up).is_some_and(|up| up != *own))
+                });
+            let up = if disputed { Gives::Null } else { up };
             given.push(up);
             if values.is_empty() {
                 values.extend(tenant(&up));
