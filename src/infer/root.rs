@@ -2,7 +2,7 @@
 //!
 //! | points | signal |
 //! |---:|---|
-//! | up to 6 | how many tables reach it by references, compared with the table that most reach |
+//! | up to 6 | how many tables reach it by references, compared with the table that most reach; not through a table that is called what tenants are called |
 //! | 5 | the column that most tables reference it by is named after it |
 //! | 5 | it is called what tenants are called (tenant, organization, workspace, account ...) |
 //! | up to 3 | how many tables reference it directly by a column of one name |
@@ -81,7 +81,7 @@ fn likely(catalog: &Catalog) -> Vec<Candidate> {
         return vec![];
     };
     // Whose rows would be nobody's: tables that hang on a table above the first one, and not on it.
-    let ours = references.below(first.table);
+    let ours = references.below(first.table, |_| true);
     let above = |candidate: &Candidate| {
         let table = candidate.table;
         references.named.contains(&(first.table, table))
@@ -143,18 +143,15 @@ impl<'a> References<'a> {
         found
     }
 
-    /// The tables that lead to `oid`, directly or through others; itself included.
-    fn below(&self, oid: u32) -> HashSet<u32> {
+    /// The tables that lead to `oid`, directly or through others; itself included. `through`: is this other one followed?
+    fn below(&self, oid: u32, through: impl Fn(u32) -> bool) -> HashSet<u32> {
         let mut seen: HashSet<u32> = HashSet::from([oid]);
         let mut next = vec![oid];
         while let Some(at) = next.pop() {
-            next.extend(
-                self.children
-                    .get(&at)
-                    .into_iter()
-                    .flatten()
-                    .filter(|child| seen.insert(**child)),
-            );
+            if at == oid || through(at) {
+                let children = self.children.get(&at).into_iter().flatten();
+                next.extend(children.filter(|child| seen.insert(**child)));
+            }
         }
         seen
     }
@@ -162,11 +159,15 @@ impl<'a> References<'a> {
 
 fn rank(catalog: &Catalog, references: &References) -> Vec<Candidate> {
     let (uses, parents) = (&references.uses, &references.parents);
-    let reached: HashMap<u32, usize> = references
-        .children
-        .keys()
-        .map(|&oid| (oid, references.below(oid).len() - 1))
-        .collect();
+    let counted = |through: &dyn Fn(u32) -> bool| -> HashMap<u32, usize> {
+        let parents = references.children.keys();
+        parents
+            .map(|&oid| (oid, references.below(oid, through).len() - 1))
+            .collect()
+    };
+    let all_reached = counted(&|_| true);
+    // What a tenant itself references (its plan, its country) is no owner of what hangs on the tenant.
+    let reached = counted(&|oid| !catalog.table(oid).is_some_and(|table| called_tenant(&table.name)));
     let most_reached = reached.values().copied().max().unwrap_or(1).max(1) as i64;
     let most_used = uses.values().map(|(all, _)| *all).max().unwrap_or(1) as i64;
     let below = |oid: u32| {
@@ -175,7 +176,7 @@ fn rank(catalog: &Catalog, references: &References) -> Vec<Candidate> {
     };
     let mut best: HashMap<u32, Points> = HashMap::new();
     for (&(parent, column), &(all, not_null)) in uses {
-        let Some(table) = catalog.table(parent).filter(|_| reached[&parent] >= 2) else {
+        let Some(table) = catalog.table(parent).filter(|_| all_reached[&parent] >= 2) else {
             continue;
         };
         let points = 6000 * reached[&parent] as i64 / most_reached
@@ -192,7 +193,7 @@ fn rank(catalog: &Catalog, references: &References) -> Vec<Candidate> {
         .map(|(table, points)| Candidate {
             table,
             points,
-            reached_by: reached[&table],
+            reached_by: all_reached[&table],
         })
         .collect();
     ranked.sort_by_key(|c| (Reverse(c.points), c.table));

@@ -100,7 +100,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     if spec.overwrite == Overwrite::Mismatched && !request.count_only {
         overwriting_can_be_kept(session, table, column, &mut problems);
     }
-    if let Some(column) = column {
+    if let Some(column) = column.filter(|_| problems.is_empty()) {
         tree_can_be_followed(session, table, column, &mut found, &mut problems);
     }
     for hop in found.iter().flat_map(|source| &source.hops) {

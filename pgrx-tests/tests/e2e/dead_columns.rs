@@ -156,3 +156,80 @@ fn a_schema_that_does_not_exist_is_an_error_with_the_nearest_name() {
         ("3F000", "did you mean billing?")
     );
 }
+
+#[test]
+fn users_of_a_partition_of_the_whole_row_and_the_partition_key_count() {
+    let (_database, mut client) = client(
+        "CREATE TABLE q (id int, indexed text, viewed text, checked text, named text) PARTITION BY RANGE (id);
+         CREATE TABLE q_1 PARTITION OF q FOR VALUES FROM (0) TO (100); INSERT INTO q VALUES (1);
+         CREATE INDEX q_1_indexed ON q_1 (indexed); CREATE VIEW of_part AS SELECT viewed FROM q_1; ALTER TABLE q_1 ADD CONSTRAINT part_check CHECK (checked <> 'x');
+         CREATE FUNCTION of_part_only() RETURNS bigint LANGUAGE sql AS 'SELECT count(named) FROM q_1';
+         CREATE TABLE k (id int, key text) PARTITION BY LIST (key); CREATE TABLE k_null PARTITION OF k FOR VALUES IN (NULL); INSERT INTO k VALUES (1, NULL);
+         CREATE TABLE w (id int, v text); INSERT INTO w VALUES (1); CREATE VIEW whole AS SELECT to_jsonb(w) AS row FROM w",
+    );
+    // Postgres reads backslashes as it did before 9.1.
+    client.batch_execute("SET standard_conforming_strings = off").unwrap();
+    assert_eq!(
+        lines(
+            &mut client,
+            "SELECT table_name, column_name, verdict, used_by FROM dead_columns()"
+        ),
+        [
+            "k|key|used|{\"partition key of public.k\"}",
+            "q|checked|used|{\"constraint part_check on table public.q_1\"}",
+            "q|indexed|used|{\"index public.q_1_indexed\"}",
+            "q|named|used|{\"function public.of_part_only()\"}",
+            "q|viewed|used|{\"view public.of_part\"}",
+            "w|v|used|{\"view public.whole (the whole row)\"}",
+        ]
+    );
+}
+
+#[test]
+fn the_drop_sees_a_row_of_nulls_what_a_policy_hides_and_what_was_written_before_its_lock() {
+    let (database, mut client) = client(
+        "CREATE TYPE comp AS (x int, y int); CREATE TABLE c (id int PRIMARY KEY, v comp); INSERT INTO c VALUES (1, NULL);
+         CREATE TABLE p (id int PRIMARY KEY, v text); INSERT INTO p VALUES (1, NULL);",
+    );
+    let statement = |client: &mut Client, table: &str| {
+        let sql = format!("SELECT statement FROM dead_columns() WHERE table_name = '{table}'");
+        client.query_one(&sql, &[]).unwrap().get::<_, String>(0)
+    };
+    let (of_c, of_p) = (statement(&mut client, "c"), statement(&mut client, "p"));
+    client.batch_execute("UPDATE c SET v = ROW(1, NULL)").unwrap();
+    assert_eq!(failure(&mut client, &of_c).code, "55000");
+    let owner = format!("dropper_{}", database.name);
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {owner}; GRANT CREATE ON SCHEMA public TO {owner}; ALTER TABLE p OWNER TO {owner}; UPDATE p SET v = 'precious';
+             ALTER TABLE p ENABLE ROW LEVEL SECURITY; ALTER TABLE p FORCE ROW LEVEL SECURITY; CREATE POLICY hides ON p USING (id > 5); SET ROLE {owner}"
+        ))
+        .unwrap();
+    assert_eq!(failure(&mut client, &of_p).code, "42501");
+    client.batch_execute("RESET ROLE").unwrap();
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
+    assert_eq!(failure(&mut client, &of_c).code, "25000");
+    client.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(one(&mut client, "SELECT v FROM p"), "precious");
+}
+
+#[test]
+fn a_table_of_which_only_some_columns_may_be_read_is_looked_at_as_far_as_that_goes() {
+    let (database, mut client) = client(
+        "CREATE TABLE t (id int NOT NULL, n text); INSERT INTO t VALUES (1); CREATE TABLE u (id int NOT NULL, n text, o text); INSERT INTO u VALUES (1)",
+    );
+    let role = format!("limited_{}", database.name);
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {role} LOGIN; SELECT grant_mend('{role}'); GRANT SELECT (n) ON t, u TO {role}"
+        ))
+        .unwrap();
+    let mut limited = database.connect_as(&role);
+    assert_eq!(
+        lines(
+            &mut limited,
+            "SELECT table_name, column_name, verdict FROM dead_columns('public')"
+        ),
+        ["t|n|dead", "u|-|not_checked"]
+    );
+}

@@ -404,7 +404,7 @@ impl Case {
             );
         }
         let guard = rng.random_bool(0.8);
-        let overwrite = rng.random_bool(0.3);
+        let overwrite = rng.random_bool(0.7);
         let tenant_filter = (checks.foreign_key && rng.random_bool(0.15)).then(|| tenant(rng));
         Case {
             on_conflict: ["skip", "first", "any_two"].choose(rng).unwrap(),
