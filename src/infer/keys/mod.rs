@@ -14,7 +14,7 @@
 //! |---|---|
 //! | every hop is a declared foreign key | |
 //! | it leads to another table, not up the table's own tree | |
-//! | the columns on the way are NOT NULL | 31 : 0 |
+//! | the column where it starts is NOT NULL, then those further up | 31 : 0 |
 //! | the key to fill is named after the column where the path starts | 7 : 0 |
 //! | ON DELETE CASCADE | 6 : 0 |
 //! | the key at the end is NOT NULL | 21 : 3 |

@@ -44,7 +44,10 @@ impl TenantSource {
 pub(super) struct Rank {
     undeclared: bool,
     own_tree: bool,
+    /// Where the path starts.
     nullable: bool,
+    /// Further up.
+    nullable_further: bool,
     not_named: bool,
     not_cascading: bool,
     key_nullable: bool,
@@ -228,6 +231,7 @@ impl<'a> TenantKeys<'a> {
                 undeclared: way.weakest == State::Missing,
                 own_tree: parent.oid == table.oid,
                 nullable: way.nullable,
+                nullable_further: way.further.iter().any(|hop| hop.nullable),
                 not_named: !named,
                 not_cascading: !way.cascades,
                 key_nullable: !value.never_null,
@@ -370,6 +374,7 @@ impl Way {
             }
             None => {
                 way.columns = step.columns.clone();
+                way.nullable = !step.not_null;
                 way.cascades = step.cascades;
                 way.in_front = in_front;
             }
@@ -379,7 +384,6 @@ impl Way {
             key: step.key.clone(),
             columns: vec![],
         });
-        way.nullable |= !step.not_null;
         let columns = from.names_of(&step.columns).join(", ");
         match step.state {
             State::Valid => {}

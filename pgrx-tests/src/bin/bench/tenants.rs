@@ -114,8 +114,8 @@ fn fresh(client: &mut Client, rows: i64) -> Result<()> {
          CREATE TABLE messages (id bigint PRIMARY KEY, conversation_id bigint NOT NULL, organization_id bigint, filler text);
          INSERT INTO organizations SELECT generate_series(1, 100);
          INSERT INTO domains SELECT g, g % 100 + 1 FROM generate_series(1, {domains}) g;
-         INSERT INTO conversations SELECT g, g * 7919 % {domains} + 1, NULL, repeat('x', 100) FROM generate_series(1, {conversations}) g;
-         INSERT INTO messages SELECT g, g * 7919 % {conversations} + 1, NULL, repeat('x', 200) FROM generate_series(1, {rows}) g;
+         INSERT INTO conversations SELECT g, g::bigint * 7919 % {domains} + 1, NULL, repeat('x', 100) FROM generate_series(1, {conversations}) g;
+         INSERT INTO messages SELECT g, g::bigint * 7919 % {conversations} + 1, NULL, repeat('x', 200) FROM generate_series(1, {rows}) g;
          ALTER TABLE conversations ADD FOREIGN KEY (domain_id) REFERENCES domains, ADD FOREIGN KEY (organization_id) REFERENCES organizations;
          ALTER TABLE messages ADD FOREIGN KEY (conversation_id) REFERENCES conversations, ADD FOREIGN KEY (organization_id) REFERENCES organizations;
          CREATE INDEX ON conversations (organization_id); CREATE INDEX ON messages (organization_id)"

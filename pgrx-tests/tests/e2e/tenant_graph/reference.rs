@@ -8,6 +8,20 @@ use super::generate::{Graph, Table};
 /// the key.
 pub(super) type Way = Vec<(usize, usize)>;
 
+/// Not declared, up the own tree, nullable where it starts, nullable at all, not cascading, key nullable, hops, column; and
+/// further up.
+type Rank = (
+    bool,
+    bool,
+    bool,
+    bool,
+    bool,
+    bool,
+    usize,
+    usize,
+    Vec<(bool, bool, bool, usize)>,
+);
+
 /// What a way gives for one row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Gives {
@@ -56,21 +70,7 @@ impl Graph {
     }
 
     /// The signals in their order; smaller is better.
-    #[allow(clippy::type_complexity)]
-    fn rank(
-        &self,
-        start: usize,
-        way: &Way,
-    ) -> (
-        bool,
-        bool,
-        bool,
-        bool,
-        bool,
-        usize,
-        usize,
-        Vec<(bool, bool, bool, usize)>,
-    ) {
+    fn rank(&self, start: usize, way: &Way) -> Rank {
         let steps: Vec<_> = way
             .iter()
             .map(|(table, r)| &self.tables[*table].references[*r])
@@ -79,6 +79,7 @@ impl Graph {
         (
             steps.iter().any(|step| !step.declared),
             steps[0].parent == start,
+            !steps[0].not_null,
             steps.iter().any(|step| !step.not_null),
             !steps[0].cascades,
             !end.key.as_ref().unwrap().not_null,
