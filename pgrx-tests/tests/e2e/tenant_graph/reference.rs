@@ -80,7 +80,7 @@ impl Graph {
             steps.iter().any(|step| !step.declared),
             steps[0].parent == start,
             !steps[0].not_null,
-            steps.iter().any(|step| !step.not_null),
+            steps.iter().skip(1).any(|step| !step.not_null),
             !steps[0].cascades,
             !end.key.as_ref().unwrap().not_null,
             way.len(),
