@@ -11,6 +11,7 @@ pub mod print;
 use std::sync::OnceLock;
 
 pub use cluster::{Cluster, Database, Options};
+use postgres::Client;
 
 /// One cluster for all tests of a binary, with the extension in a template database.
 pub fn shared() -> &'static Cluster {
@@ -21,6 +22,16 @@ pub fn shared() -> &'static Cluster {
 /// A fresh database with pg_mend in it, dropped with the value.
 pub fn database() -> Database<'static> {
     shared().database().unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// As [`database`], with `setup` run in it, and a session there.
+pub fn database_with(setup: &str) -> (Database<'static>, Client) {
+    let database = database();
+    let mut client = database.connect();
+    client
+        .batch_execute(setup)
+        .unwrap_or_else(|error| panic!("{setup}: {error:?}"));
+    (database, client)
 }
 
 /// The contract of the `#[pg_test]` macro: runs `tests.name()` in a transaction that is rolled back.

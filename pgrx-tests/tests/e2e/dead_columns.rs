@@ -1,16 +1,8 @@
 //! Columns that are NULL in every row: nothing that uses one may be missed, and dropping one is guarded.
 
+use pgrx_tests::database_with;
 use pgrx_tests::example::{failure, lines, load_organizations, one};
 use postgres::Client;
-
-fn client(setup: &str) -> (pgrx_tests::Database<'static>, Client) {
-    let database = pgrx_tests::database();
-    let mut client = database.connect();
-    client
-        .batch_execute(setup)
-        .unwrap_or_else(|error| panic!("{setup}: {error:?}"));
-    (database, client)
-}
 
 #[test]
 fn the_dead_column_of_the_example_is_found_and_the_one_that_a_view_reads_is_not_dead() {
@@ -31,7 +23,7 @@ fn the_dead_column_of_the_example_is_found_and_the_one_that_a_view_reads_is_not_
 
 #[test]
 fn every_kind_of_user_is_named() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE other (id int PRIMARY KEY);
          CREATE TABLE t (id int PRIMARY KEY, fk int REFERENCES other, ix int, expr text, pred int, chk int CHECK (chk > 0), viewed int, mat int,
            policy int, upd int, whened int, defaulted int DEFAULT 7, source int, doubled int GENERATED ALWAYS AS (source * 2) STORED,
@@ -88,7 +80,7 @@ fn every_kind_of_user_is_named() {
 
 #[test]
 fn an_empty_table_proves_nothing_and_one_value_at_the_end_is_enough() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE empty (id int PRIMARY KEY, a int); CREATE TABLE late (id int PRIMARY KEY, a int, b int);
          INSERT INTO late SELECT g, CASE WHEN g = 5000 THEN 1 END FROM generate_series(1, 5000) g",
     );
@@ -103,7 +95,7 @@ fn an_empty_table_proves_nothing_and_one_value_at_the_end_is_enough() {
 
 #[test]
 fn the_statement_drops_what_still_is_empty_and_nothing_else() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE \"Odd $mend$ 100% 'name'\" (id int PRIMARY KEY, \"gone; --\" int, kept int);
          INSERT INTO \"Odd $mend$ 100% 'name'\" VALUES (1)",
     );
@@ -136,7 +128,7 @@ fn the_statement_drops_what_still_is_empty_and_nothing_else() {
 
 #[test]
 fn inheritance_children_and_partitions_count_with_their_parent() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE parent (id int, a int, b int); CREATE TABLE child (c int) INHERITS (parent);
          CREATE TABLE parts (id int, a int, b int) PARTITION BY RANGE (id); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
          INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1, 1); INSERT INTO parts VALUES (1, 1)",
@@ -149,7 +141,7 @@ fn inheritance_children_and_partitions_count_with_their_parent() {
 
 #[test]
 fn a_schema_that_does_not_exist_is_an_error_with_the_nearest_name() {
-    let (_database, mut client) = client("CREATE SCHEMA billing; CREATE TABLE billing.t (id int)");
+    let (_database, mut client) = database_with("CREATE SCHEMA billing; CREATE TABLE billing.t (id int)");
     let failed = failure(&mut client, "SELECT * FROM dead_columns('biling')");
     assert_eq!(
         (failed.code.as_str(), failed.hint.as_str()),
@@ -159,7 +151,7 @@ fn a_schema_that_does_not_exist_is_an_error_with_the_nearest_name() {
 
 #[test]
 fn users_of_a_partition_of_the_whole_row_and_the_partition_key_count() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE q (id int, indexed text, viewed text, checked text, named text) PARTITION BY RANGE (id);
          CREATE TABLE q_1 PARTITION OF q FOR VALUES FROM (0) TO (100); INSERT INTO q VALUES (1);
          CREATE INDEX q_1_indexed ON q_1 (indexed); CREATE VIEW of_part AS SELECT viewed FROM q_1; ALTER TABLE q_1 ADD CONSTRAINT part_check CHECK (checked <> 'x');
@@ -187,7 +179,7 @@ fn users_of_a_partition_of_the_whole_row_and_the_partition_key_count() {
 
 #[test]
 fn the_drop_sees_a_row_of_nulls_what_a_policy_hides_and_what_was_written_before_its_lock() {
-    let (database, mut client) = client(
+    let (database, mut client) = database_with(
         "CREATE TYPE comp AS (x int, y int); CREATE TABLE c (id int PRIMARY KEY, v comp); INSERT INTO c VALUES (1, NULL);
          CREATE TABLE p (id int PRIMARY KEY, v text); INSERT INTO p VALUES (1, NULL);",
     );
@@ -215,7 +207,7 @@ fn the_drop_sees_a_row_of_nulls_what_a_policy_hides_and_what_was_written_before_
 
 #[test]
 fn a_table_of_which_only_some_columns_may_be_read_is_looked_at_as_far_as_that_goes() {
-    let (database, mut client) = client(
+    let (database, mut client) = database_with(
         "CREATE TABLE t (id int NOT NULL, n text); INSERT INTO t VALUES (1); CREATE TABLE u (id int NOT NULL, n text, o text); INSERT INTO u VALUES (1)",
     );
     let role = format!("limited_{}", database.name);

@@ -1,16 +1,7 @@
 //! What is inferred from realistic schemas, and above all what is not: a wrong guess would be silent.
 
+use pgrx_tests::database_with;
 use pgrx_tests::example::{failure, load_party, one};
-use postgres::Client;
-
-fn client(setup: &str) -> (pgrx_tests::Database<'static>, Client) {
-    let database = pgrx_tests::database();
-    let mut client = database.connect();
-    client
-        .batch_execute(setup)
-        .unwrap_or_else(|error| panic!("{setup}: {error:?}"));
-    (database, client)
-}
 
 /// The tenant key is still nullable, `created_by` is NOT NULL everywhere.
 const SHOP: &str = "
@@ -26,7 +17,7 @@ const SHOP: &str = "
 
 #[test]
 fn a_nullable_tenant_key_is_still_the_tenant_key() {
-    let (_database, mut client) = client(SHOP);
+    let (_database, mut client) = database_with(SHOP);
     let row = one(
         &mut client,
         "SELECT filled, reasons, note FROM backfill('orders', 'customer_id', dry_run => false)",
@@ -37,7 +28,7 @@ fn a_nullable_tenant_key_is_still_the_tenant_key() {
 #[test]
 fn a_lookup_table_that_both_sides_share_is_never_silently_the_tenant() {
     // As often shared, as well named, and NOT NULL where the tenant key is not: that cannot be told apart, so it is asked.
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE organizations (id int PRIMARY KEY); CREATE TABLE countries (id int PRIMARY KEY);
          CREATE TABLE customers (id int PRIMARY KEY, country_id int NOT NULL REFERENCES countries, organization_id int REFERENCES organizations);
          CREATE TABLE contacts (id int PRIMARY KEY, customer_id int REFERENCES customers, country_id int NOT NULL REFERENCES countries, organization_id int REFERENCES organizations);
@@ -60,7 +51,7 @@ fn a_lookup_table_that_both_sides_share_is_never_silently_the_tenant() {
 
 #[test]
 fn a_tenant_key_without_a_foreign_key_counts() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE tenants (id uuid PRIMARY KEY); CREATE TABLE statuses (id int PRIMARY KEY);
          CREATE TABLE notes (id int PRIMARY KEY, tenant_id uuid NOT NULL); CREATE TABLE files (id int PRIMARY KEY, tenant_id uuid NOT NULL);
          CREATE TABLE customers (id int PRIMARY KEY, status_id int NOT NULL REFERENCES statuses, tenant_id uuid NOT NULL);
@@ -76,7 +67,7 @@ fn a_tenant_key_without_a_foreign_key_counts() {
 
 #[test]
 fn the_tenant_key_itself_is_not_guarded_by_something_else() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE organizations (id bigint PRIMARY KEY, owner_id bigint);
          CREATE TABLE users (id bigint PRIMARY KEY, organization_id bigint REFERENCES organizations);
          ALTER TABLE organizations ADD FOREIGN KEY (owner_id) REFERENCES users;
@@ -94,7 +85,7 @@ fn the_tenant_key_itself_is_not_guarded_by_something_else() {
 
 #[test]
 fn tenant_restricts_by_the_tenant_or_not_at_all() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE tenants (id int PRIMARY KEY); CREATE TABLE currencies (id int PRIMARY KEY);
          CREATE TABLE t (id int PRIMARY KEY, currency_id int NOT NULL REFERENCES currencies, tenant_id int REFERENCES tenants, a int, v int);
          INSERT INTO tenants VALUES (1), (2); INSERT INTO currencies VALUES (1), (2); INSERT INTO t VALUES (1, 1, 1, 5), (2, 1, 2, 5), (3, 2, 1, 5)",
@@ -150,7 +141,7 @@ fn who_typed_it_is_not_whose_it_is() {
 
 #[test]
 fn a_column_of_another_meaning_is_no_source() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE users (id int PRIMARY KEY); CREATE TABLE organizations (id int PRIMARY KEY, owner_id int REFERENCES users, parent_id int REFERENCES organizations);
          ALTER TABLE users ADD organization_id int REFERENCES organizations;
          CREATE TABLE orders (id int PRIMARY KEY, organization_id int REFERENCES organizations, approved_by_id int REFERENCES users)",

@@ -10,13 +10,7 @@ const PARENT: &str = "
     INSERT INTO contact SELECT g, g FROM generate_series(1, 9) g;";
 
 pub fn client(setup: &str) -> (pgrx_tests::Database<'static>, Client) {
-    let database = pgrx_tests::database();
-    let mut client = database.connect();
-    client.batch_execute(PARENT).unwrap();
-    client
-        .batch_execute(setup)
-        .unwrap_or_else(|error| panic!("{setup}: {error:?}"));
-    (database, client)
+    pgrx_tests::database_with(&format!("{PARENT};\n{setup}"))
 }
 
 /// `filled|unfilled|reasons` of the dry run, which must be that of the real run, which must leave nothing to do.

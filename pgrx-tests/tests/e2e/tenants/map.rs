@@ -1,8 +1,7 @@
 //! The map.
 
+use pgrx_tests::database_with;
 use pgrx_tests::example::{load_organizations, one};
-
-use super::client;
 
 #[test]
 fn the_map_shows_the_tables_from_the_tenants_downwards() {
@@ -38,7 +37,7 @@ fn the_map_shows_the_tables_from_the_tenants_downwards() {
 
 #[test]
 fn names_in_the_map_cannot_break_out_of_their_labels() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE tenants (id int PRIMARY KEY);
          CREATE TABLE \"a\"\"]; click x --> end `<b>#quot;\" (id int PRIMARY KEY, \"tenant\"\" |-->|\" int REFERENCES tenants);
          CREATE TABLE \"end\" (id int PRIMARY KEY, tenant_id int REFERENCES tenants)",

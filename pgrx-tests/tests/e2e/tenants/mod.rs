@@ -5,18 +5,9 @@ mod overwrite;
 mod refusals;
 mod trees;
 
+use pgrx_tests::database_with;
 use pgrx_tests::example::{failure, lines, load_organizations, load_party, one};
-use pgrx_tests::{Cluster, Database, Options};
-use postgres::Client;
-
-fn client(setup: &str) -> (Database<'static>, Client) {
-    let database = pgrx_tests::database();
-    let mut client = database.connect();
-    client
-        .batch_execute(setup)
-        .unwrap_or_else(|error| panic!("{setup}: {error:?}"));
-    (database, client)
-}
+use pgrx_tests::{Cluster, Options};
 
 const COLUMNS: &str =
     "SELECT table_name, tenant_column, status, path, alternatives, constraint_state FROM tenant_columns()";
@@ -167,7 +158,7 @@ fn one_tenant_can_be_filled_by_itself() {
 #[test]
 fn the_key_is_told_by_what_it_references_not_by_its_name() {
     // Seed 000's table.
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE profiles (id uuid PRIMARY KEY);
          CREATE TABLE properties (id int PRIMARY KEY, org_id uuid NOT NULL REFERENCES profiles);
          CREATE TABLE agent_settings (org_id uuid PRIMARY KEY REFERENCES profiles, model text);
@@ -199,7 +190,7 @@ fn the_key_is_told_by_what_it_references_not_by_its_name() {
 
 #[test]
 fn every_kind_of_half_done_table_has_its_status_and_its_next_step() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE organizations (id bigint PRIMARY KEY, slug text UNIQUE);
          CREATE TABLE users (id bigint PRIMARY KEY, organization_id bigint NOT NULL REFERENCES organizations);
          CREATE TABLE small_key (id int PRIMARY KEY, user_id bigint REFERENCES users, organization_id int);
@@ -276,7 +267,7 @@ fn every_kind_of_half_done_table_has_its_status_and_its_next_step() {
 
 #[test]
 fn a_row_may_belong_to_a_project_or_to_a_group() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE groups (id bigint PRIMARY KEY); CREATE TABLE projects (id bigint PRIMARY KEY, group_id bigint NOT NULL REFERENCES groups);
          CREATE TABLE labels (id bigint PRIMARY KEY, project_id bigint REFERENCES projects, group_id bigint REFERENCES groups);
          CREATE TABLE label_links (id bigint PRIMARY KEY, label_id bigint NOT NULL REFERENCES labels);
@@ -314,7 +305,7 @@ fn a_row_may_belong_to_a_project_or_to_a_group() {
 
 #[test]
 fn partitions_schemas_and_odd_names() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE SCHEMA \"Other one\"; CREATE SCHEMA billing;
          CREATE TABLE \"Tenant\" (\"Id\" int PRIMARY KEY);
          CREATE TABLE \"Other one\".\"Ünits; DROP\" (\"Id\" int PRIMARY KEY, \"tenantId\" int REFERENCES \"Tenant\");

@@ -1,8 +1,7 @@
 //! What overwrite replaces, keeps and refuses.
 
+use pgrx_tests::database_with;
 use pgrx_tests::example::{failure, lines, load_organizations, one};
-
-use super::client;
 
 #[test]
 fn values_that_their_source_contradicts_are_replaced_only_when_asked_and_kept() {
@@ -70,7 +69,7 @@ fn values_that_their_source_contradicts_are_replaced_only_when_asked_and_kept() 
 
 #[test]
 fn what_could_not_be_put_back_is_not_overwritten() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE organizations (id int PRIMARY KEY); CREATE TABLE sites (id int PRIMARY KEY, organization_id int REFERENCES organizations);
          CREATE TABLE logs (site_id int REFERENCES sites, organization_id int REFERENCES organizations);
          CREATE TABLE folders (id int PRIMARY KEY, parent_id int REFERENCES folders, organization_id int REFERENCES organizations);
@@ -147,7 +146,7 @@ fn a_role_sees_what_its_own_runs_replaced() {
 
 #[test]
 fn constraints_that_are_checked_at_once_and_rows_that_were_empty_are_no_surprise() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE o (id int PRIMARY KEY); CREATE TABLE d (id int PRIMARY KEY, o_id int NOT NULL REFERENCES o);
          CREATE TABLE p (id int PRIMARY KEY, d_id int REFERENCES d, o_id int REFERENCES o, slug text, UNIQUE (o_id, slug));
          INSERT INTO o VALUES (1), (2); INSERT INTO d VALUES (1, 1), (2, 2); INSERT INTO p VALUES (1, 1, NULL, 'a'), (2, 1, 2, 'b'), (3, 2, 1, 'b')",

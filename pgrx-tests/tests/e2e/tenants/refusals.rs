@@ -1,13 +1,12 @@
 //! Roots that cannot be one, and rows that may not be seen.
 
+use pgrx_tests::database_with;
 use pgrx_tests::example::{failure, lines, load_organizations, one};
 use postgres::Client;
 
-use super::client;
-
 #[test]
 fn a_root_that_cannot_be_one_is_refused_with_the_next_call() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE alpha (id int PRIMARY KEY); CREATE TABLE beta (id int PRIMARY KEY); CREATE TABLE pair (a int, b int, PRIMARY KEY (a, b));
          CREATE TABLE one (id int PRIMARY KEY, alpha_id int REFERENCES alpha, beta_id int REFERENCES beta);
          CREATE TABLE two (id int PRIMARY KEY, alpha_id int REFERENCES alpha, beta_id int REFERENCES beta);
@@ -83,8 +82,9 @@ fn a_root_that_cannot_be_one_is_refused_with_the_next_call() {
 
 #[test]
 fn no_root_at_all_is_said() {
-    let (_database, mut client) =
-        client("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a_id int REFERENCES a)");
+    let (_database, mut client) = database_with(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a_id int REFERENCES a)",
+    );
     let failed = failure(&mut client, "SELECT * FROM tenant_columns()");
     assert_eq!(
         (failed.code.as_str(), failed.message.as_str()),
@@ -136,7 +136,7 @@ fn rows_that_a_policy_hides_are_never_counted_less() {
 
 #[test]
 fn one_table_that_cannot_be_filled_is_a_row_with_a_note_and_no_reason_to_fill_none() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE EXTENSION btree_gist; CREATE TABLE o (id uuid PRIMARY KEY); CREATE TABLE d (id int PRIMARY KEY, o_id uuid NOT NULL REFERENCES o);
          CREATE TABLE good (id int PRIMARY KEY, d_id int REFERENCES d, o_id uuid REFERENCES o);
          CREATE TABLE wrong_type (id int PRIMARY KEY, d_id int REFERENCES d, o_id text);
@@ -178,7 +178,7 @@ fn one_table_that_cannot_be_filled_is_a_row_with_a_note_and_no_reason_to_fill_no
 
 #[test]
 fn a_table_above_the_likeliest_root_is_named_instead_of_forgotten() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE stores (id int PRIMARY KEY); CREATE TABLE products (id int PRIMARY KEY, store_id int NOT NULL REFERENCES stores);
          CREATE TABLE accounts (id int PRIMARY KEY, store_id int NOT NULL REFERENCES stores);
          CREATE TABLE orders (id int PRIMARY KEY, account_id int NOT NULL REFERENCES accounts); CREATE TABLE carts (id int PRIMARY KEY, account_id int NOT NULL REFERENCES accounts);

@@ -1,13 +1,12 @@
 //! Tables that hang on themselves or on each other.
 
+use pgrx_tests::database_with;
 use pgrx_tests::example::{failure, lines, one};
 use postgres::Client;
 
-use super::client;
-
 #[test]
 fn a_circle_names_its_tables_and_the_edge_to_break() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE organizations (id int PRIMARY KEY);
          CREATE TABLE eggs (id int PRIMARY KEY, organization_id int REFERENCES organizations);
          CREATE TABLE hens (id int PRIMARY KEY, egg_id int REFERENCES eggs, organization_id int REFERENCES organizations);
@@ -54,7 +53,7 @@ fn a_circle_names_its_tables_and_the_edge_to_break() {
 
 #[test]
 fn a_circle_with_another_way_in_is_broken_where_it_says_least() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE organizations (id int PRIMARY KEY);
          CREATE TABLE accounts (id int PRIMARY KEY, organization_id int NOT NULL REFERENCES organizations);
          CREATE TABLE projects (id int PRIMARY KEY, account_id int NOT NULL REFERENCES accounts, organization_id int REFERENCES organizations);
@@ -78,7 +77,7 @@ fn a_circle_with_another_way_in_is_broken_where_it_says_least() {
 
 #[test]
 fn a_tree_is_filled_in_passes_and_the_tenant_may_be_part_of_other_keys() {
-    let (_database, mut client) = client(
+    let (_database, mut client) = database_with(
         "CREATE TABLE organizations (id int PRIMARY KEY);
          CREATE TABLE folders (id int PRIMARY KEY, parent_id int REFERENCES folders, organization_id int REFERENCES organizations, UNIQUE (organization_id, id));
          CREATE TABLE files (id int PRIMARY KEY, folder_id int NOT NULL, organization_id int, FOREIGN KEY (organization_id, folder_id) REFERENCES folders (organization_id, id));
@@ -131,7 +130,7 @@ fn dry_is_real(client: &mut Client, call: &str) -> Vec<String> {
 
 #[test]
 fn rows_that_hang_on_each_other_in_a_circle_do_not_keep_a_run_busy_forever() {
-    let (_database, mut client) = client(&format!(
+    let (_database, mut client) = database_with(&format!(
         "{NODES} CREATE TABLE n (id int PRIMARY KEY, d_id int REFERENCES d, o_id int REFERENCES o, parent_id int REFERENCES n);
          INSERT INTO n VALUES (1, NULL, 1, NULL), (2, NULL, 2, NULL);
          INSERT INTO n VALUES (3, 1, NULL, NULL), (4, 2, NULL, 3), (5, NULL, NULL, NULL), (6, NULL, NULL, 5);
@@ -163,7 +162,7 @@ fn rows_that_hang_on_each_other_in_a_circle_do_not_keep_a_run_busy_forever() {
 
 #[test]
 fn a_trigger_or_a_foreign_key_that_is_not_valid_is_no_obstacle_in_a_tree() {
-    let (_database, mut client) = client(&format!(
+    let (_database, mut client) = database_with(&format!(
         "{NODES} CREATE TABLE msg (id int PRIMARY KEY, d_id int REFERENCES d, reply_to int REFERENCES msg, o_id int REFERENCES o, updated_at timestamptz);
          INSERT INTO msg VALUES (4, 2, NULL, NULL), (3, NULL, 4, NULL), (2, 1, 3, NULL), (1, 1, NULL, NULL), (5, NULL, 3, NULL);
          CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.updated_at = now(); RETURN NEW; END';
@@ -179,7 +178,7 @@ fn a_trigger_or_a_foreign_key_that_is_not_valid_is_no_obstacle_in_a_tree() {
 
 #[test]
 fn a_unique_index_holds_for_every_row_of_a_tree() {
-    let (_database, mut client) = client(&format!(
+    let (_database, mut client) = database_with(&format!(
         "{NODES} CREATE TABLE n (id int PRIMARY KEY, parent_id int REFERENCES n, o_id int REFERENCES o, slug text, UNIQUE (o_id, slug));
          INSERT INTO n VALUES (100, NULL, 1, 'r1'), (200, NULL, 2, 'r2'), (20, 200, NULL, 'm'), (3, 20, NULL, 'x'), (4, 200, NULL, 'x'), (5, 100, NULL, 'r1')"
     ));
@@ -207,7 +206,7 @@ fn a_chain_of_many_tables_is_no_harder_for_the_dry_run_than_for_the_real_one() {
             i - 1
         ));
     }
-    let (_database, mut client) = client(&setup);
+    let (_database, mut client) = database_with(&setup);
     // With the exponential text that this replaced, twelve tables took half a minute and sixty the machine.
     let dry = dry_is_real(&mut client, "");
     assert_eq!(dry.len(), 60);
