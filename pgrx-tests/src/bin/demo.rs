@@ -101,7 +101,8 @@ LEFT JOIN "Organization" o ON o.id = w."organizationId""#,
         &mut client,
         "SELECT table_name, column_name, verdict, rows_checked, used_by FROM dead_columns()",
     )?;
-    say("the map");
+    say("the map; numbers with ~ come from ANALYZE");
+    client.batch_execute("ANALYZE")?;
     println!("{}", example::one(&mut client, "SELECT tenant_map(format => 'tree')"));
     say("checked without pg_mend: messages and embeddings that are in another organization than their domain");
     show(
