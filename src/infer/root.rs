@@ -2,9 +2,9 @@
 //!
 //! | points | signal |
 //! |---:|---|
-//! | up to 6 | how many tables reach it by references, compared with the table that most reach; not through a table that is called what tenants are called |
+//! | up to 6 | how many tables reach it by references, compared with the table that most reach; not through a table that is called what nothing but tenants is |
 //! | 5 | the column that most tables reference it by is named after it |
-//! | 5 | it is called what tenants are called (tenant, organization, workspace, account ...) |
+//! | 5 | it is called what nothing but tenants is (tenant, organization); 3 for workspace, account, company, org |
 //! | up to 3 | how many tables reference it directly by a column of one name |
 //! | up to 2 | how many of those columns are NOT NULL |
 //! | 1 | it does not reference another candidate itself |
@@ -167,7 +167,11 @@ fn rank(catalog: &Catalog, references: &References) -> Vec<Candidate> {
     };
     let all_reached = counted(&|_| true);
     // What a tenant itself references (its plan, its country) is no owner of what hangs on the tenant.
-    let reached = counted(&|oid| !catalog.table(oid).is_some_and(|table| called_tenant(&table.name)));
+    let reached = counted(&|oid| {
+        catalog
+            .table(oid)
+            .is_none_or(|table| called_tenant(&table.name) != SURE)
+    });
     let most_reached = reached.values().copied().max().unwrap_or(1).max(1) as i64;
     let most_used = uses.values().map(|(all, _)| *all).max().unwrap_or(1) as i64;
     let below = |oid: u32| {
@@ -181,7 +185,7 @@ fn rank(catalog: &Catalog, references: &References) -> Vec<Candidate> {
         };
         let points = 6000 * reached[&parent] as i64 / most_reached
             + if named_after(column, &table.name) { 5000 } else { 0 }
-            + if called_tenant(&table.name) { 5000 } else { 0 }
+            + called_tenant(&table.name)
             + 3000 * all as i64 / most_used
             + 2000 * not_null as i64 / all as i64
             + if below(parent) { 0 } else { 1000 };
@@ -211,11 +215,18 @@ pub fn named_after(column: &str, table: &str) -> bool {
     }
 }
 
-fn called_tenant(table: &str) -> bool {
+/// Points for a name that nothing but tenants have.
+const SURE: Points = 5000;
+
+/// Points for a name that the customers of tenants have as well.
+const LIKELY: Points = 3000;
+
+fn called_tenant(table: &str) -> Points {
     let stem = names::stem(table);
     match stem.as_slice() {
-        [only] if WHOLE_NAMES.contains(&only.as_str()) => true,
-        words => words.last().is_some_and(|last| TENANT_NAMES.contains(&last.as_str())),
+        [only] if WHOLE_NAMES.contains(&only.as_str()) => LIKELY,
+        words if words.last().is_some_and(|last| TENANT_NAMES.contains(&last.as_str())) => SURE,
+        _ => 0,
     }
 }
 

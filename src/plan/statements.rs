@@ -248,13 +248,15 @@ impl Blueprint<'_> {
     }
 
     /// The rows that stay empty: `key jsonb, reason text, detail text`, excluded ones last, at most `limit`.
-    pub fn unfilled(&self, limit: i64) -> Statement {
+    ///
+    /// * `view`: [`View::All`], or [`View::Level`] where the run settles in levels and they are in the overlay.
+    pub fn unfilled(&self, limit: i64, view: View) -> Statement {
         let classification = self.overlays.with_sql(format!(
             "SELECT key, pg_catalog.split_part(outcome, ': ', 1) AS reason,\n  CASE\n    WHEN outcome LIKE 'constraint_failed: %'\n      \
              THEN pg_catalog.concat_ws('; ', 'refused by ' || pg_catalog.substr(outcome, 20), detail)\n    ELSE detail\n  END AS detail\n\
              FROM (\n{}\n) AS classified\nWHERE outcome NOT IN ('already_set', 'filled')\n\
              ORDER BY outcome = 'excluded', outcome, key\nLIMIT {limit}",
-            indent(&self.classification(View::All, Extra::Explained), 2)
+            indent(&self.classification(view, Extra::Explained), 2)
         ));
         self.statement(format!(
             "SELECT key, reason, detail\nFROM (\n{classification}\n) AS listed"

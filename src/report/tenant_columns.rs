@@ -120,7 +120,13 @@ pub fn of_roots(session: &Session, named: Option<&str>) -> Result<Vec<TenantColu
     };
     let mut rows: Vec<TenantColumn> = Vec::new();
     for name in names.split(',') {
-        rows.extend(tenant_columns(session, &tenant_keys(session, Some(name.trim()))?)?);
+        let keys = tenant_keys(session, Some(name.trim()))?;
+        if !rows
+            .iter()
+            .any(|row| row.oid == keys.root.oid && row.status == Status::Root)
+        {
+            rows.extend(tenant_columns(session, &keys)?);
+        }
     }
     // What leads to none of the roots is shared; what leads to one need not lead to the others.
     let place = |row: &TenantColumn| session.catalog.tables.iter().position(|table| table.oid == row.oid);

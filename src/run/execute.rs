@@ -185,8 +185,12 @@ pub fn unfilled(
         // The rows that stay empty in the end, not those of the first level.
         dry(session, blueprint, false)?;
     }
+    let view = match blueprint.overlays.replaces(blueprint.table) {
+        true => View::Level,
+        false => View::All,
+    };
     let _settings = settings(true);
-    let statement = under_callers_settings(session, blueprint, blueprint.unfilled(limit));
+    let statement = under_callers_settings(session, blueprint, blueprint.unfilled(limit, view));
     let rows = Spi::connect(|client| {
         let mut rows = Vec::new();
         for row in client.select(&statement.sql, None, &arguments(&statement))? {

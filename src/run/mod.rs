@@ -8,6 +8,7 @@
 //! ```
 
 mod execute;
+mod obstacles;
 mod outcome;
 mod party;
 mod prepare;

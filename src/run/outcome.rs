@@ -111,7 +111,15 @@ fn note(
         note.push(format!("refused: {}", each.join(", ")));
     }
     if blueprint.overwrites() {
+        let only_its_tree = blueprint
+            .rule
+            .sources
+            .iter()
+            .all(|source| source.reads(table.oid, blueprint.column.number));
         note.push(match (dry_run, counts.replaced) {
+            _ if only_its_tree => {
+                "along a tree nothing is replaced: which of two rows that disagree is wrong is not known".into()
+            }
             (_, 0) => "no value was contradicted by its sources".into(),
             (true, rows) => {
                 format!("{rows} of the filled rows have another value now, which would be replaced and kept")

@@ -198,7 +198,8 @@ fn step<'a>(
     let rule = RuleRequest {
         on_conflict: request.on_conflict,
         only_where: request.only_where.clone(),
-        tenant: request.tenant.clone(),
+        // What the column holds is no tenant: it cannot be compared with one.
+        tenant: request.tenant.clone().filter(|_| why_not != Some(WhyNot::WrongType)),
         tenant_optional: request.table.is_none(),
         overwrite: match why_not {
             Some(_) => Overwrite::Nothing,

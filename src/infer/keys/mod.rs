@@ -174,7 +174,7 @@ impl<'a> TenantKeys<'a> {
         // Text can be read as anything; a number is no uuid.
         let next = match is.is_string() {
             true => format!(
-                "ALTER TABLE {1} ALTER COLUMN {0} TYPE {2} USING {0}::{2}",
+                "where all its values are of that type: ALTER TABLE {1} ALTER COLUMN {0} TYPE {2} USING {0}::{2}",
                 column.quoted,
                 self.catalog.display(table),
                 wanted.display

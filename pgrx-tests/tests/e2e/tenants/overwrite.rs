@@ -174,3 +174,33 @@ fn constraints_that_are_checked_at_once_and_rows_that_were_empty_are_no_surprise
     client.batch_execute("COMMIT").unwrap();
     assert_eq!(one(&mut client, "SELECT count(*) FROM mend.replaced_values"), "2");
 }
+
+#[test]
+fn a_column_that_other_rows_reference_is_not_overwritten_under_them() {
+    let (_database, mut client) = database_with(
+        "CREATE TABLE o (id int PRIMARY KEY); CREATE TABLE d (id int PRIMARY KEY, o_id int NOT NULL REFERENCES o);
+         CREATE TABLE p (id int PRIMARY KEY, d_id int REFERENCES d, o_id int REFERENCES o, UNIQUE (o_id, id));
+         CREATE TABLE c (id int PRIMARY KEY, p_id int, o_id int, CONSTRAINT to_p FOREIGN KEY (o_id, p_id) REFERENCES p (o_id, id) ON UPDATE CASCADE);
+         INSERT INTO o VALUES (1), (2); INSERT INTO d VALUES (1, 1); INSERT INTO p VALUES (1, 1, 2); INSERT INTO c VALUES (1, 1, 2)",
+    );
+    let failed = failure(
+        &mut client,
+        "SELECT * FROM backfill('p', 'o_id', overwrite => 'mismatched', dry_run => false)",
+    );
+    assert_eq!(
+        (failed.code.as_str(), failed.detail.as_str()),
+        ("0A000", "foreign keys to it: to_p of c")
+    );
+    // Over all tables it is a row with a note, with or without a tenant.
+    for tenant in ["NULL", "'2'"] {
+        let sql = format!(
+            "SELECT filled, note FROM backfill_tenant_ids('o', false, overwrite => 'mismatched', tenant => {tenant}) WHERE table_name = 'p'"
+        );
+        let row = one(&mut client, &sql);
+        assert!(
+            row.starts_with("0|not filled: p.o_id is referenced by other rows"),
+            "{row}"
+        );
+    }
+    assert_eq!(one(&mut client, "SELECT o_id FROM c"), "2");
+}

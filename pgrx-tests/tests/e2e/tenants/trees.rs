@@ -212,3 +212,25 @@ fn a_chain_of_many_tables_is_no_harder_for_the_dry_run_than_for_the_real_one() {
     assert_eq!(dry.len(), 60);
     assert_eq!(dry[59], "t59|1|{\"no_source\": 1}");
 }
+
+#[test]
+fn the_rows_that_stay_empty_in_a_tree_are_those_that_the_run_counts() {
+    let (_database, mut client) = database_with(&format!(
+        "{NODES} CREATE TABLE n (id int PRIMARY KEY, parent_id int REFERENCES n, d_id int REFERENCES d, o_id int REFERENCES o);
+         INSERT INTO n VALUES (1, NULL, NULL, 1), (2, 1, NULL, NULL), (3, 2, NULL, NULL), (4, 3, 2, NULL), (5, NULL, NULL, NULL), (6, 1, 2, NULL)"
+    ));
+    for condition in ["NULL", "'o_id IS NULL'"] {
+        let counted = one(
+            &mut client,
+            &format!("SELECT reasons FROM backfill('n', 'o_id', only_where => {condition})"),
+        );
+        let listed = one(
+            &mut client,
+            &format!(
+                "SELECT jsonb_object_agg(reason, rows) FROM (SELECT reason, count(*) AS rows
+                 FROM backfill_unfilled('n', 'o_id', only_where => {condition}) GROUP BY reason) r"
+            ),
+        );
+        assert_eq!(listed, counted);
+    }
+}
