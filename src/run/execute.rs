@@ -421,8 +421,11 @@ fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept, written_as: Op
     let statement = blueprint.keeping_old_values(write, kept.run);
     let (rows, replaced) = Spi::connect_mut(|client| {
         let row = client.update(&statement.sql, None, &arguments(&statement))?.first();
-        Ok::<_, SpiError>((row.get::<i64>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0)))
+        Ok::<_, SpiError>((row.get::<i64>(1)?, row.get::<i64>(2)?))
     })?;
+    let (Some(rows), Some(replaced)) = (rows, replaced) else {
+        return Err(not_a_number("NULL"));
+    };
     kept.replaced.set(kept.replaced.get() + replaced);
     Ok(rows)
 }

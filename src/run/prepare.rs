@@ -10,10 +10,10 @@ use super::obstacles::{
     column_can_be_filled, details_can_be_predicted, overwriting_can_be_kept, relation_can_be_filled,
     tree_can_be_followed,
 };
-use crate::catalog::{Catalog, Column, Details, Table};
+use crate::catalog::{Column, Details, Table};
 use crate::infer::reference::{self, Reference};
 use crate::infer::tenant::{self, Guard, TenantPath};
-use crate::infer::{InferError, party, root};
+use crate::infer::{InferError, keys, party};
 use crate::pg;
 use crate::plan::{Blueprint, Overlays};
 use crate::problem::Problem;
@@ -31,6 +31,8 @@ pub struct Request {
     pub will_write: bool,
     /// Rows will only be counted, so what would be in the way of an UPDATE is not.
     pub count_only: bool,
+    /// The column is known to be a tenant key.
+    pub tenant_key: bool,
 }
 
 /// Looks everything up and checks everything.
@@ -176,7 +178,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         Some(None)
     };
     let root = setting.flatten();
-    let keys: Vec<i16> = found.iter().flat_map(|s| s.columns.iter().copied()).collect();
+    let key_columns: Vec<i16> = found.iter().flat_map(|s| s.columns.iter().copied()).collect();
     let guard = match (spec.tenant_guard && !request.count_only, &reference) {
         (false, _) => Guard::Off,
         // The setting is wrong: that is the problem, not what would be found without it.
@@ -188,7 +190,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         (true, Some(reference)) => match catalog.table(reference.parent) {
             None => Guard::Unguarded("not guarded: the referenced table is not visible".into()),
             Some(parent) => problems
-                .keep(tenant::guard(catalog, table, parent, root, column.number, &keys))
+                .keep(tenant::guard(catalog, table, parent, root, column.number, &key_columns))
                 .unwrap_or(Guard::Off),
         },
     };
@@ -196,14 +198,14 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         let path = match &guard {
             Guard::By(guard) => Some(guard.row.clone()),
             // The tenant key itself: see Blueprint::tenant_of.
-            _ if is_tenant_key(catalog, reference.as_ref()) => Some(TenantPath {
+            _ if request.tenant_key || keys::is_key(catalog, table, column) => Some(TenantPath {
                 table: table.oid,
                 hops: vec![],
                 columns: vec![column.number],
                 owner: table.oid,
                 column: column.number,
             }),
-            _ => match tenant::of_table(catalog, table, root, column.number, &keys) {
+            _ => match tenant::of_table(catalog, table, root, column.number, &key_columns) {
                 Err(InferError::NoTenant { .. }) if request.tenant_optional => None,
                 result => problems.keep(result),
             },
@@ -238,12 +240,6 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     everything_can_be_read(session, &blueprint, request.will_write, &mut problems);
     problems.into_result()?;
     Ok(blueprint)
-}
-
-/// Does the column say which tenant a row belongs to?
-fn is_tenant_key(catalog: &Catalog, reference: Option<&Reference>) -> bool {
-    let root = root::known(catalog);
-    reference.is_some_and(|reference| root.is_some_and(|root| root.oid == reference.parent))
 }
 
 fn internal(what: &str) -> Problem {

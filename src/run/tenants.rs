@@ -314,6 +314,7 @@ fn blueprint<'a>(
         tenant_optional: rule.tenant_optional,
         will_write: rule.will_write,
         count_only: rule.count_only,
+        tenant_key: true,
     };
     prepare(session, &spec, request)
 }

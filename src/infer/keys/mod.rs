@@ -350,6 +350,12 @@ impl<'a> TenantKeys<'a> {
     }
 }
 
+/// Is `column` the tenant key of its table, and not one that references the root in another role (`assigned_to`)?
+pub fn is_key(catalog: &Catalog, table: &Table, column: &Column) -> bool {
+    let keys = super::root::known(catalog).and_then(|root| TenantKeys::find(catalog, root).ok());
+    keys.is_some_and(|keys| keys.of(table).iter().any(|key| key.column == column.number))
+}
+
 /// The sources of `column` where it is a tenant key of the catalog's root; `None` where it is none.
 ///
 /// Errors: 42703 if no path gives its value.

@@ -406,3 +406,22 @@ fn a_standby_can_be_asked_everything_that_only_reads() {
         "25006"
     );
 }
+
+#[test]
+fn a_column_that_references_the_root_in_another_role_does_not_say_whose_the_row_is() {
+    let (_database, mut client) = database_with(
+        "CREATE TABLE organizations (id int PRIMARY KEY); CREATE TABLE partners (id int PRIMARY KEY, represents int REFERENCES organizations);
+         CREATE TABLE sites (id int PRIMARY KEY, organization_id int NOT NULL REFERENCES organizations);
+         CREATE TABLE tasks (id int PRIMARY KEY, organization_id int NOT NULL REFERENCES organizations, partner_id int REFERENCES partners,
+                             assigned_to int REFERENCES organizations);
+         INSERT INTO organizations VALUES (1), (2); INSERT INTO partners VALUES (1, 2); INSERT INTO tasks VALUES (1, 1, 1, NULL), (2, 2, 1, NULL)",
+    );
+    let row = one(
+        &mut client,
+        "SELECT filled, reasons, note FROM backfill('tasks', 'assigned_to', ARRAY['partner_id -> partners.represents'], tenant => '1')",
+    );
+    assert!(
+        row.starts_with("1|{\"excluded\": 1}|restricted to organization_id = 1"),
+        "{row}"
+    );
+}
