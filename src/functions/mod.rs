@@ -1,0 +1,61 @@
+//! What SQL sees. Each function decodes its arguments, makes one call, reports. Their COMMENTs are in `sql/comments.sql`.
+
+// What pgrx raises as a Postgres error; each is made once, at the very end of a call.
+#![allow(clippy::result_large_err)]
+// pgrx reads the columns of a result from the signature itself, an alias would hide them from it.
+#![allow(clippy::type_complexity)]
+
+mod backfill;
+mod tenants;
+
+use pgrx::JsonB;
+use pgrx::prelude::*;
+
+use crate::problem::Problem;
+use crate::run::Outcome;
+
+/// One row of the result: table, column, dry run, total, already set, filled, unfilled, reasons, run, note.
+type Row = (
+    String,
+    String,
+    bool,
+    i64,
+    i64,
+    i64,
+    i64,
+    JsonB,
+    Option<i64>,
+    Option<String>,
+);
+
+/// NULL is never taken for a default: a NULL `dry_run` must not mean anything.
+fn given<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
+    value.ok_or_else(|| {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("{name} must not be NULL"),
+        )
+        .hint("leave the argument out to have its default")
+    })
+}
+
+fn row(outcome: Outcome) -> Row {
+    let counts = &outcome.counts;
+    let reasons = counts
+        .reasons
+        .iter()
+        .map(|(reason, rows)| (reason.clone(), (*rows).into()))
+        .collect();
+    (
+        outcome.table,
+        outcome.column,
+        outcome.dry_run,
+        counts.total(),
+        counts.already_set,
+        counts.filled,
+        counts.unfilled(),
+        JsonB(serde_json::Value::Object(reasons)),
+        outcome.run_id,
+        outcome.note,
+    )
+}
