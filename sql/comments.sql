@@ -20,6 +20,12 @@ COMMENT ON FUNCTION backfill_unfilled(text, text, text[], text, text, boolean, t
   'the rows that backfill with the same arguments leaves empty: key, reason, and what was found in words';
 COMMENT ON FUNCTION backfill_sql(text, text, text[], text, text, boolean, text, text) IS
   'the statements that backfill with the same arguments would run, formatted for review; runs none of them';
+COMMENT ON FUNCTION validate_tenant_fks(text, text, boolean, integer) IS
+  'every reference, declared or only meant, checked against the rows: orphans, parents of other tenants, unknown tenants, the state of the constraint, and the next call; the last row says how much was checked';
+COMMENT ON FUNCTION declare_reference(text, text, text, text, boolean) IS
+  'declare a reference that no foreign key can (soft, polymorphic), or (parent NULL) say that a column is none; kept in mend.declared_references';
+COMMENT ON FUNCTION forget_reference(text, text, text) IS
+  'forget what declare_reference was told of these columns';
 
 CREATE FUNCTION grant_mend(role_name text) RETURNS text
 LANGUAGE plpgsql
@@ -59,7 +65,8 @@ BEGIN
   END LOOP;
   EXECUTE format('GRANT USAGE ON SCHEMA mend TO %I', grantee);
   EXECUTE format('GRANT SELECT, INSERT ON mend.runs, mend.replaced_values TO %I', grantee);
-  EXECUTE format('GRANT USAGE ON SEQUENCE mend.runs_run_id_seq TO %I', grantee);
+  EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mend.declared_references TO %I', grantee);
+  EXECUTE format('GRANT USAGE ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq TO %I', grantee);
   RETURN format('%s may call %s functions of pg_mend, on tables that it may read and update; it sees its own runs in mend.runs',
                 quote_ident(grantee), granted);
 END
@@ -93,8 +100,8 @@ BEGIN
   LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', routine.signature, role_found);
   END LOOP;
-  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values FROM %I', role_found);
-  EXECUTE format('REVOKE ALL ON SEQUENCE mend.runs_run_id_seq FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.declared_references FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', role_found);
   -- REVOKE takes back only what the caller's own rights gave.
   SELECT p.oid::regprocedure AS signature,
@@ -142,6 +149,7 @@ BEGIN
   -- The state is the installer's own: its owner reads all records, grants, and can dump the database.
   EXECUTE pg_catalog.format('ALTER TABLE mend.runs OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER TABLE mend.replaced_values OWNER TO %I', installer);
+  EXECUTE pg_catalog.format('ALTER TABLE mend.declared_references OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER SCHEMA mend OWNER TO %I', installer);
 END
 $$;

@@ -90,11 +90,60 @@ CREATE POLICY owner_sees_all ON mend.replaced_values FOR SELECT
                    AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
 COMMENT ON POLICY owner_sees_all ON mend.replaced_values IS 'the extension''s owner sees what the runs of all roles replaced';
 
+CREATE TABLE mend.declared_references (
+  reference_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  table_schema      text NOT NULL,
+  table_name        text NOT NULL,
+  columns           text[] NOT NULL CHECK (pg_catalog.cardinality(columns) > 0),
+  type_column       text,
+  type_value        text,
+  parent_schema     text,
+  parent_table      text,
+  parent_columns    text[],
+  may_cross_tenants boolean NOT NULL DEFAULT false,
+  declared_by       name NOT NULL DEFAULT CURRENT_USER,
+  declared_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  CONSTRAINT declared_references_type CHECK ((type_column IS NULL) = (type_value IS NULL)),
+  CONSTRAINT declared_references_parent CHECK ((parent_table IS NULL) = (parent_schema IS NULL)
+                                               AND (parent_table IS NULL) = (parent_columns IS NULL))
+);
+CREATE UNIQUE INDEX declared_references_once ON mend.declared_references
+  (table_schema, table_name, columns, COALESCE(type_column, ''), COALESCE(type_value, ''));
+
+COMMENT ON TABLE mend.declared_references IS 'references that declare_reference() was told: soft and polymorphic ones, and columns that are none; by name, so that they survive a dump';
+COMMENT ON COLUMN mend.declared_references.reference_id IS 'in the order of their declaration';
+COMMENT ON COLUMN mend.declared_references.table_schema IS 'schema of the referencing table';
+COMMENT ON COLUMN mend.declared_references.table_name IS 'the referencing table';
+COMMENT ON COLUMN mend.declared_references.columns IS 'its columns, in the order of parent_columns';
+COMMENT ON COLUMN mend.declared_references.type_column IS 'of a polymorphic reference: the column that says which table is meant';
+COMMENT ON COLUMN mend.declared_references.type_value IS 'the text in type_column that means this parent';
+COMMENT ON COLUMN mend.declared_references.parent_schema IS 'schema of the referenced table; NULL: the columns are no reference';
+COMMENT ON COLUMN mend.declared_references.parent_table IS 'the referenced table';
+COMMENT ON COLUMN mend.declared_references.parent_columns IS 'its key';
+COMMENT ON COLUMN mend.declared_references.may_cross_tenants IS 'parents of other tenants are no violation';
+COMMENT ON COLUMN mend.declared_references.declared_by IS 'the role that declared it, which alone (with the extension''s owner) may change it';
+COMMENT ON COLUMN mend.declared_references.declared_at IS 'when';
+
+ALTER TABLE mend.declared_references ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY everybody_reads ON mend.declared_references FOR SELECT USING (true);
+COMMENT ON POLICY everybody_reads ON mend.declared_references IS 'what a reference means is the same for all roles that may use pg_mend';
+
+CREATE POLICY own_declarations ON mend.declared_references
+  USING (declared_by = CURRENT_USER
+         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
+                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')))
+  WITH CHECK (declared_by = CURRENT_USER);
+COMMENT ON POLICY own_declarations ON mend.declared_references IS 'a role changes its own declarations, the extension''s owner all';
+
 REVOKE ALL ON SCHEMA mend FROM PUBLIC;
-REVOKE ALL ON mend.runs, mend.replaced_values FROM PUBLIC;
-REVOKE ALL ON SEQUENCE mend.runs_run_id_seq FROM PUBLIC;
+REVOKE ALL ON mend.runs, mend.replaced_values, mend.declared_references FROM PUBLIC;
+REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM PUBLIC;
 
 -- Records are data, not definition: pg_dump takes them along.
 SELECT pg_catalog.pg_extension_config_dump('mend.runs', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.replaced_values', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.runs', 'run_id'), '');
+SELECT pg_catalog.pg_extension_config_dump('mend.declared_references', '');
+SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.declared_references', 'reference_id'), '');

@@ -9,6 +9,7 @@
 //! | [`infer`] | catalog → rules: what a column refers to, its sources, its tenant |
 //! | [`plan`] | rule + catalog → SQL statements; pure |
 //! | [`run`] | executes plans: dry and for real; the proof; the record |
+//! | [`validate`] | every reference, checked against the rows |
 //! | [`report`] | what the database looks like: tenant columns, the map, dead columns |
 //! | `functions` | what SQL sees |
 //! | [`pg`] | the one room with `unsafe` |
@@ -30,6 +31,7 @@ pub mod rule;
 pub mod run;
 #[cfg(feature = "pg_test")]
 mod tests;
+pub mod validate;
 
 use pgrx::prelude::*;
 

@@ -163,7 +163,8 @@ SELECT jsonb_build_object(
     SELECT coalesce(jsonb_agg(jsonb_build_object(
       'name', f.conname, 'table', f.conrelid::bigint, 'columns', f.conkey, 'parent', f.confrelid::bigint,
       'parent_columns', f.confkey, 'validated', f.convalidated, 'enforced', {ENFORCED},
-      'on_delete', f.confdeltype, 'match_full', f.confmatchtype = 'f')
+      'on_delete', f.confdeltype, 'match_full', f.confmatchtype = 'f',
+      'inherited', f.conparentid <> 0)
       ORDER BY f.conrelid, f.conkey, f.conname), '[]')
     FROM pg_constraint f
     JOIN relations r ON r.oid = f.conrelid

@@ -14,4 +14,4 @@ pub use load::load;
 pub use resolve::ResolveError;
 #[cfg(test)]
 pub use types::testing;
-pub use types::{Catalog, Column, ForeignKey, Key, Operator, Table, Type};
+pub use types::{Catalog, Column, ForeignKey, Key, Operator, State, Table, Type};

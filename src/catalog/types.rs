@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use crate::identifier::Identifier;
+use crate::identifier::{Identifier, Literal};
 use crate::names;
 
 /// An object id of Postgres.
@@ -177,6 +177,46 @@ pub struct ForeignKey {
     pub on_delete: char,
     /// MATCH FULL
     pub match_full: bool,
+    /// It is a partition's copy of a foreign key of the table above.
+    #[serde(default)]
+    pub inherited: bool,
+}
+
+/// How far Postgres itself vouches for a reference.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum State {
+    /// A foreign key that holds for every row.
+    #[default]
+    Valid,
+    /// NOT VALID: rows from before it may be anything.
+    NotValid,
+    /// NOT ENFORCED (since 18).
+    NotEnforced,
+    /// No foreign key.
+    Missing,
+}
+
+impl ForeignKey {
+    /// How far Postgres vouches for it.
+    pub fn state(&self) -> State {
+        match (self.enforced, self.validated) {
+            (false, _) => State::NotEnforced,
+            (true, false) => State::NotValid,
+            (true, true) => State::Valid,
+        }
+    }
+}
+
+impl State {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Valid => "valid",
+            State::NotValid => "not_valid",
+            State::NotEnforced => "not_enforced",
+            State::Missing => "missing",
+        }
+    }
 }
 
 impl Catalog {
@@ -329,6 +369,27 @@ impl Table {
     /// Ordinary or partitioned: a table whose rows can be written.
     pub fn is_table(&self) -> bool {
         matches!(self.kind, 'r' | 'p')
+    }
+
+    /// What a row is called in results, as jsonb: its primary key (`{"id": 7}`), else its ctid. `alias` is the table's.
+    pub fn row_key_sql(&self, alias: &str) -> String {
+        let pairs: Vec<String> = match self.primary_key() {
+            Some(key) => key
+                .columns
+                .iter()
+                .filter_map(|c| self.column(*c))
+                .map(|c| format!("{}, {alias}.{}", Literal::new(&c.name), c.sql()))
+                .collect(),
+            // ctids are repeated across partitions.
+            None if self.kind == 'p' => {
+                vec![
+                    format!("'table', {alias}.tableoid::pg_catalog.regclass::pg_catalog.text"),
+                    format!("'ctid', {alias}.ctid::pg_catalog.text"),
+                ]
+            }
+            None => vec![format!("'ctid', {alias}.ctid::pg_catalog.text")],
+        };
+        format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
     }
 
     /// Names of the columns with these numbers; a number that is unknown is left out.
@@ -501,6 +562,7 @@ pub mod testing {
                 enforced: true,
                 on_delete,
                 match_full: false,
+                inherited: false,
             });
             self
         }

@@ -7,6 +7,7 @@
 
 mod backfill;
 mod tenants;
+mod validate;
 
 use pgrx::JsonB;
 use pgrx::prelude::*;

@@ -64,11 +64,11 @@ impl Blueprint<'_> {
                 );
             }
             Extra::Explained => {
-                select.push(format!("{} AS key", self.key_sql()));
+                select.push(format!("{} AS key", self.table.row_key_sql("t")));
                 select.push(format!("{} AS detail", self.detail_sql(&sources)));
             }
             Extra::Replaced => {
-                select.push(format!("{} AS key", self.key_sql()));
+                select.push(format!("{} AS key", self.table.row_key_sql("t")));
                 select.push(format!("t.{} AS old_value", self.column.sql()));
             }
             Extra::None | Extra::Row => {}
@@ -409,25 +409,6 @@ impl Blueprint<'_> {
             .map(|id| format!("'{id}'::pg_catalog.xid"))
             .collect();
         (!ids.is_empty()).then(|| format!("t.xmin = ANY (ARRAY[{}])", ids.join(", ")))
-    }
-
-    pub(super) fn key_sql(&self) -> String {
-        let pairs: Vec<String> = match self.table.primary_key() {
-            Some(key) => key
-                .columns
-                .iter()
-                .filter_map(|c| self.table.column(*c))
-                .map(|c| format!("{}, t.{}", Literal::new(&c.name), c.sql()))
-                .collect(),
-            None if self.rows_need_table() => {
-                vec![
-                    "'table', t.tableoid::pg_catalog.regclass::pg_catalog.text".into(),
-                    "'ctid', t.ctid::pg_catalog.text".into(),
-                ]
-            }
-            None => vec!["'ctid', t.ctid::pg_catalog.text".into()],
-        };
-        format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
     }
 
     /// What happened to each source, in words, and whose the value's row is.

@@ -11,6 +11,14 @@ pub fn equal(catalog: &Catalog, a: &str, a_type: u32, b: &str) -> String {
     }
 }
 
+/// `a = ANY (array)`; NULL where `a` is NULL, or the array has none like it and holds a NULL.
+pub fn equals_any(catalog: &Catalog, a: &str, a_type: u32, array: &str) -> String {
+    match foreign_operator(catalog, a_type) {
+        Some(operator) => format!("{a} {operator} ANY ({array})"),
+        None => format!("{a} = ANY ({array})"),
+    }
+}
+
 /// `NOT a = b`; NULL where either is NULL.
 pub fn differs(catalog: &Catalog, a: &str, a_type: u32, b: &str) -> String {
     match foreign_operator(catalog, a_type) {

@@ -6,7 +6,7 @@
 
 mod classify;
 mod constraints;
-mod expression;
+pub mod expression;
 mod sources;
 mod statements;
 

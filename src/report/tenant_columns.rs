@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use crate::catalog::{Column, Table};
+use crate::catalog::{Column, State, Table};
 use crate::identifier::Literal;
 use crate::infer::InferError;
-use crate::infer::keys::{KeyPaths, Paths, State, TenantKey, TenantKeys, TenantSource, in_order};
+use crate::infer::keys::{KeyPaths, Paths, TenantKey, TenantKeys, TenantSource, in_order};
 use crate::pg::Settings;
 use crate::problem::Problem;
 use crate::run::{Session, tenant_keys};

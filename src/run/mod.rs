@@ -7,6 +7,7 @@
 //!           compare the numbers; record
 //! ```
 
+mod access;
 mod execute;
 mod obstacles;
 mod outcome;
@@ -17,6 +18,7 @@ mod session;
 mod steps;
 mod tenants;
 
+pub use access::readable;
 pub use execute::{coverage, dry, real, sql, unfilled};
 pub use outcome::{Counts, Outcome};
 pub use party::{PartyRequest, party};

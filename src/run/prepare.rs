@@ -6,6 +6,7 @@ use pgrx::prelude::PgSqlErrorCode;
 use pgrx::prelude::*;
 
 use super::Session;
+use super::access::readable;
 use super::obstacles::{
     column_can_be_filled, details_can_be_predicted, overwriting_can_be_kept, relation_can_be_filled,
     tree_can_be_followed,
@@ -331,55 +332,8 @@ fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: 
         let Some(table) = session.catalog.table(oid) else {
             continue;
         };
-        let shown = session.catalog.display(table);
-        if !table.may_use_schema {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    format!("permission denied for schema {}", table.quoted_schema),
-                )
-                .hint(format!("GRANT USAGE ON SCHEMA {} TO ...", table.quoted_schema)),
-            );
-        }
         // Which row it is (ctid, xmin) is for those to see who may read the whole table.
-        if oid == blueprint.table.oid && !table.may_select {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    format!("permission denied to read {shown}"),
-                )
-                .detail("rights on single columns are not enough for the table that is filled")
-                .hint(format!("GRANT SELECT ON {shown} TO ...")),
-            );
-            continue;
-        }
-        let denied: Vec<&str> = columns
-            .iter()
-            .filter_map(|n| table.column(*n))
-            .filter(|c| !c.may_select)
-            .map(|c| c.quoted.as_str())
-            .collect();
-        if !table.may_select && !denied.is_empty() {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    format!("permission denied to read {} of {shown}", denied.join(", ")),
-                )
-                .hint(format!("GRANT SELECT ON {shown} TO ...")),
-            );
-        }
-        if table.row_security_active {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    format!("row-level security of {shown} would hide rows from you"),
-                )
-                .detail("counts over the rows that a policy shows would look complete and not be")
-                .hint(format!(
-                    "run as the owner of {shown} (without FORCE ROW LEVEL SECURITY) or as a role with BYPASSRLS"
-                )),
-            );
-        }
+        readable(session, table, &columns, oid == blueprint.table.oid, problems);
     }
     let (table, column) = (blueprint.table, blueprint.column);
     if will_write && !session.may_record() {

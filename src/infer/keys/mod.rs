@@ -39,7 +39,7 @@ use super::InferError;
 use super::reference::{self, Reference};
 use super::root::named_after;
 use super::sources::Inferred;
-use crate::catalog::{Catalog, Column, ForeignKey, Table};
+use crate::catalog::{Catalog, Column, ForeignKey, State, Table};
 use crate::names;
 
 /// The tenant keys of a database.
@@ -64,26 +64,12 @@ pub struct TenantKey {
     pub column: i16,
     /// The name of its foreign key to the root; `None`: only its name says so.
     pub foreign_key: Option<String>,
-    /// The foreign key is valid, see [`State`].
+    /// How far Postgres vouches for it.
     pub state: State,
     /// Its values can be those of the root's key.
     pub comparable: bool,
     /// One of several columns that reference the root, and nothing says which of them is the tenant.
     pub one_of_several: bool,
-}
-
-/// How far Postgres itself vouches for a reference.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum State {
-    /// A foreign key that holds for every row.
-    #[default]
-    Valid,
-    /// NOT VALID: rows from before it may be anything.
-    NotValid,
-    /// NOT ENFORCED (since 18).
-    NotEnforced,
-    /// No foreign key.
-    Missing,
 }
 
 impl<'a> TenantKeys<'a> {
@@ -280,7 +266,7 @@ impl<'a> TenantKeys<'a> {
             let key = TenantKey {
                 column: column.number,
                 foreign_key: Some(foreign.name.clone()),
-                state: state_of(foreign),
+                state: foreign.state(),
                 comparable: true,
                 one_of_several: false,
             };
@@ -378,26 +364,6 @@ pub fn infer(catalog: &Catalog, table: &Table, column: &Column) -> Option<Result
             sources: paths.found.into_iter().map(|path| path.source).collect(),
         }),
     })
-}
-
-impl State {
-    /// As it is shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Valid => "valid",
-            State::NotValid => "not_valid",
-            State::NotEnforced => "not_enforced",
-            State::Missing => "missing",
-        }
-    }
-}
-
-fn state_of(key: &ForeignKey) -> State {
-    match (key.enforced, key.validated) {
-        (false, _) => State::NotEnforced,
-        (true, false) => State::NotValid,
-        (true, true) => State::Valid,
-    }
 }
 
 /// The column of the root by which most others reference it, else its primary key.

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::{State, TenantKey, TenantKeys, state_of};
-use crate::catalog::{Column, Table};
+use super::{TenantKey, TenantKeys};
+use crate::catalog::{Column, State, Table};
 use crate::infer::reference;
 use crate::names;
 use crate::rule::{Hop, Source};
@@ -31,6 +31,11 @@ impl TenantSource {
     /// Every hop is a foreign key.
     pub fn declared(&self) -> bool {
         !self.rank.undeclared
+    }
+
+    /// No column on the way may be NULL, nor the key at its end, and every hop is a foreign key.
+    pub fn always_gives(&self) -> bool {
+        !self.rank.undeclared && !self.rank.nullable && !self.rank.nullable_further && !self.rank.key_nullable
     }
 
     /// It leads up the table's own tree.
@@ -310,7 +315,7 @@ impl<'a> TenantKeys<'a> {
                 parent: key.parent,
                 key: key.parent_columns.clone(),
                 cascades: key.on_delete == 'c',
-                state: state_of(key),
+                state: key.state(),
             })
             .collect();
         // A tenant in its own key (tenant_id, customer_id): the row below can be found by the rest alone.

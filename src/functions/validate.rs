@@ -1,0 +1,146 @@
+//! Checking references, and declaring those that no catalog knows.
+
+use pgrx::JsonB;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use super::given;
+use crate::problem::Problem;
+use crate::run::Session;
+use crate::validate::declared::{self, DeclareRequest};
+use crate::validate::{self, Request};
+
+/// Every reference, checked against the rows: orphans, parents of other tenants, tenants that are not known.
+///
+/// * `root`: the table that holds the tenants; NULL: the setting `pg_mend.tenant_root`, else inferred; `''`: leave tenants out.
+/// * `table_name`: references of this table only; NULL: of all.
+/// * `include_inferred`: also references that no foreign key declares: by name and type (`domain_id`, `customerId`), and those of
+///   [`declare_reference`]. Likewise for the tenant of a row.
+/// * `samples`: how many keys of each kind of violation are shown.
+///
+/// Returns one row per reference and a last one, `total`. `rows_checked`: rows whose reference is set, each of which was looked up
+/// (a valid constraint is not taken as proof). `orphans`: no such parent, or a partly NULL key of MATCH FULL. `cross_tenant`: the
+/// parent is another tenant's; NULL where a side's rows are everybody's. `null_tenant`, `parent_null_tenant`: the tenant of a
+/// side is NULL, so that nothing could be compared (of the tenant key itself: all rows without one). `verdict`: `ok`,
+/// `violations`, `not_checked` (`fix` says why). `fix` is the next call. Reads every table once.
+///
+/// Errors: 42P08 (ambiguous root, with the candidates), 42P01, 42703; 42501 with every table that may not be read or whose
+/// policies would hide rows; 22023 for negative `samples`.
+///
+/// ```sql
+/// SELECT * FROM validate_tenant_fks() WHERE verdict <> 'ok';
+/// ```
+#[pg_extern]
+fn validate_tenant_fks(
+    root: default!(Option<&str>, "NULL"),
+    table_name: default!(Option<&str>, "NULL"),
+    include_inferred: default!(Option<bool>, "true"),
+    samples: default!(Option<i32>, "5"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(column_name, String),
+            name!(parent_table, Option<String>),
+            name!(parent_column, Option<String>),
+            name!(constraint_name, Option<String>),
+            name!(constraint_state, Option<String>),
+            name!(rows_checked, i64),
+            name!(orphans, Option<i64>),
+            name!(cross_tenant, Option<i64>),
+            name!(null_tenant, Option<i64>),
+            name!(parent_null_tenant, Option<i64>),
+            name!(verdict, String),
+            name!(sample, Option<JsonB>),
+            name!(fix, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let samples = given(samples, "samples")?;
+    if samples < 0 {
+        let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
+        return Err(Problem::new(code, "samples must not be negative")
+            .hint("samples => 5 shows the first five keys of each kind, 0 none")
+            .into());
+    }
+    let request = Request {
+        root: root.map(str::to_string),
+        table: table_name.map(str::to_string),
+        include_inferred: given(include_inferred, "include_inferred")?,
+        samples,
+    };
+    let rows = validate::validate(&Session::begin()?, &request)?;
+    Ok(TableIterator::new(rows.into_iter().map(|row| {
+        (
+            row.table,
+            row.columns,
+            row.parent,
+            row.key,
+            row.constraint,
+            row.state.map(|state| state.as_str().to_string()),
+            row.rows_checked,
+            row.orphans,
+            row.cross_tenant,
+            row.null_tenant,
+            row.parent_null_tenant,
+            row.verdict.as_str().to_string(),
+            row.sample.map(JsonB),
+            row.fix,
+        )
+    })))
+}
+
+/// Declares a reference that no foreign key can: soft ones, polymorphic ones; or says that a column is none.
+///
+/// * `table_name`, `column_name`: the referencing side: `customer_id`, `(tenant_id, ref)`, `(resource_type, resource_id)`.
+/// * `parent`: the other side: `customers` (its primary key) or `customers(external_id)`; NULL: whatever its name says, the
+///   column is no reference.
+/// * `type_value`: of a polymorphic reference, the text of the first column that means this parent; one call per type.
+/// * `may_cross_tenants`: parents of other tenants are no violation.
+///
+/// Kept in `mend.declared_references`, in the place of what was declared of the same columns before. Returns it in words.
+///
+/// Errors: 42P01, 42703 (names, with the nearest ones), 42601 (grammar), 42804 (types), 42830 (no primary key), 22023, 42501
+/// where another role declared it.
+///
+/// ```sql
+/// SELECT declare_reference('ascora_jobs', 'customer_id', 'ascora_customers(ascora_customer_id)');
+/// ```
+#[pg_extern]
+fn declare_reference(
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    parent: Option<&str>,
+    type_value: default!(Option<&str>, "NULL"),
+    may_cross_tenants: default!(Option<bool>, "false"),
+) -> Result<String, ErrorReport> {
+    let request = DeclareRequest {
+        table: given(table_name, "table_name")?.to_string(),
+        columns: given(column_name, "column_name")?.to_string(),
+        parent: parent.map(str::to_string),
+        type_value: type_value.map(str::to_string),
+        may_cross_tenants: given(may_cross_tenants, "may_cross_tenants")?,
+    };
+    Ok(declared::declare(&Session::begin()?, &request)?)
+}
+
+/// Forgets what [`declare_reference`] was told of these columns; returns how many declarations that were.
+///
+/// * `type_value`: only this type; NULL: all.
+///
+/// Errors: 42704 where nothing that the caller may change was declared; 42601 (grammar).
+///
+/// ```sql
+/// SELECT forget_reference('ascora_jobs', 'customer_id');
+/// ```
+#[pg_extern]
+fn forget_reference(
+    table_name: Option<&str>,
+    column_name: Option<&str>,
+    type_value: default!(Option<&str>, "NULL"),
+) -> Result<i64, ErrorReport> {
+    let (table, columns) = (given(table_name, "table_name")?, given(column_name, "column_name")?);
+    Ok(declared::forget(&Session::begin()?, table, columns, type_value)?)
+}

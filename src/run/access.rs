@@ -1,0 +1,54 @@
+//! May the caller see what a call is about to count? Privileges, and policies that would hide rows.
+
+use pgrx::prelude::PgSqlErrorCode;
+
+use super::Session;
+use crate::catalog::Table;
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+
+/// Adds what keeps the caller from reading these columns of every row of `table`.
+///
+/// * `whole`: rights on single columns are not enough, because rows are told apart by what only the whole table shows.
+pub fn readable(session: &Session, table: &Table, columns: &[i16], whole: bool, problems: &mut Problems) {
+    let shown = session.catalog.display(table);
+    let denied = |message: String| Problem::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message);
+    if !table.may_use_schema {
+        problems.push(
+            denied(format!("permission denied for schema {}", table.quoted_schema))
+                .hint(format!("GRANT USAGE ON SCHEMA {} TO ...", table.quoted_schema)),
+        );
+    }
+    if whole && !table.may_select {
+        problems.push(
+            denied(format!("permission denied to read {shown}"))
+                .detail("rights on single columns are not enough for the table that is filled")
+                .hint(format!("GRANT SELECT ON {shown} TO ...")),
+        );
+        return;
+    }
+    let unreadable: Vec<&str> = columns
+        .iter()
+        .filter_map(|n| table.column(*n))
+        .filter(|c| !c.may_select)
+        .map(|c| c.quoted.as_str())
+        .collect();
+    if !table.may_select && !unreadable.is_empty() {
+        problems.push(
+            denied(format!(
+                "permission denied to read {} of {shown}",
+                unreadable.join(", ")
+            ))
+            .hint(format!("GRANT SELECT ON {shown} TO ...")),
+        );
+    }
+    if table.row_security_active {
+        problems.push(
+            denied(format!("row-level security of {shown} would hide rows from you"))
+                .detail("counts over the rows that a policy shows would look complete and not be")
+                .hint(format!(
+                    "run as the owner of {shown} (without FORCE ROW LEVEL SECURITY) or as a role with BYPASSRLS"
+                )),
+        );
+    }
+}

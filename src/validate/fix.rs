@@ -1,0 +1,118 @@
+//! The next call for what was found.
+
+use super::reference::KeyReference;
+use super::sides::{Sides, Whose};
+use super::{Checked, Verdict};
+use crate::catalog::{Catalog, State, Table};
+use crate::identifier::{Identifier, Literal};
+
+/// What to do about it; of what was not checked, why. `rows`: all rows of the table.
+pub fn next(
+    catalog: &Catalog,
+    sides: &Sides,
+    reference: &KeyReference,
+    checked: &Checked,
+    rows: i64,
+) -> Option<String> {
+    let table = Literal::new(&checked.table).to_string();
+    let columns = Literal::new(&checked.columns).to_string();
+    let many = |number: Option<i64>| number.is_some_and(|number| number > 0);
+    if checked.verdict == Verdict::NotChecked {
+        return Some(match rows {
+            0 => format!("nothing to check: {} has no rows", checked.table),
+            _ => format!(
+                "nothing to check: none of the {rows} rows of {} has a value there",
+                checked.table
+            ),
+        });
+    }
+    if many(checked.orphans) {
+        // What can be nullified loses least; what cannot needs its parent.
+        let nullable = |c: &i16| reference.table.column(*c).is_some_and(|c| !c.never_null);
+        let action = match reference.columns.iter().any(nullable) {
+            true => "quarantine",
+            false => "create_parent",
+        };
+        return Some(format!("SELECT * FROM repair_orphans({table}, {columns}, '{action}')"));
+    }
+    if many(checked.null_tenant) {
+        return Some(fill(catalog, sides, reference.table));
+    }
+    if many(checked.parent_null_tenant) {
+        return Some(fill(catalog, sides, reference.parent));
+    }
+    if many(checked.cross_tenant) {
+        // Where the row got its tenant along this very reference, the tenant is as likely to be wrong.
+        if let Some(key) = filled_along(sides, reference) {
+            return Some(format!(
+                "SELECT * FROM backfill({table}, {}, overwrite => 'mismatched')",
+                Literal::new(key)
+            ));
+        }
+        return Some(format!(
+            "SELECT * FROM repair_orphans({table}, {columns}, 'quarantine', violation => 'cross_tenant')"
+        ));
+    }
+    match (reference.state, reference.constraint) {
+        (State::NotValid, Some(name)) => Some(format!(
+            "ALTER TABLE {} VALIDATE CONSTRAINT {}",
+            checked.table,
+            Identifier::new(name)
+        )),
+        (State::NotEnforced, Some(name)) => Some(format!(
+            "ALTER TABLE {} ALTER CONSTRAINT {} ENFORCED",
+            checked.table,
+            Identifier::new(name)
+        )),
+        (State::Missing, _) if reference.discriminator.is_none() && reference.unique => Some(format!(
+            "SELECT * FROM finalize_plan({table}, {columns}, not_null => false)"
+        )),
+        _ => None,
+    }
+}
+
+/// Fills the tenants of a table, or those of the table from which its rows have theirs.
+fn fill(catalog: &Catalog, sides: &Sides, table: &Table) -> String {
+    let owner = match sides.of(table).as_ref() {
+        Whose::Through(paths) => paths[0].value(table.oid).0,
+        _ => table.oid,
+    };
+    let owner = catalog.table(owner).unwrap_or(table);
+    format!(
+        "SELECT * FROM backfill_tenant_ids(table_name => {})",
+        Literal::new(&catalog.display(owner))
+    )
+}
+
+/// The tenant key of the row, if its best path starts with this reference.
+fn filled_along<'a>(sides: &Sides, reference: &KeyReference<'a>) -> Option<&'a str> {
+    let keys = sides.keys()?;
+    let key = keys.of(reference.table).first()?;
+    let best = keys.paths(reference.table, Some(key)).found.into_iter().next()?;
+    let along = best.source.columns == reference.columns && best.source.hops[0].parent == reference.parent.oid;
+    Some(reference.table.column(key.column).filter(|_| along)?.name.as_str())
+}
+
+/// Rows of a polymorphic reference whose type nobody declared.
+pub fn unknown_types(table: String, columns: String, rows: i64) -> Checked {
+    Checked {
+        fix: Some(format!(
+            "SELECT declare_reference({}, {}, '...', type_value => '...') for the types that are missing",
+            Literal::new(&table),
+            Literal::new(&columns)
+        )),
+        table,
+        columns,
+        parent: None,
+        key: None,
+        constraint: None,
+        state: None,
+        rows_checked: rows,
+        orphans: Some(rows),
+        cross_tenant: None,
+        null_tenant: None,
+        parent_null_tenant: None,
+        verdict: Verdict::Violations,
+        sample: None,
+    }
+}

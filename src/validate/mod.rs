@@ -1,0 +1,491 @@
+//! Every reference checked against the rows themselves: orphans, parents of other tenants, unknown tenants.
+//!
+//! ```text
+//! reference   which references there are: foreign keys, those that are only meant, those that the user declared
+//! sides       whose the rows of a table are
+//! pass        one statement per table that judges all its references; pure
+//! ```
+//!
+//! A constraint is never taken as proof: a foreign key that is valid in the catalog is read like any other.
+
+pub mod declared;
+mod fix;
+pub mod pass;
+pub mod reference;
+pub mod sides;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+use serde_json::{Value, json};
+
+use crate::catalog::{State, Table};
+use crate::infer::keys::TenantKeys;
+use crate::infer::{InferError, root};
+use crate::pg::Settings;
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::run::{Session, readable, tenant_keys};
+
+use pass::{Conditions, Numbers, Pass};
+use reference::{Found, KeyReference};
+use sides::Sides;
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The table that holds the tenants, as typed; empty: there is none; `None`: the setting, else inferred.
+    pub root: Option<String>,
+    /// One table, or all.
+    pub table: Option<String>,
+    /// Also references, keys and paths that no foreign key declares.
+    pub include_inferred: bool,
+    /// How many keys of each kind of violation are shown.
+    pub samples: i32,
+}
+
+/// What was found about one reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// As displayed.
+    pub table: String,
+    /// As typed.
+    pub columns: String,
+    /// As displayed; `None` where nothing says which table is meant.
+    pub parent: Option<String>,
+    /// As typed.
+    pub key: Option<String>,
+    /// The foreign key.
+    pub constraint: Option<String>,
+    /// How far Postgres vouches for it.
+    pub state: Option<State>,
+    /// Rows whose reference is set: each was looked up.
+    pub rows_checked: i64,
+    /// Rows that find no parent.
+    pub orphans: Option<i64>,
+    /// Rows whose parent is another tenant's; `None`: not compared.
+    pub cross_tenant: Option<i64>,
+    /// Rows whose own tenant is NULL.
+    pub null_tenant: Option<i64>,
+    /// Rows whose parent's tenant is NULL.
+    pub parent_null_tenant: Option<i64>,
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// Keys of rows per kind of violation.
+    pub sample: Option<Value>,
+    /// The next call; of what was not checked, why.
+    pub fix: Option<String>,
+}
+
+/// What a check comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// At least one row was looked up, and nothing is wrong.
+    Ok,
+    /// Something is.
+    Violations,
+    /// Nothing was looked up.
+    NotChecked,
+}
+
+impl Verdict {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::Violations => "violations",
+            Verdict::NotChecked => "not_checked",
+        }
+    }
+}
+
+impl Checked {
+    /// Rows that violate the reference or cannot be judged, by kind.
+    pub fn kinds(&self) -> [(&'static str, Option<i64>); 4] {
+        [
+            ("orphans", self.orphans),
+            ("cross_tenant", self.cross_tenant),
+            ("null_tenant", self.null_tenant),
+            ("parent_null_tenant", self.parent_null_tenant),
+        ]
+    }
+}
+
+/// The tenants to compare with: those of the root that the call or the setting names, else the inferred one; `None` where
+/// the database has none, or the call says so by an empty name.
+///
+/// Errors: 42P08 if several tables could hold the tenants; those of `run::tenant_keys` for a root that was named.
+pub fn tenants<'a>(session: &'a Session, named: Option<&str>) -> Result<Option<TenantKeys<'a>>, Problem> {
+    match named {
+        Some(name) if name.trim().is_empty() => return Ok(None),
+        Some(_) => return tenant_keys(session, named).map(Some),
+        None if session.tenant_root()?.is_some() => return tenant_keys(session, None).map(Some),
+        None => {}
+    }
+    match root::find(&session.catalog) {
+        Ok(root) => Ok(TenantKeys::find(&session.catalog, root).ok()),
+        Err(InferError::NoSingleRoot { choices }) if choices.is_empty() => Ok(None),
+        Err(error) => {
+            let problem = Problem::from(error);
+            let hint = problem.hint.clone().unwrap_or_default();
+            Err(problem.hint(format!(
+                "{hint}; or root => '' to check references only, without tenants"
+            )))
+        }
+    }
+}
+
+/// One table with its references, ready to be read.
+struct Step<'a> {
+    pass: Pass<'a>,
+    references: Vec<(KeyReference<'a>, Conditions, Numbers)>,
+    /// Per polymorphic reference: columns, the rows whose type is not declared.
+    unknown_types: Vec<(String, String, pass::Number)>,
+}
+
+/// Checks references; one row each, and one that sums up.
+///
+/// Errors: 42P01, 42P08 and 42703 for the names; 42501 with every table that may not be read, or of which policies would
+/// hide rows.
+pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Problem> {
+    let catalog = &session.catalog;
+    let only = request
+        .table
+        .as_ref()
+        .map(|name| catalog.resolve_table(name))
+        .transpose()?;
+    let keys = tenants(session, request.root.as_deref())?;
+    let sides = Sides::new(keys, request.include_inferred);
+    let declared = declared::load(session)?;
+    let found = reference::collect(catalog, only, request.include_inferred, &declared);
+
+    let mut problems = Problems::default();
+    let mut steps: Vec<Step> = Vec::new();
+    let mut broken: Vec<(usize, Checked)> = Vec::new();
+    for found in found {
+        match found {
+            Found::Reference(reference) => {
+                if steps
+                    .last()
+                    .is_none_or(|step| step.references[0].0.table.oid != reference.table.oid)
+                {
+                    steps.push(Step {
+                        pass: Pass::over(catalog, &sides, reference.table),
+                        references: vec![],
+                        unknown_types: vec![],
+                    });
+                }
+                if let Some(step) = steps.last_mut() {
+                    let conditions = step.pass.conditions(&reference);
+                    let numbers = step.pass.count(&conditions);
+                    step.references.push((reference, conditions, numbers));
+                }
+            }
+            Found::Broken {
+                table,
+                columns,
+                parent,
+                why,
+            } => broken.push((steps.len(), not_checkable(table, columns, parent, why))),
+        }
+    }
+    for step in &mut steps {
+        step.count_unknown_types();
+        may_be_read(session, &step.pass, &mut problems);
+    }
+    problems.into_result()?;
+
+    let _settings = reading();
+    let memory = Memory::read()?;
+    let mut result: Vec<Checked> = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        pgrx::check_for_interrupts!();
+        result.extend(
+            broken
+                .iter()
+                .filter(|(place, _)| *place == at)
+                .map(|(_, row)| row.clone()),
+        );
+        result.extend(step.check(session, &sides, request.samples, &memory)?);
+    }
+    result.extend(
+        broken
+            .into_iter()
+            .filter(|(place, _)| *place == steps.len())
+            .map(|(_, row)| row),
+    );
+    let total = total(&result, sides.root());
+    result.push(total);
+    Ok(result)
+}
+
+/// Settings under which our statements only read, and read every row.
+pub fn reading() -> Settings {
+    Settings::push(&[("row_security", "off"), ("jit", "off"), ("transaction_read_only", "on")])
+}
+
+/// Adds what keeps the caller from reading what the pass reads.
+pub fn may_be_read(session: &Session, pass: &Pass, problems: &mut Problems) {
+    for (oid, columns) in pass.reads() {
+        if let Some(table) = session.catalog.table(*oid) {
+            readable(session, table, columns, false, problems);
+        }
+    }
+}
+
+/// How much memory a statement may use. Like Postgres's own validation of a foreign key, a pass may use
+/// maintenance_work_mem (RI_Initial_Check in ri_triggers.c), shared among its joins.
+pub struct Memory {
+    work: i64,
+    maintenance: i64,
+}
+
+impl Memory {
+    /// Reads the caller's settings, in kilobytes.
+    ///
+    /// Errors: those of SPI only.
+    pub fn read() -> Result<Memory, Problem> {
+        let sql = "SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) / 1024,
+                          pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) / 1024";
+        let (work, maintenance) = Spi::connect(|client| client.select(sql, None, &[])?.first().get_two::<i64, i64>())?;
+        Ok(Memory {
+            work: work.unwrap_or(4096),
+            maintenance: maintenance.unwrap_or(4096),
+        })
+    }
+
+    /// Holds until dropped.
+    pub fn for_joins(&self, joins: usize) -> Settings {
+        let share = self.maintenance / joins.max(1) as i64;
+        Settings::push(&[("work_mem", &format!("{}kB", share.max(self.work)))])
+    }
+}
+
+/// Values of parameters, all text.
+pub fn arguments(parameters: &[String]) -> Vec<DatumWithOid<'_>> {
+    parameters.iter().map(|value| value.as_str().into()).collect()
+}
+
+impl<'a> Step<'a> {
+    /// Rows of a polymorphic reference whose type was not declared point nowhere.
+    fn count_unknown_types(&mut self) {
+        let mut seen: Vec<(i16, Vec<i16>)> = Vec::new();
+        for at in 0..self.references.len() {
+            let reference = &self.references[at].0;
+            let Some((column, _)) = &reference.discriminator else {
+                continue;
+            };
+            let by = (*column, reference.columns.clone());
+            if seen.contains(&by) {
+                continue;
+            }
+            let same = self
+                .references
+                .iter()
+                .filter(|(r, _, _)| r.columns == by.1 && r.discriminator.as_ref().is_some_and(|(c, _)| *c == by.0));
+            let known: Vec<String> = same
+                .map(|(_, conditions, _)| format!("({}) IS TRUE", conditions.set))
+                .collect();
+            let set: Vec<String> = reference
+                .table
+                .columns
+                .iter()
+                .filter(|c| reference.columns.contains(&c.number))
+                .map(|c| format!("t.{} IS NOT NULL", c.sql()))
+                .collect();
+            let condition = format!("{} AND NOT ({})", set.join(" AND "), known.join(" OR "));
+            let columns = reference.columns_typed();
+            let number = self.pass.counted(&condition);
+            self.unknown_types.push((columns, condition, number));
+            seen.push(by);
+        }
+    }
+
+    fn check(&self, session: &Session, sides: &Sides, samples: i32, memory: &Memory) -> Result<Vec<Checked>, Problem> {
+        let _memory = memory.for_joins(self.pass.width());
+        let row = self.read()?;
+        let mut result = Vec::new();
+        for (reference, conditions, numbers) in &self.references {
+            let mut checked = judged(session, sides, reference, numbers, &row);
+            checked.sample = self.sample(reference.table, conditions, &checked, samples)?;
+            result.push(checked);
+        }
+        for (columns, condition, number) in &self.unknown_types {
+            let rows = number.of(&row).unwrap_or(0);
+            if rows > 0 {
+                let table = self.references[0].0.table;
+                result.push(Checked {
+                    sample: match samples {
+                        0 => None,
+                        samples => Some(json!({ "orphans": self.keys(table, condition, samples)? })),
+                    },
+                    ..fix::unknown_types(session.catalog.display(table), columns.clone(), rows)
+                });
+            }
+        }
+        Ok(result)
+    }
+
+    fn read(&self) -> Result<Vec<i64>, Problem> {
+        let (sql, width) = (self.pass.statement(), self.pass.numbers());
+        let arguments = arguments(&self.pass.parameters);
+        let row = Spi::connect(|client| {
+            let row = client.select(&sql, None, &arguments)?.first();
+            (1..=width)
+                .map(|i| row.get::<i64>(i))
+                .collect::<Result<Vec<_>, SpiError>>()
+        })?;
+        // A count must never pass for 0 because it could not be read.
+        row.into_iter().collect::<Option<Vec<i64>>>().ok_or_else(|| {
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                "pg_mend counted NULL, which is no number",
+            )
+            .hint("this is a bug in pg_mend: please report it with the call that you made")
+        })
+    }
+
+    fn sample(
+        &self,
+        table: &Table,
+        conditions: &Conditions,
+        checked: &Checked,
+        samples: i32,
+    ) -> Result<Option<Value>, Problem> {
+        let mut shown = serde_json::Map::new();
+        let tenants = conditions.tenants.as_ref();
+        for (kind, rows) in checked.kinds() {
+            let condition = match kind {
+                "orphans" => Some(&conditions.orphan),
+                "cross_tenant" => tenants.map(|t| &t.cross),
+                "null_tenant" => tenants.map(|t| &t.null_tenant),
+                _ => tenants.map(|t| &t.parent_null),
+            };
+            if let (Some(condition), true, true) = (condition, rows.is_some_and(|rows| rows > 0), samples > 0) {
+                shown.insert(kind.into(), self.keys(table, condition, samples)?.into());
+            }
+        }
+        Ok((!shown.is_empty()).then_some(Value::Object(shown)))
+    }
+
+    /// Keys of the first rows for which a condition holds; none where the caller may not see which rows they are.
+    fn keys(&self, table: &Table, condition: &str, samples: i32) -> Result<Vec<Value>, Problem> {
+        if table.primary_key().is_none() && !(table.may_select && table.is_table()) {
+            return Ok(vec![]);
+        }
+        let sql = self.pass.rows(condition, samples);
+        let arguments = arguments(&self.pass.parameters);
+        let keys = Spi::connect(|client| {
+            let mut keys = Vec::new();
+            for row in client.select(&sql, None, &arguments)? {
+                keys.extend(row.get::<pgrx::JsonB>(1)?.map(|key| key.0));
+            }
+            Ok::<_, SpiError>(keys)
+        })?;
+        Ok(keys)
+    }
+}
+
+fn judged(session: &Session, sides: &Sides, reference: &KeyReference, numbers: &Numbers, row: &[i64]) -> Checked {
+    let catalog = &session.catalog;
+    let rows_checked = numbers.checked.of(row).unwrap_or(0);
+    let mut checked = Checked {
+        table: catalog.display(reference.table),
+        columns: reference.columns_shown(),
+        parent: Some(catalog.display(reference.parent)),
+        key: Some(reference.key_shown()),
+        constraint: reference.constraint.map(str::to_string),
+        state: Some(reference.state),
+        rows_checked,
+        orphans: numbers.orphans.of(row),
+        cross_tenant: numbers.cross.of(row),
+        null_tenant: numbers.null_tenant.of(row),
+        parent_null_tenant: numbers.parent_null.of(row),
+        verdict: Verdict::Ok,
+        sample: None,
+        fix: None,
+    };
+    checked.verdict = if checked
+        .kinds()
+        .iter()
+        .any(|(_, rows)| rows.is_some_and(|rows| rows > 0))
+    {
+        Verdict::Violations
+    } else if rows_checked == 0 {
+        Verdict::NotChecked
+    } else {
+        Verdict::Ok
+    };
+    checked.fix = fix::next(catalog, sides, reference, &checked, row[0]);
+    checked
+}
+
+fn not_checkable(table: String, columns: String, parent: Option<String>, why: String) -> Checked {
+    Checked {
+        fix: Some(format!(
+            "{why}; declare_reference() or forget_reference() puts it right"
+        )),
+        table,
+        columns,
+        parent,
+        key: None,
+        constraint: None,
+        state: Some(State::Missing),
+        rows_checked: 0,
+        orphans: None,
+        cross_tenant: None,
+        null_tenant: None,
+        parent_null_tenant: None,
+        verdict: Verdict::NotChecked,
+        sample: None,
+    }
+}
+
+/// How many references and rows were checked, and what that comes to.
+fn total(rows: &[Checked], root: Option<&Table>) -> Checked {
+    let sum = |number: fn(&Checked) -> Option<i64>| -> Option<i64> {
+        let some: Vec<i64> = rows.iter().filter_map(number).collect();
+        (!some.is_empty()).then(|| some.iter().sum())
+    };
+    let of = |verdict: Verdict| rows.iter().filter(|row| row.verdict == verdict).count();
+    // Rows without a state are those whose type nobody declared: no references of their own.
+    let references = rows.iter().filter(|row| row.state.is_some()).count();
+    let unreadable = rows
+        .iter()
+        .filter(|row| row.verdict == Verdict::NotChecked && row.orphans.is_none())
+        .count();
+    let (ok, bad, not_checked) = (of(Verdict::Ok), of(Verdict::Violations), of(Verdict::NotChecked));
+    let verdict = match (bad, ok, unreadable) {
+        (1.., _, _) => Verdict::Violations,
+        (0, 1.., 0) => Verdict::Ok,
+        _ => Verdict::NotChecked,
+    };
+    let fix = match (verdict, root) {
+        (Verdict::NotChecked, _) if references == 0 => Some("nothing to check: no reference was found".to_string()),
+        (Verdict::NotChecked, _) if unreadable > 0 => {
+            Some(format!("{unreadable} declared references name what does not exist any more"))
+        }
+        (Verdict::NotChecked, _) => Some("nothing to check: no row has a reference".to_string()),
+        (_, None) => Some("no tenants: whether a reference stays inside its tenant was not checked; root => '...' names the table that holds them".to_string()),
+        _ => None,
+    };
+    Checked {
+        table: "total".into(),
+        columns: format!("{references} reference{}", if references == 1 { "" } else { "s" }),
+        parent: None,
+        key: None,
+        constraint: None,
+        state: None,
+        rows_checked: rows.iter().map(|row| row.rows_checked).sum(),
+        orphans: Some(sum(|row| row.orphans).unwrap_or(0)),
+        cross_tenant: sum(|row| row.cross_tenant),
+        null_tenant: sum(|row| row.null_tenant),
+        parent_null_tenant: sum(|row| row.parent_null_tenant),
+        verdict,
+        sample: Some(json!({
+            "references": references, "ok": ok, "violations": bad, "not_checked": not_checked,
+            "tenant_root": root.map(|root| root.name.clone())
+        })),
+        fix,
+    }
+}

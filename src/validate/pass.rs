@@ -1,0 +1,587 @@
+//! One pass over a table that judges all its references: pure, typed values in, SQL out.
+//!
+//! ```text
+//! SELECT count(*), count(parent_1.id), count(*) FILTER (WHERE t.tenant_id <> parent_1.tenant_id), ...
+//! FROM child AS t
+//! LEFT JOIN parent AS parent_1 ON parent_1.id = t.parent_id
+//! ...
+//! ```
+//!
+//! Every join is by a key that is unique, so that a row stays one row; a parent whose key is not unique is aggregated per key
+//! first. Two references to one parent are two joins; a parent that is also on the way to a tenant is joined once.
+
+use std::rc::Rc;
+
+use crate::catalog::{Catalog, Table};
+use crate::plan::expression::{all_set, any, differs, equal, equals_any, indent};
+use crate::rule::Source;
+
+use super::reference::KeyReference;
+use super::sides::{Sides, Whose};
+
+/// The statement over one table, built reference by reference.
+pub struct Pass<'a> {
+    catalog: &'a Catalog,
+    sides: &'a Sides<'a>,
+    table: &'a Table,
+    joins: Joins<'a>,
+    aggregates: Vec<String>,
+    /// Values of $1, $2 ..., all text.
+    pub parameters: Vec<String>,
+}
+
+/// What is asked of a row about one reference, as SQL over the aliases of the pass.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    /// The reference is set: there is a row to look for.
+    pub set: String,
+    /// An expression that is NULL where no parent was found.
+    pub found: String,
+    /// Set, and no parent.
+    pub orphan: String,
+    /// The tenants of both sides, where they can be compared.
+    pub tenants: Option<Tenants>,
+    /// The set rows are counted by this.
+    counts_set: String,
+}
+
+/// The two tenants of a reference.
+#[derive(Debug, Clone)]
+pub struct Tenants {
+    /// The parent is another tenant's.
+    pub cross: String,
+    /// The row's own tenant is not known.
+    pub null_tenant: String,
+    /// The parent was found, and its tenant is not known.
+    pub parent_null: String,
+    /// The row's tenant.
+    pub own: Side,
+    /// The parent is the tenant itself, by the row's own key: the two cannot differ.
+    is_key: bool,
+    /// The parent's tenant where that is one column: its count tells where it is NULL.
+    counts_parent: Option<(String, bool)>,
+}
+
+/// A tenant as SQL.
+#[derive(Debug, Clone)]
+pub struct Side {
+    /// One expression, or several any of which may be it.
+    pub any: Vec<String>,
+    /// Their type.
+    pub type_oid: u32,
+    /// It is a column that Postgres keeps free of NULLs.
+    never_null: bool,
+    /// It is a column of the row itself.
+    direct: bool,
+}
+
+/// Where a number of the report is found in the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    /// Nothing was compared.
+    None,
+    /// It cannot be anything else.
+    Zero,
+    /// This column of the result.
+    Column(usize),
+    /// The difference of two columns.
+    Difference(usize, usize),
+}
+
+/// The numbers of one reference.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    /// Rows whose reference is set.
+    pub checked: Number,
+    /// Those that find no parent.
+    pub orphans: Number,
+    /// Those whose parent is another tenant's.
+    pub cross: Number,
+    /// Those whose own tenant is NULL.
+    pub null_tenant: Number,
+    /// Those whose parent's tenant is NULL.
+    pub parent_null: Number,
+}
+
+impl Number {
+    /// The number in a row of the result.
+    pub fn of(self, row: &[i64]) -> Option<i64> {
+        match self {
+            Number::None => None,
+            Number::Zero => Some(0),
+            Number::Column(i) => row.get(i).copied(),
+            Number::Difference(a, b) => Some(row.get(a)? - row.get(b)?),
+        }
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// A pass over `table`, which is `t` in every condition.
+    pub fn over(catalog: &'a Catalog, sides: &'a Sides<'a>, table: &'a Table) -> Self {
+        let mut joins = Joins::new(catalog, "parent");
+        // Tables without a primary key show their rows by ctid.
+        let key = table.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
+        joins.reads(table, &key);
+        Pass {
+            catalog,
+            sides,
+            table,
+            joins,
+            aggregates: vec!["pg_catalog.count(*)".into()],
+            parameters: vec![],
+        }
+    }
+
+    /// The conditions of one reference; joins what they need.
+    pub fn conditions(&mut self, reference: &KeyReference<'a>) -> Conditions {
+        let own: Vec<String> = self.own(&reference.columns);
+        self.joins.reads(self.table, &reference.columns);
+        let when = reference.discriminator.as_ref().map(|(column, value)| {
+            self.joins.reads(self.table, &[*column]);
+            self.parameters.push(value.clone());
+            let column = &self.own(&[*column])[0];
+            format!("{column}::pg_catalog.text = ${}", self.parameters.len())
+        });
+        let all = all_set(&own);
+        let set = match (&when, reference.match_full) {
+            (Some(when), _) => format!("{when} AND {all}"),
+            (None, true) => any(&own.iter().map(|c| format!("{c} IS NOT NULL")).collect::<Vec<_>>()),
+            (None, false) => all,
+        };
+        let compared = self.comparable_tenants(reference);
+        let parent_whose = compared.then(|| self.sides.of(reference.parent));
+        let (found, parent) = match reference.unique {
+            true => self.one_parent(reference, when.as_deref(), parent_whose),
+            false => self.parents_per_key(reference, when.as_deref(), parent_whose),
+        };
+        let orphan = format!("{set} AND {found} IS NOT DISTINCT FROM NULL");
+        let child_whose = self.sides.of(self.table);
+        let tenants = match (parent, compared) {
+            (Some(parent), true) => self
+                .joins
+                .side(self.table, "t", &child_whose)
+                .map(|own| self.tenants(reference, &set, &found, own, parent)),
+            _ => None,
+        };
+        // A count of a column counts where it is set; FILTER evaluates a condition for every row.
+        let single = self
+            .table
+            .column(reference.columns[0])
+            .filter(|_| reference.columns.len() == 1 && when.is_none());
+        let counts_set = match single {
+            Some(column) if column.not_null => "pg_catalog.count(*)".into(),
+            Some(_) => format!("pg_catalog.count({})", own[0]),
+            None => format!("pg_catalog.count(*) FILTER (WHERE {set})"),
+        };
+        Conditions {
+            set,
+            found,
+            orphan,
+            tenants,
+            counts_set,
+        }
+    }
+
+    /// Counts one reference in the pass.
+    pub fn count(&mut self, conditions: &Conditions) -> Numbers {
+        let checked = self.aggregate(conditions.counts_set.clone());
+        let found = self.aggregate(format!("pg_catalog.count({})", conditions.found));
+        let mut numbers = Numbers {
+            checked: Number::Column(checked),
+            orphans: Number::Difference(checked, found),
+            cross: Number::None,
+            null_tenant: Number::None,
+            parent_null: Number::None,
+        };
+        let Some(tenants) = &conditions.tenants else {
+            return numbers;
+        };
+        numbers.cross = match tenants.is_key && tenants.own.any.len() == 1 {
+            true => Number::Zero,
+            false => self.counted(&tenants.cross),
+        };
+        numbers.null_tenant = match tenants.own.never_null && tenants.own.direct {
+            true => Number::Zero,
+            false => self.counted(&tenants.null_tenant),
+        };
+        numbers.parent_null = match &tenants.counts_parent {
+            Some((_, true)) => Number::Zero,
+            Some((column, false)) => {
+                let known = self.aggregate(format!("pg_catalog.count({column})"));
+                Number::Difference(found, known)
+            }
+            None => self.counted(&tenants.parent_null),
+        };
+        numbers
+    }
+
+    /// Counts rows by a condition; where in the result.
+    pub fn counted(&mut self, condition: &str) -> Number {
+        Number::Column(self.aggregate(format!("pg_catalog.count(*) FILTER (WHERE {condition})")))
+    }
+
+    fn aggregate(&mut self, expression: String) -> usize {
+        match self.aggregates.iter().position(|known| *known == expression) {
+            Some(at) => at,
+            None => {
+                self.aggregates.push(expression);
+                self.aggregates.len() - 1
+            }
+        }
+    }
+
+    /// How many tables are joined.
+    pub fn width(&self) -> usize {
+        self.joins.list.len()
+    }
+
+    /// How many numbers the statement returns.
+    pub fn numbers(&self) -> usize {
+        self.aggregates.len()
+    }
+
+    /// One row of numbers; the first is the number of rows of the table.
+    pub fn statement(&self) -> String {
+        format!("SELECT {}\n{}", self.aggregates.join(",\n  "), self.from())
+    }
+
+    /// FROM and joins.
+    pub fn from(&self) -> String {
+        let mut lines = vec![format!("FROM {} AS t", self.table.relation_sql())];
+        lines.extend(self.joins.list.iter().map(|join| join.sql.clone()));
+        lines.join("\n")
+    }
+
+    /// The first rows (by primary key) for which a condition holds: their keys.
+    pub fn rows(&self, condition: &str, limit: i32) -> String {
+        let order = match self.table.primary_key() {
+            Some(key) => self.own(&key.columns).join(", "),
+            None if self.table.kind == 'p' => "t.tableoid, t.ctid".into(),
+            None if self.table.is_table() => "t.ctid".into(),
+            None => "1".into(),
+        };
+        format!(
+            "SELECT {}\n{}\nWHERE {condition}\nORDER BY {order}\nLIMIT {limit}",
+            self.table.row_key_sql("t"),
+            self.from()
+        )
+    }
+
+    /// Every table and column that the statement reads.
+    pub fn reads(&self) -> &[(u32, Vec<i16>)] {
+        &self.joins.reads
+    }
+
+    /// Columns of the table itself by which a row's own tenant is found.
+    pub fn own_tenant_columns(&self) -> Vec<i16> {
+        match self.sides.of(self.table).as_ref() {
+            Whose::Everybodys => vec![],
+            Whose::Own(columns) => columns.clone(),
+            Whose::Through(paths) => paths.iter().flat_map(|path| path.columns.clone()).collect(),
+        }
+    }
+
+    fn own(&self, columns: &[i16]) -> Vec<String> {
+        columns
+            .iter()
+            .filter_map(|c| self.table.column(*c))
+            .map(|c| format!("t.{}", c.sql()))
+            .collect()
+    }
+
+    /// Are there two tenants to compare? Not where the rows of a side are everybody's, between tenants themselves, or where
+    /// the user said that it may cross.
+    fn comparable_tenants(&self, reference: &KeyReference) -> bool {
+        let root = self.sides.root().map(|root| root.oid);
+        let between_tenants = Some(self.table.oid) == root && Some(reference.parent.oid) == root;
+        !reference.may_cross_tenants
+            && !between_tenants
+            && *self.sides.of(self.table) != Whose::Everybodys
+            && *self.sides.of(reference.parent) != Whose::Everybodys
+    }
+
+    fn one_parent(
+        &mut self,
+        reference: &KeyReference<'a>,
+        when: Option<&str>,
+        whose: Option<Rc<Whose>>,
+    ) -> (String, Option<Side>) {
+        let alias = self.joins.to(
+            "t",
+            self.table,
+            &reference.columns,
+            when,
+            reference.parent,
+            &reference.key,
+        );
+        let found = self.joins.column(&alias, reference.parent, reference.key[0]);
+        let side = whose.and_then(|whose| self.joins.side(reference.parent, &alias, &whose));
+        (found, side)
+    }
+
+    /// A parent whose key is not unique, aggregated per key. Its tenant is an array: all that rows of that key have.
+    fn parents_per_key(
+        &mut self,
+        reference: &KeyReference<'a>,
+        when: Option<&str>,
+        whose: Option<Rc<Whose>>,
+    ) -> (String, Option<Side>) {
+        let mut inner = Joins::new(self.catalog, "above");
+        let keys: Vec<String> = reference
+            .key
+            .iter()
+            .map(|c| inner.column("p", reference.parent, *c))
+            .collect();
+        inner.reads(reference.parent, &reference.key);
+        let side = whose.and_then(|whose| inner.side(reference.parent, "p", &whose));
+        let mut select: Vec<String> = keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| format!("{key} AS key_{}", i + 1))
+            .collect();
+        if let Some(side) = &side {
+            let arrays: Vec<String> = side
+                .any
+                .iter()
+                .map(|tenant| format!("pg_catalog.array_agg(DISTINCT {tenant}) FILTER (WHERE {tenant} IS NOT NULL)"))
+                .collect();
+            select.push(format!("{} AS tenants", arrays.join(" || ")));
+        }
+        let mut from = vec![format!("FROM {} AS p", reference.parent.relation_sql())];
+        from.extend(inner.list.iter().map(|join| join.sql.clone()));
+        let alias = self.joins.next_alias();
+        let own = self.own(&reference.columns);
+        let mut on: Vec<String> = own
+            .iter()
+            .zip(&reference.key)
+            .enumerate()
+            .map(|(i, (own, key))| {
+                equal(
+                    self.catalog,
+                    &format!("{alias}.key_{}", i + 1),
+                    type_of(reference.parent, *key),
+                    own,
+                )
+            })
+            .collect();
+        on.extend(when.map(str::to_string));
+        let sql = format!(
+            "LEFT JOIN (\n  SELECT {}\n{}\n  GROUP BY {}\n) AS {alias} ON {}",
+            select.join(", "),
+            indent(&from.join("\n"), 2),
+            keys.join(", "),
+            on.join(" AND ")
+        );
+        self.joins.add_other(alias.clone(), sql, inner.reads);
+        let side = side.map(|side| Side {
+            any: vec![format!("{alias}.tenants")],
+            ..side
+        });
+        (format!("{alias}.key_1"), side)
+    }
+
+    fn tenants(&self, reference: &KeyReference, set: &str, found: &str, own: Side, parent: Side) -> Tenants {
+        let own_null: Vec<String> = own.any.iter().map(|c| format!("{c} IS NULL")).collect();
+        let own_null = own_null.join(" AND ");
+        let parent_null: Vec<String> = parent.any.iter().map(|c| format!("{c} IS NULL")).collect();
+        let parent_null = parent_null.join(" AND ");
+        let same: Vec<String> = own
+            .any
+            .iter()
+            .flat_map(|own_tenant| {
+                parent.any.iter().map(|of_parent| match reference.unique {
+                    true => equal(self.catalog, own_tenant, own.type_oid, of_parent),
+                    false => equals_any(self.catalog, own_tenant, own.type_oid, of_parent),
+                })
+            })
+            .collect();
+        let cross = match (own.any.as_slice(), parent.any.as_slice()) {
+            ([own_tenant], [of_parent]) if reference.unique => {
+                differs(self.catalog, own_tenant, own.type_oid, of_parent)
+            }
+            _ => format!(
+                "{found} IS DISTINCT FROM NULL AND NOT ({own_null}) AND NOT ({parent_null}) AND ({}) IS NOT TRUE",
+                same.join(" OR ")
+            ),
+        };
+        let is_key = self.is_key(reference);
+        Tenants {
+            cross,
+            // Of the key itself, a row that does not have it is what is missing.
+            null_tenant: match is_key {
+                true => own_null,
+                false => format!("{set} AND {own_null}"),
+            },
+            parent_null: format!("{found} IS DISTINCT FROM NULL AND {parent_null}"),
+            is_key,
+            counts_parent: (reference.unique && parent.any.len() == 1)
+                .then(|| (parent.any[0].clone(), parent.never_null && parent.direct)),
+            own,
+        }
+    }
+
+    /// The reference is the tenant key of the row.
+    fn is_key(&self, reference: &KeyReference) -> bool {
+        let (Some(keys), Whose::Own(own)) = (self.sides.keys(), self.sides.of(self.table).as_ref().clone()) else {
+            return false;
+        };
+        reference.parent.oid == keys.root.oid
+            && reference.key == [keys.key.number]
+            && own.contains(&reference.columns[0])
+            && self.table.oid != keys.root.oid
+    }
+}
+
+fn type_of(table: &Table, column: i16) -> u32 {
+    table.column(column).map(|c| c.type_oid).unwrap_or_default()
+}
+
+/// LEFT JOINs, each needed one once.
+struct Joins<'a> {
+    catalog: &'a Catalog,
+    prefix: &'static str,
+    list: Vec<Join>,
+    reads: Vec<(u32, Vec<i16>)>,
+}
+
+struct Join {
+    /// From alias, its columns, the parent, its key, a condition. `None` for one of its own kind.
+    by: Option<(String, Vec<i16>, u32, Vec<i16>, Option<String>)>,
+    alias: String,
+    sql: String,
+}
+
+impl<'a> Joins<'a> {
+    fn new(catalog: &'a Catalog, prefix: &'static str) -> Self {
+        Joins {
+            catalog,
+            prefix,
+            list: vec![],
+            reads: vec![],
+        }
+    }
+
+    fn next_alias(&self) -> String {
+        format!("{}_{}", self.prefix, self.list.len() + 1)
+    }
+
+    fn reads(&mut self, table: &Table, columns: &[i16]) {
+        match self.reads.iter_mut().find(|(oid, _)| *oid == table.oid) {
+            Some((_, known)) => {
+                let new: Vec<i16> = columns.iter().filter(|c| !known.contains(c)).copied().collect();
+                known.extend(new);
+            }
+            None => self.reads.push((table.oid, columns.to_vec())),
+        }
+    }
+
+    fn column(&self, alias: &str, table: &Table, column: i16) -> String {
+        match table.column(column) {
+            Some(column) => format!("{alias}.{}", column.sql()),
+            None => "NULL".into(),
+        }
+    }
+
+    /// Joins the one row of `parent` that columns of `from` mean; its alias.
+    fn to(
+        &mut self,
+        from: &str,
+        from_table: &Table,
+        columns: &[i16],
+        when: Option<&str>,
+        parent: &Table,
+        key: &[i16],
+    ) -> String {
+        let by = (
+            from.to_string(),
+            columns.to_vec(),
+            parent.oid,
+            key.to_vec(),
+            when.map(str::to_string),
+        );
+        if let Some(known) = self.list.iter().find(|join| join.by.as_ref() == Some(&by)) {
+            return known.alias.clone();
+        }
+        self.reads(from_table, columns);
+        self.reads(parent, key);
+        let alias = self.next_alias();
+        let mut on: Vec<String> = key
+            .iter()
+            .zip(columns)
+            .map(|(key, column)| {
+                equal(
+                    self.catalog,
+                    &self.column(&alias, parent, *key),
+                    type_of(parent, *key),
+                    &self.column(from, from_table, *column),
+                )
+            })
+            .collect();
+        on.extend(when.map(str::to_string));
+        let sql = format!("LEFT JOIN {} AS {alias} ON {}", parent.relation_sql(), on.join(" AND "));
+        self.list.push(Join {
+            by: Some(by),
+            alias: alias.clone(),
+            sql,
+        });
+        alias
+    }
+
+    fn add_other(&mut self, alias: String, sql: String, reads: Vec<(u32, Vec<i16>)>) {
+        self.list.push(Join { by: None, alias, sql });
+        for (oid, columns) in reads {
+            match self.catalog.table(oid) {
+                Some(table) => self.reads(table, &columns),
+                None => self.reads.push((oid, columns)),
+            }
+        }
+    }
+
+    /// The tenant of the row `alias` of `table`.
+    fn side(&mut self, table: &Table, alias: &str, whose: &Whose) -> Option<Side> {
+        match whose {
+            Whose::Everybodys => None,
+            Whose::Own(columns) => {
+                self.reads(table, columns);
+                Some(Side {
+                    any: columns.iter().map(|c| self.column(alias, table, *c)).collect(),
+                    type_oid: type_of(table, columns[0]),
+                    never_null: columns.iter().any(|c| table.column(*c).is_some_and(|c| c.not_null)),
+                    direct: true,
+                })
+            }
+            Whose::Through(paths) => {
+                let mut values = Vec::new();
+                let mut type_oid = 0;
+                for path in paths {
+                    let (value, of_type) = self.along(table, alias, path)?;
+                    values.push(value);
+                    type_oid = of_type;
+                }
+                let value = match values.as_slice() {
+                    [one] => one.clone(),
+                    several => format!("COALESCE({})", several.join(", ")),
+                };
+                Some(Side {
+                    any: vec![value],
+                    type_oid,
+                    never_null: false,
+                    direct: false,
+                })
+            }
+        }
+    }
+
+    /// The value at the end of a path.
+    fn along(&mut self, table: &Table, alias: &str, path: &Source) -> Option<(String, u32)> {
+        let (mut from, mut at, mut columns) = (alias.to_string(), table, path.columns.clone());
+        for hop in &path.hops {
+            let parent = self.catalog.table(hop.parent)?;
+            from = self.to(&from, at, &columns, None, parent, &hop.key);
+            at = parent;
+            columns = hop.columns.clone();
+        }
+        self.reads(at, &columns);
+        Some((self.column(&from, at, columns[0]), type_of(at, columns[0])))
+    }
+}

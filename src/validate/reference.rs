@@ -1,0 +1,208 @@
+//! Which references there are to check: declared foreign keys, those that are only meant, and those that the user declared.
+
+use crate::catalog::{Catalog, State, Table};
+use crate::infer::reference;
+use crate::names;
+use crate::rule::typed;
+
+use super::declared::Declaration;
+
+/// Columns of one table that should hold the key of a row of another.
+#[derive(Debug, Clone)]
+pub struct KeyReference<'a> {
+    /// The referencing table.
+    pub table: &'a Table,
+    /// Its columns.
+    pub columns: Vec<i16>,
+    /// The referenced table.
+    pub parent: &'a Table,
+    /// Its columns, in the same order.
+    pub key: Vec<i16>,
+    /// The name of the foreign key; `None`: there is none.
+    pub constraint: Option<&'a str>,
+    /// How far Postgres vouches for it.
+    pub state: State,
+    /// A partly NULL key is a violation (MATCH FULL).
+    pub match_full: bool,
+    /// Only rows with this text in this column mean this parent (`resource_type = 'invoice'`).
+    pub discriminator: Option<(i16, String)>,
+    /// The user said that it may lead to another tenant.
+    pub may_cross_tenants: bool,
+    /// Several rows of the parent may have the same key.
+    pub unique: bool,
+}
+
+/// A reference, or why it cannot be checked.
+#[derive(Debug, Clone)]
+pub enum Found<'a> {
+    /// To be checked.
+    Reference(KeyReference<'a>),
+    /// Declared by the user, and something that it names is gone or does not fit any more.
+    Broken {
+        /// As declared.
+        table: String,
+        /// As declared.
+        columns: String,
+        /// As declared.
+        parent: Option<String>,
+        /// In words.
+        why: String,
+    },
+}
+
+impl<'a> KeyReference<'a> {
+    /// The columns as a person types them: `contactId`, `(tenant_id, ref)`, `(resource_type = 'invoice', resource_id)`.
+    pub fn columns_shown(&self) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        if let Some((column, value)) = &self.discriminator {
+            let name = self.table.names_of(&[*column]).join("");
+            parts.push(format!("{} = '{}'", typed(&name), value.replace('\'', "''")));
+        }
+        if parts.is_empty() && self.columns.len() == 1 {
+            return self.table.names_of(&self.columns).join("");
+        }
+        parts.extend(self.table.names_of(&self.columns).iter().map(|name| typed(name)));
+        format!("({})", parts.join(", "))
+    }
+
+    /// As [`Self::columns_shown`], the parent's.
+    pub fn key_shown(&self) -> String {
+        shown(&self.parent.names_of(&self.key))
+    }
+
+    /// The columns alone, as a call takes them: `(resource_type, resource_id)`.
+    pub fn columns_typed(&self) -> String {
+        let mut columns: Vec<i16> = self.discriminator.iter().map(|(column, _)| *column).collect();
+        columns.extend(&self.columns);
+        shown(&self.table.names_of(&columns))
+    }
+}
+
+/// One name as it is, several in parentheses.
+pub fn shown(names: &[&str]) -> String {
+    match names {
+        [one] => one.to_string(),
+        several => {
+            let several: Vec<String> = several.iter().map(|name| typed(name)).collect();
+            format!("({})", several.join(", "))
+        }
+    }
+}
+
+/// Every reference of `only` (`None`: of all tables), ordered by table, columns, constraint.
+///
+/// * `inferred`: also those that no foreign key declares: a column that is called `..._id` (or key, uuid, ref, fk) after the
+///   one table whose key has its type.
+/// * `declared`: what the user declared; it replaces what its columns' names would say.
+pub fn collect<'a>(
+    catalog: &'a Catalog,
+    only: Option<&Table>,
+    inferred: bool,
+    declared: &[Declaration],
+) -> Vec<Found<'a>> {
+    let mut found = Vec::new();
+    let tables = catalog.tables.iter().filter(|t| !t.of_extension);
+    for table in tables.filter(|t| only.is_none_or(|only| only.oid == t.oid)) {
+        let mut of_table: Vec<KeyReference> = foreign_keys(catalog, table);
+        // What is said about a foreign key.
+        for key in &mut of_table {
+            key.may_cross_tenants = declared
+                .iter()
+                .any(|d| d.is_about(table, &key.columns) && d.parent.is_some() && d.may_cross_tenants);
+        }
+        let mut broken = Vec::new();
+        let mut spoken_of: Vec<i16> = Vec::new();
+        for declaration in declared.iter().filter(|d| d.is_of(table)) {
+            spoken_of.extend(declaration.column_numbers(table));
+            match declaration.resolve(catalog, table) {
+                Ok(Some(reference)) if inferred => {
+                    let known = of_table.iter().any(|key| {
+                        key.constraint.is_some()
+                            && key.columns == reference.columns
+                            && key.parent.oid == reference.parent.oid
+                            && reference.discriminator.is_none()
+                    });
+                    if !known {
+                        of_table.push(reference);
+                    }
+                }
+                Ok(_) => {}
+                Err(why) => broken.push(declaration.broken(catalog.display(table), why)),
+            }
+        }
+        if inferred && table.is_table() && !table.is_partition {
+            of_table.extend(
+                meant(catalog, table)
+                    .into_iter()
+                    .filter(|meant| !spoken_of.contains(&meant.columns[0])),
+            );
+        }
+        of_table.sort_by(|a, b| {
+            let key = |r: &KeyReference| {
+                (
+                    r.columns.clone(),
+                    r.constraint.map(str::to_string),
+                    r.discriminator.clone(),
+                )
+            };
+            key(a).cmp(&key(b))
+        });
+        found.extend(of_table.into_iter().map(Found::Reference));
+        found.extend(broken);
+    }
+    if only.is_none() {
+        found.extend(
+            declared
+                .iter()
+                .filter(|d| !catalog.tables.iter().any(|t| d.is_of(t)))
+                .map(|d| d.broken(d.table_shown(), "the table does not exist any more".into())),
+        );
+    }
+    found
+}
+
+fn foreign_keys<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<'a>> {
+    let keys = catalog.foreign_keys_of(table.oid).filter(|key| !key.inherited);
+    keys.filter_map(|key| {
+        Some(KeyReference {
+            table,
+            columns: key.columns.clone(),
+            parent: catalog.table(key.parent)?,
+            key: key.parent_columns.clone(),
+            constraint: Some(&key.name),
+            state: key.state(),
+            match_full: key.match_full,
+            discriminator: None,
+            may_cross_tenants: false,
+            unique: true,
+        })
+    })
+    .collect()
+}
+
+/// References that only a name speaks of.
+fn meant<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<'a>> {
+    let columns = table.columns.iter().filter(|column| {
+        // `title` is no reference to titles, `title_id` is.
+        names::words(&column.name).len() > names::column_stem(&column.name).len()
+    });
+    columns
+        .filter_map(|column| {
+            let to = reference::of(catalog, table, column).filter(|to| !to.declared)?;
+            // orders.order_id is the table's own key.
+            let itself = to.parent == table.oid && to.key == column.number;
+            Some(KeyReference {
+                table,
+                columns: vec![column.number],
+                parent: catalog.table(to.parent).filter(|_| !itself)?,
+                key: vec![to.key],
+                constraint: None,
+                state: State::Missing,
+                match_full: false,
+                discriminator: None,
+                may_cross_tenants: false,
+                unique: true,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,95 @@
+//! Whose a row is: the tenant of each side of a reference, by the row's own key, else through its parents.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::catalog::Table;
+use crate::infer::keys::TenantKeys;
+use crate::rule::Source;
+
+/// Where the tenant of a table's rows is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// Nothing says so: the rows are everybody's.
+    Everybodys,
+    /// In columns of the row. Several where it belongs to more than one (a fork and its source).
+    Own(Vec<i16>),
+    /// Through parents, the best path first; the next one counts where the one before gives nothing.
+    Through(Vec<Source>),
+}
+
+/// The tenants of a database.
+pub struct Sides<'a> {
+    keys: Option<TenantKeys<'a>>,
+    /// Also by names and paths that no foreign key declares.
+    inferred: bool,
+    known: RefCell<HashMap<u32, Rc<Whose>>>,
+}
+
+impl<'a> Sides<'a> {
+    /// * `keys`: `None` where the database has no tenants; then everything is everybody's.
+    /// * `inferred`: see [`super::Request::include_inferred`].
+    pub fn new(keys: Option<TenantKeys<'a>>, inferred: bool) -> Self {
+        Sides {
+            keys,
+            inferred,
+            known: RefCell::default(),
+        }
+    }
+
+    /// The table that holds the tenants.
+    pub fn root(&self) -> Option<&'a Table> {
+        self.keys.as_ref().map(|keys| keys.root)
+    }
+
+    /// The tenant keys behind it.
+    pub fn keys(&self) -> Option<&TenantKeys<'a>> {
+        self.keys.as_ref()
+    }
+
+    /// Where the tenant of the rows of `table` is found.
+    pub fn of(&self, table: &Table) -> Rc<Whose> {
+        if let Some(known) = self.known.borrow().get(&table.oid) {
+            return known.clone();
+        }
+        let whose = Rc::new(self.find(table));
+        self.known.borrow_mut().insert(table.oid, whose.clone());
+        whose
+    }
+
+    fn find(&self, table: &Table) -> Whose {
+        let Some(keys) = &self.keys else {
+            return Whose::Everybodys;
+        };
+        if table.oid == keys.root.oid {
+            return Whose::Own(vec![keys.key.number]);
+        }
+        let own: Vec<i16> = keys
+            .of(table)
+            .iter()
+            .filter(|key| key.comparable && (self.inferred || key.foreign_key.is_some()))
+            .map(|key| key.column)
+            .collect();
+        if !own.is_empty() {
+            // Of a key with a foreign key and one that is only named so, the first; of several that nothing tells apart, all.
+            let several = keys.of(table).iter().any(|key| key.one_of_several);
+            return Whose::Own(if several { own } else { own[..1].to_vec() });
+        }
+        let mut through = Vec::new();
+        for path in keys.paths(table, None).found {
+            if !self.inferred && !path.declared() {
+                continue;
+            }
+            let settles = path.always_gives();
+            through.push(path.source);
+            if settles {
+                break;
+            }
+        }
+        match through.is_empty() {
+            true => Whose::Everybodys,
+            false => Whose::Through(through),
+        }
+    }
+}
