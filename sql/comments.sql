@@ -26,6 +26,10 @@ COMMENT ON FUNCTION declare_reference(text, text, text, text, boolean) IS
   'declare a reference that no foreign key can (soft, polymorphic), or (parent NULL) say that a column is none; kept in mend.declared_references';
 COMMENT ON FUNCTION forget_reference(text, text, text) IS
   'forget what declare_reference was told of these columns';
+COMMENT ON FUNCTION repair_orphans(text, text, text, boolean, jsonb, text, text, text, text) IS
+  'repair the rows that violate one reference: nullify, quarantine or create_parent, or count what that would do (dry_run, the default); old values are kept, nothing is deleted';
+COMMENT ON FUNCTION restore_repaired(bigint, boolean) IS
+  'put back what a run of repair_orphans nullified or quarantined, where nobody changed it since; or count what that would do (dry_run, the default)';
 
 CREATE FUNCTION grant_mend(role_name text) RETURNS text
 LANGUAGE plpgsql
@@ -64,7 +68,8 @@ BEGIN
     granted := granted + 1;
   END LOOP;
   EXECUTE format('GRANT USAGE ON SCHEMA mend TO %I', grantee);
-  EXECUTE format('GRANT SELECT, INSERT ON mend.runs, mend.replaced_values TO %I', grantee);
+  EXECUTE format('GRANT SELECT, INSERT ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows TO %I', grantee);
+  EXECUTE format('GRANT UPDATE (restored_by) ON mend.repaired_rows TO %I', grantee);
   EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mend.declared_references TO %I', grantee);
   EXECUTE format('GRANT USAGE ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq TO %I', grantee);
   RETURN format('%s may call %s functions of pg_mend, on tables that it may read and update; it sees its own runs in mend.runs',
@@ -100,7 +105,7 @@ BEGIN
   LOOP
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', routine.signature, role_found);
   END LOOP;
-  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.declared_references FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.declared_references FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', role_found);
   -- REVOKE takes back only what the caller's own rights gave.
@@ -149,6 +154,8 @@ BEGIN
   -- The state is the installer's own: its owner reads all records, grants, and can dump the database.
   EXECUTE pg_catalog.format('ALTER TABLE mend.runs OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER TABLE mend.replaced_values OWNER TO %I', installer);
+  EXECUTE pg_catalog.format('ALTER TABLE mend.repaired_rows OWNER TO %I', installer);
+  EXECUTE pg_catalog.format('ALTER TABLE mend.created_rows OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER TABLE mend.declared_references OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER SCHEMA mend OWNER TO %I', installer);
 END

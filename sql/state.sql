@@ -28,16 +28,16 @@ CREATE TABLE mend.runs (
 
 COMMENT ON TABLE mend.runs IS 'every real run, written in the same transaction as the run itself: a row here is a run that committed';
 COMMENT ON COLUMN mend.runs.run_id IS 'the run_id that the call returned';
-COMMENT ON COLUMN mend.runs.operation IS 'which family of calls: backfill';
+COMMENT ON COLUMN mend.runs.operation IS 'which family of calls: backfill, repair_orphans, restore_repaired';
 COMMENT ON COLUMN mend.runs.table_name IS 'the target, with its schema, quoted where needed';
-COMMENT ON COLUMN mend.runs.column_name IS 'the column that was filled, without quotes';
-COMMENT ON COLUMN mend.runs.rule IS 'the complete rule, inferred parts included: backfill(rule) does the same again';
-COMMENT ON COLUMN mend.runs.statement IS 'the UPDATE that was run';
-COMMENT ON COLUMN mend.runs.total IS 'rows of the table = already_set + filled + unfilled';
+COMMENT ON COLUMN mend.runs.column_name IS 'the column that was filled or repaired, without quotes; several in parentheses';
+COMMENT ON COLUMN mend.runs.rule IS 'the complete rule, inferred parts included: of a backfill, backfill(rule) does the same again';
+COMMENT ON COLUMN mend.runs.statement IS 'the statement that was run';
+COMMENT ON COLUMN mend.runs.total IS 'rows of the table (of a repair: rows that violated the reference) = already_set + filled + unfilled';
 COMMENT ON COLUMN mend.runs.already_set IS 'rows whose column had a value before';
-COMMENT ON COLUMN mend.runs.filled IS 'rows that this run filled, read back and compared with their sources';
-COMMENT ON COLUMN mend.runs.unfilled IS 'rows left empty = the sum of reasons';
-COMMENT ON COLUMN mend.runs.reasons IS 'rows left empty, per reason';
+COMMENT ON COLUMN mend.runs.filled IS 'rows that this run filled or repaired, read back';
+COMMENT ON COLUMN mend.runs.unfilled IS 'rows left as they were = the sum of reasons';
+COMMENT ON COLUMN mend.runs.reasons IS 'rows left as they were, per reason';
 COMMENT ON COLUMN mend.runs.note IS 'what the call said besides the numbers';
 COMMENT ON COLUMN mend.runs.run_by IS 'the role whose rights the run had (current_user)';
 COMMENT ON COLUMN mend.runs.session_role IS 'the role that logged in (session_user)';
@@ -90,6 +90,38 @@ CREATE POLICY owner_sees_all ON mend.replaced_values FOR SELECT
                    AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
 COMMENT ON POLICY owner_sees_all ON mend.replaced_values IS 'the extension''s owner sees what the runs of all roles replaced';
 
+CREATE TABLE mend.repaired_rows (
+  run_id      bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
+  row_key     jsonb NOT NULL,
+  old_values  jsonb NOT NULL,
+  row_values  jsonb,
+  restored_by bigint REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
+  run_by      name NOT NULL DEFAULT CURRENT_USER
+);
+CREATE INDEX repaired_rows_of_run ON mend.repaired_rows (run_id);
+
+COMMENT ON TABLE mend.repaired_rows IS 'what repair_orphans nullified, row by row, in the same transaction; restore_repaired puts it back';
+COMMENT ON COLUMN mend.repaired_rows.run_id IS 'mend.runs.run_id: says which table and columns';
+COMMENT ON COLUMN mend.repaired_rows.row_key IS 'the primary key of the row: {"id": 7}';
+COMMENT ON COLUMN mend.repaired_rows.old_values IS 'the values before the run, as text: {"customer_id": "9"}';
+COMMENT ON COLUMN mend.repaired_rows.row_values IS 'of a quarantine: the row, with the values before';
+COMMENT ON COLUMN mend.repaired_rows.restored_by IS 'the run of restore_repaired that put it back';
+COMMENT ON COLUMN mend.repaired_rows.run_by IS 'the role whose rights the run had (current_user)';
+
+CREATE TABLE mend.created_rows (
+  run_id     bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
+  table_name text NOT NULL,
+  row_key    jsonb NOT NULL,
+  run_by     name NOT NULL DEFAULT CURRENT_USER
+);
+CREATE INDEX created_rows_of_run ON mend.created_rows (run_id);
+
+COMMENT ON TABLE mend.created_rows IS 'the parents that repair_orphans created, row by row, in the same transaction';
+COMMENT ON COLUMN mend.created_rows.run_id IS 'mend.runs.run_id';
+COMMENT ON COLUMN mend.created_rows.table_name IS 'the table of the new row, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.created_rows.row_key IS 'the key by which it is referenced: {"id": 7}';
+COMMENT ON COLUMN mend.created_rows.run_by IS 'the role whose rights the run had (current_user)';
+
 CREATE TABLE mend.declared_references (
   reference_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   table_schema      text NOT NULL,
@@ -137,13 +169,41 @@ CREATE POLICY own_declarations ON mend.declared_references
   WITH CHECK (declared_by = CURRENT_USER);
 COMMENT ON POLICY own_declarations ON mend.declared_references IS 'a role changes its own declarations, the extension''s owner all';
 
+ALTER TABLE mend.repaired_rows ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own_runs ON mend.repaired_rows
+  USING (run_by = CURRENT_USER)
+  WITH CHECK (run_by = CURRENT_USER);
+COMMENT ON POLICY own_runs ON mend.repaired_rows IS 'a role sees what its own runs repaired';
+
+CREATE POLICY owner_sees_all ON mend.repaired_rows FOR SELECT
+  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
+                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON POLICY owner_sees_all ON mend.repaired_rows IS 'the extension''s owner sees what the runs of all roles repaired';
+
+ALTER TABLE mend.created_rows ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own_runs ON mend.created_rows
+  USING (run_by = CURRENT_USER)
+  WITH CHECK (run_by = CURRENT_USER);
+COMMENT ON POLICY own_runs ON mend.created_rows IS 'a role sees what its own runs created';
+
+CREATE POLICY owner_sees_all ON mend.created_rows FOR SELECT
+  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
+                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON POLICY owner_sees_all ON mend.created_rows IS 'the extension''s owner sees what the runs of all roles created';
+
 REVOKE ALL ON SCHEMA mend FROM PUBLIC;
-REVOKE ALL ON mend.runs, mend.replaced_values, mend.declared_references FROM PUBLIC;
+REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.declared_references FROM PUBLIC;
 REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM PUBLIC;
 
 -- Records are data, not definition: pg_dump takes them along.
 SELECT pg_catalog.pg_extension_config_dump('mend.runs', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.replaced_values', '');
+SELECT pg_catalog.pg_extension_config_dump('mend.repaired_rows', '');
+SELECT pg_catalog.pg_extension_config_dump('mend.created_rows', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.runs', 'run_id'), '');
 SELECT pg_catalog.pg_extension_config_dump('mend.declared_references', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.declared_references', 'reference_id'), '');

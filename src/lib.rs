@@ -10,6 +10,7 @@
 //! | [`plan`] | rule + catalog → SQL statements; pure |
 //! | [`run`] | executes plans: dry and for real; the proof; the record |
 //! | [`validate`] | every reference, checked against the rows |
+//! | [`repair`] | rows that violate a reference: nullified, quarantined, or given their parent |
 //! | [`report`] | what the database looks like: tenant columns, the map, dead columns |
 //! | `functions` | what SQL sees |
 //! | [`pg`] | the one room with `unsafe` |
@@ -26,6 +27,7 @@ pub mod names;
 pub mod pg;
 pub mod plan;
 pub mod problem;
+pub mod repair;
 pub mod report;
 pub mod rule;
 pub mod run;

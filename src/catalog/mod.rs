@@ -5,11 +5,13 @@
 //! the extension asks pg_catalog. Everything here is plain data, so the rooms behind it can be tested without a server.
 
 mod details;
+mod insertion;
 mod load;
 mod resolve;
 mod types;
 
 pub use details::{Check, Details, Exclusion, UniqueIndex};
+pub use insertion::Insertion;
 pub use load::load;
 pub use resolve::ResolveError;
 #[cfg(test)]

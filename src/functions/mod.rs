@@ -6,8 +6,11 @@
 #![allow(clippy::type_complexity)]
 
 mod backfill;
+mod repair;
 mod tenants;
 mod validate;
+
+use std::collections::BTreeMap;
 
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -40,13 +43,14 @@ fn given<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
     })
 }
 
+/// Rows by reason.
+fn reasons(counts: &BTreeMap<String, i64>) -> JsonB {
+    let reasons = counts.iter().map(|(reason, rows)| (reason.clone(), (*rows).into()));
+    JsonB(serde_json::Value::Object(reasons.collect()))
+}
+
 fn row(outcome: Outcome) -> Row {
     let counts = &outcome.counts;
-    let reasons = counts
-        .reasons
-        .iter()
-        .map(|(reason, rows)| (reason.clone(), (*rows).into()))
-        .collect();
     (
         outcome.table,
         outcome.column,
@@ -55,7 +59,7 @@ fn row(outcome: Outcome) -> Row {
         counts.already_set,
         counts.filled,
         counts.unfilled(),
-        JsonB(serde_json::Value::Object(reasons)),
+        reasons(&counts.reasons),
         outcome.run_id,
         outcome.note,
     )

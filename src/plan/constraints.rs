@@ -2,8 +2,9 @@
 
 use super::classify::Extra;
 use super::expression::{all_set, equal, indent};
+use super::new_row::in_new_row;
 use super::{Blueprint, View};
-use crate::catalog::{Check, ForeignKey, UniqueIndex};
+use crate::catalog::{Check, Column, ForeignKey, UniqueIndex};
 use crate::identifier::Literal;
 use crate::rule::typed;
 
@@ -115,35 +116,8 @@ impl Blueprint<'_> {
     /// `expression` (bare column names) evaluated on the row as it would be: the target column replaced by the value,
     /// generated columns computed anew.
     pub(super) fn in_new_row(&self, expression: &str, columns: &[i16]) -> String {
-        let generated: Vec<&(i16, String)> = self
-            .details
-            .generated
-            .iter()
-            .filter(|(n, _)| columns.is_empty() || columns.contains(n))
-            .collect();
-        let wanted = |n: i16| columns.is_empty() || columns.contains(&n) || !generated.is_empty();
-        let stored = self
-            .table
-            .columns
-            .iter()
-            .filter(|c| !c.generated && wanted(c.number))
-            .map(|c| {
-                let value = if c.number == self.column.number {
-                    self.value_as_target()
-                } else {
-                    format!("t.{}", c.sql())
-                };
-                format!("{value} AS {}", c.sql())
-            });
-        let mut row = format!("(SELECT {}) AS new_row", stored.collect::<Vec<_>>().join(", "));
-        if !generated.is_empty() {
-            let computed: Vec<String> = generated
-                .iter()
-                .filter_map(|(n, expression)| self.table.column(*n).map(|c| format!("({expression}) AS {}", c.sql())))
-                .collect();
-            row = format!("(SELECT new_row.*, {} FROM {row}) AS new_row", computed.join(", "));
-        }
-        format!("(SELECT {expression} FROM {row})")
+        let new_value = |c: &Column| (c.number == self.column.number).then(|| self.value_as_target());
+        in_new_row(self.table, &self.details.generated, &new_value, expression, columns)
     }
 
     /// A key of a unique index on the row as it would be; plain columns without the detour (true).

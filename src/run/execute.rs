@@ -10,6 +10,7 @@ use pgrx::spi::SpiError;
 use super::outcome::{Counts, Outcome, outcome};
 use super::record;
 use super::session::{SAFE_PATH, Session};
+use crate::catalog::Table;
 use crate::pg::{self, Settings};
 use crate::plan::{Blueprint, Count, Numbers, Statement, View};
 use crate::problem::Problem;
@@ -20,10 +21,10 @@ use crate::rule::OnConflict;
 const LOCK: i32 = 0x6d65_6e64;
 
 /// How often a run that was chosen as the victim of a deadlock starts again.
-const ATTEMPTS: usize = 5;
+pub const ATTEMPTS: usize = 5;
 
 /// How often a run writes what turned up (or what its sources changed) while it was writing, before it gives up.
-const PASSES: usize = 25;
+pub const PASSES: usize = 25;
 
 /// How deep a tree may be that a table fills from itself.
 const LEVELS: usize = 100;
@@ -40,13 +41,36 @@ struct Proof {
 
 /// Settings under which our statements are planned: policies must not hide rows, and compiling a plan takes longer than
 /// most counts. A dry run is READ ONLY, so that a function in a CHECK cannot write either.
-fn settings(dry_run: bool) -> Settings {
+pub fn settings(dry_run: bool) -> Settings {
     // search_path as well, so that what a statement sets for its own execution ends with this guard.
     let mut settings = vec![("search_path", SAFE_PATH), ("row_security", "off"), ("jit", "off")];
     if dry_run {
         settings.push(("transaction_read_only", "on"));
     }
     Settings::push(&settings)
+}
+
+/// Keeps two runs off the same table until the end of the transaction.
+///
+/// Errors: those of SPI only.
+pub fn lock(table: &Table) -> Result<(), Problem> {
+    let sql = "SELECT pg_catalog.pg_advisory_xact_lock($1, $2)";
+    let arguments = [LOCK.into(), (table.oid as i32).into()];
+    Ok(Spi::connect_mut(|client| {
+        client.update(sql, None, &arguments).map(|_| ())
+    })?)
+}
+
+/// Errors: 25006 in a READ ONLY transaction and on a standby.
+pub fn may_write() -> Result<(), Problem> {
+    if !pg::is_read_only() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+        "a real run cannot be done in a read-only transaction or on a standby",
+    )
+    .hint("dry_run => true works here; run for real on the primary, outside BEGIN READ ONLY"))
 }
 
 /// What a run would do. Writes nothing; works in READ ONLY transactions and on standbys.
@@ -92,29 +116,16 @@ pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) 
 /// Errors: 25006 in a read-only transaction, 40001 where other writers never pause, 27000 where a trigger changes what
 /// was written, 21000 for a conflict under `on_conflict => 'error'`, and whatever the table's own triggers raise.
 pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem> {
-    if pg::is_read_only() {
-        return Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
-            "a real run cannot be done in a read-only transaction or on a standby",
-        )
-        .hint("dry_run => true works here; run for real on the primary, outside BEGIN READ ONLY"));
-    }
+    may_write()?;
     let started = record::clock()?;
-    Spi::connect_mut(|client| {
-        let lock = "SELECT pg_catalog.pg_advisory_xact_lock($1, $2)";
-        client
-            .update(lock, None, &[LOCK.into(), (blueprint.table.oid as i32).into()])
-            .map(|_| ())
-    })?;
+    lock(blueprint.table)?;
     let mut attempt = 1;
     let mut kept = None;
     let mut done = loop {
         let changed = Cell::new(false);
         kept = match blueprint.overwrites() {
             true => {
-                // The record of the run comes after what it replaced, whatever the caller has set for all constraints.
-                let defer = "SET CONSTRAINTS mend.replaced_values_run_id_fkey DEFERRED";
-                Spi::connect_mut(|client| client.update(defer, None, &[]).map(|_| ()))?;
+                record::comes_last()?;
                 Some(Kept {
                     run: record::next_id()?,
                     replaced: Cell::new(0),
@@ -143,7 +154,7 @@ pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem
     }
     let mut outcome = outcome(session, blueprint, done.counts, false, done.skipped_by_trigger);
     outcome.transaction = Some(done.transaction);
-    outcome.run_id = Some(record::insert(
+    outcome.run_id = Some(record::of_backfill(
         blueprint,
         &outcome,
         &started,

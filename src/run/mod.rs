@@ -9,17 +9,17 @@
 
 mod access;
 mod execute;
-mod obstacles;
+pub mod obstacles;
 mod outcome;
 mod party;
 mod prepare;
-mod record;
+pub mod record;
 mod session;
 mod steps;
 mod tenants;
 
 pub use access::readable;
-pub use execute::{coverage, dry, real, sql, unfilled};
+pub use execute::{ATTEMPTS, PASSES, coverage, dry, lock, may_write, real, settings, sql, unfilled};
 pub use outcome::{Counts, Outcome};
 pub use party::{PartyRequest, party};
 pub use prepare::{Request, prepare};

@@ -8,7 +8,8 @@ use crate::problem::Problem;
 use crate::rule::Source;
 use crate::rule::check::Problems;
 
-pub(super) fn relation_can_be_filled(session: &Session, table: &Table, problems: &mut Problems) {
+/// Adds why rows of this kind of relation cannot be written.
+pub fn relation_can_be_filled(session: &Session, table: &Table, problems: &mut Problems) {
     let shown = session.catalog.display(table);
     let what = match table.kind {
         'r' | 'p' => {
@@ -41,7 +42,8 @@ pub(super) fn relation_can_be_filled(session: &Session, table: &Table, problems:
     });
 }
 
-pub(super) fn column_can_be_filled(session: &Session, table: &Table, column: &Column, problems: &mut Problems) {
+/// Adds why nobody can write this column.
+pub fn column_can_be_filled(session: &Session, table: &Table, column: &Column, problems: &mut Problems) {
     let name = format!("{}.{}", session.catalog.display(table), column.quoted);
     if column.generated {
         problems.push(
@@ -63,7 +65,8 @@ pub(super) fn column_can_be_filled(session: &Session, table: &Table, column: &Co
     }
 }
 
-pub(super) fn details_can_be_predicted(
+/// Adds what the table enforces in a way that cannot be predicted.
+pub fn details_can_be_predicted(
     session: &Session,
     table: &Table,
     column: &Column,
@@ -116,12 +119,7 @@ pub(super) fn details_can_be_predicted(
 }
 
 /// What is replaced must be found again.
-pub(super) fn overwriting_can_be_kept(
-    session: &Session,
-    table: &Table,
-    column: Option<&Column>,
-    problems: &mut Problems,
-) {
+pub fn overwriting_can_be_kept(session: &Session, table: &Table, column: Option<&Column>, problems: &mut Problems) {
     let shown = session.catalog.display(table);
     let Some(key) = table.primary_key() else {
         let next = match table.kind {
@@ -183,7 +181,7 @@ pub(super) fn overwriting_can_be_kept(
 
 /// A source that leads through the column itself (up a tree) gives more values while the run goes on. There may be one,
 /// which finds one row; it comes last, because what the others say does not change.
-pub(super) fn tree_can_be_followed(
+pub fn tree_can_be_followed(
     session: &Session,
     table: &Table,
     column: &Column,

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use serde_json::json;
 
 use super::Outcome;
+use crate::catalog::{Catalog, Details, Table};
 use crate::pg::Settings;
 use crate::plan::Blueprint;
 use crate::problem::Problem;
@@ -24,12 +25,43 @@ pub fn next_id() -> Result<i64, Problem> {
     id.ok_or_else(not_recorded)
 }
 
-/// Writes the record; returns its id.
+/// The record of a run comes after what it replaced, whatever the caller has set for all constraints.
+///
+/// Errors: those of SPI only.
+pub fn comes_last() -> Result<(), Problem> {
+    let defer = "SET CONSTRAINTS mend.replaced_values_run_id_fkey, mend.repaired_rows_run_id_fkey, mend.created_rows_run_id_fkey DEFERRED";
+    Ok(Spi::connect_mut(|client| client.update(defer, None, &[]).map(|_| ()))?)
+}
+
+/// What is written about a run, whatever it did.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The family of calls: `backfill`, `repair_orphans`.
+    pub operation: &'static str,
+    /// With its schema, quoted where needed.
+    pub table: String,
+    /// The bare name, or as typed where there are several.
+    pub column: String,
+    /// What was asked, complete.
+    pub rule: serde_json::Value,
+    /// What was run.
+    pub statement: String,
+    /// Rows that needed nothing, rows that were written, rows left by reason.
+    pub counts: (i64, i64, serde_json::Value, i64),
+    /// Besides the numbers.
+    pub note: Option<String>,
+    /// When it began, see [`clock`].
+    pub started: String,
+    /// What of the schema decided the run.
+    pub fingerprint: String,
+}
+
+/// Writes the record of a backfill; returns its id.
 ///
 /// * `id`: taken before by [`next_id`].
 ///
 /// Errors: 42501 if the role was never given what it needs.
-pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str, id: Option<i64>) -> Result<i64, Problem> {
+pub fn of_backfill(blueprint: &Blueprint, outcome: &Outcome, started: &str, id: Option<i64>) -> Result<i64, Problem> {
     let undeclared = blueprint
         .reference
         .as_ref()
@@ -41,8 +73,40 @@ pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str, id: Optio
         Some(spec) => serde_json::to_value(spec)?,
         None => serde_json::Value::Null,
     };
-    let reasons = serde_json::to_value(&outcome.counts.reasons)?;
-    let table = format!("{}.{}", blueprint.table.quoted_schema, blueprint.table.quoted_name);
+    let counts = &outcome.counts;
+    let reasons = serde_json::to_value(&counts.reasons)?;
+    let statement = Blueprint {
+        for_review: true,
+        ..blueprint.clone()
+    }
+    .write(None)
+    .sql;
+    let reads = blueprint.reads().into_iter().map(|(table, _)| table).collect();
+    let record = Record {
+        operation: "backfill",
+        table: qualified(blueprint.table),
+        column: outcome.column.clone(),
+        rule,
+        statement,
+        counts: (counts.already_set, counts.filled, reasons, counts.unfilled()),
+        note: outcome.note.clone(),
+        started: started.into(),
+        fingerprint: fingerprinted(blueprint.catalog, reads, &blueprint.details),
+    };
+    insert(&record, id)
+}
+
+/// The name of a table as it is recorded: always with its schema.
+pub fn qualified(table: &Table) -> String {
+    format!("{}.{}", table.quoted_schema, table.quoted_name)
+}
+
+/// Writes a record; returns its id.
+///
+/// * `id`: taken before by [`next_id`].
+///
+/// Errors: 42501 if the role was never given what it needs.
+pub fn insert(record: &Record, id: Option<i64>) -> Result<i64, Problem> {
     let (column, overriding, value) = match id {
         Some(_) => ("run_id, ", "OVERRIDING SYSTEM VALUE", "$14, "),
         None => Default::default(),
@@ -51,33 +115,28 @@ pub fn insert(blueprint: &Blueprint, outcome: &Outcome, started: &str, id: Optio
         "INSERT INTO mend.runs ({column}operation, table_name, column_name, rule, statement, total, already_set, filled, unfilled, reasons, \
                note, started_at, finished_at, schema_fingerprint, extension_version)
                {overriding}
-               VALUES ({value}'backfill', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::pg_catalog.timestamptz, pg_catalog.clock_timestamp(), \
-               pg_catalog.md5($12), $13)
-               RETURNING run_id"
+               VALUES ({value}$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::pg_catalog.timestamptz, pg_catalog.clock_timestamp(), \
+               pg_catalog.md5($13), '{}')
+               RETURNING run_id",
+        env!("CARGO_PKG_VERSION")
     );
-    let statement = Blueprint {
-        for_review: true,
-        ..blueprint.clone()
-    }
-    .write(None)
-    .sql;
     // A caller who has switched it off is not above the policies of mend.runs, and need not be.
     let _settings = Settings::push(&[("row_security", "on")]);
-    let counts = &outcome.counts;
+    let (already_set, filled, reasons, unfilled) = record.counts.clone();
     let mut arguments = vec![
-        table.into(),
-        outcome.column.clone().into(),
-        JsonB(rule).into(),
-        statement.into(),
-        counts.total().into(),
-        counts.already_set.into(),
-        counts.filled.into(),
-        counts.unfilled().into(),
+        record.operation.into(),
+        record.table.clone().into(),
+        record.column.clone().into(),
+        JsonB(record.rule.clone()).into(),
+        record.statement.clone().into(),
+        (already_set + filled + unfilled).into(),
+        already_set.into(),
+        filled.into(),
+        unfilled.into(),
         JsonB(reasons).into(),
-        outcome.note.clone().into(),
-        started.into(),
-        fingerprinted(blueprint).into(),
-        env!("CARGO_PKG_VERSION").into(),
+        record.note.clone().into(),
+        record.started.clone().into(),
+        record.fingerprint.clone().into(),
     ];
     arguments.extend(id.map(Into::into));
     let id = Spi::connect_mut(|client| client.update(&sql, None, &arguments)?.first().get_one::<i64>())?;
@@ -94,9 +153,7 @@ fn not_recorded() -> Problem {
 
 /// What of the schema decided the run, as text whose hash changes when the schema does: columns, types and keys of
 /// every table read, and what the target enforces.
-fn fingerprinted(blueprint: &Blueprint) -> String {
-    let catalog = blueprint.catalog;
-    let mut reads: Vec<u32> = blueprint.reads().into_iter().map(|(table, _)| table).collect();
+pub fn fingerprinted(catalog: &Catalog, mut reads: Vec<u32>, details: &Details) -> String {
     reads.sort_by_key(|oid| catalog.table(*oid).map(|t| (t.schema.clone(), t.name.clone())));
     let tables: Vec<serde_json::Value> = reads
         .iter()
@@ -122,5 +179,5 @@ fn fingerprinted(blueprint: &Blueprint) -> String {
             json!({"schema": t.schema, "name": t.name, "columns": columns, "keys": keys, "foreign_keys": foreign})
         })
         .collect();
-    json!({"tables": tables, "details": blueprint.details}).to_string()
+    json!({"tables": tables, "details": details}).to_string()
 }

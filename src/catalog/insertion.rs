@@ -1,0 +1,96 @@
+//! What a new row of a table needs and meets: read only for the table to which rows are added.
+
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::Deserialize;
+
+use super::details::Check;
+use super::types::{Catalog, Table};
+use crate::problem::Problem;
+
+/// Everything that decides what an INSERT that names only some columns does.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Insertion {
+    /// Columns that have a value without being named: a default, an identity, a generated column, a domain's default.
+    pub with_default: Vec<i16>,
+    /// Columns whose domain refuses NULL.
+    pub domain_not_null: Vec<i16>,
+    /// CHECK constraints.
+    pub checks: Vec<Check>,
+    /// Generated columns with their expressions.
+    pub generated: Vec<(i16, String)>,
+    /// Unique and exclusion indexes that cannot be predicted from plain columns (predicates, expressions).
+    pub other_indexes: Vec<String>,
+    /// Triggers that fire on INSERT.
+    pub triggers: Vec<String>,
+    /// Rewrite rules ON INSERT.
+    pub rules: Vec<String>,
+    /// Sequences behind columns: column, name for setval.
+    pub sequences: Vec<(i16, String)>,
+}
+
+/// `conenforced` exists since 18.
+const ENFORCED: &str = if cfg!(feature = "pg18") {
+    "AND k.conenforced"
+} else {
+    ""
+};
+
+impl Catalog {
+    /// Reads what a new row of `table` needs.
+    ///
+    /// Errors: those of SPI only.
+    pub fn insertion(&self, table: &Table) -> Result<Insertion, Problem> {
+        let sql = format!(
+            r#"
+WITH RECURSIVE domains AS (
+  SELECT a.attnum, t.oid, t.typtype, t.typnotnull, t.typdefault, t.typbasetype
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+  SELECT d.attnum, t.oid, t.typtype, t.typnotnull, t.typdefault, t.typbasetype
+  FROM domains d JOIN pg_type t ON t.oid = d.typbasetype
+  WHERE d.typtype = 'd'
+)
+SELECT jsonb_build_object(
+  'with_default', (
+    SELECT coalesce(jsonb_agg(a.attnum ORDER BY a.attnum), '[]') FROM pg_attribute a
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+      AND (a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> ''
+           OR EXISTS (SELECT FROM domains d WHERE d.attnum = a.attnum AND d.typtype = 'd' AND d.typdefault IS NOT NULL))),
+  'domain_not_null', (
+    SELECT coalesce(jsonb_agg(DISTINCT d.attnum), '[]') FROM domains d WHERE d.typtype = 'd' AND d.typnotnull),
+  'checks', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+             'name', k.conname, 'expression', pg_get_expr(k.conbin, k.conrelid), 'columns', coalesce(k.conkey, '{{}}'))
+             ORDER BY k.conname), '[]')
+    FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype = 'c' {ENFORCED}),
+  'generated', (
+    SELECT coalesce(jsonb_agg(jsonb_build_array(a.attnum, pg_get_expr(d.adbin, d.adrelid)) ORDER BY a.attnum), '[]')
+    FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = $1 AND a.attgenerated <> '' AND NOT a.attisdropped),
+  'other_indexes', (
+    SELECT coalesce(jsonb_agg(c.relname ORDER BY c.relname), '[]')
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE i.indrelid = $1 AND i.indisready
+      AND (i.indisexclusion OR i.indisunique AND (i.indpred IS NOT NULL OR i.indexprs IS NOT NULL))),
+  'triggers', (
+    SELECT coalesce(jsonb_agg(g.tgname ORDER BY g.tgname), '[]') FROM pg_trigger g
+    WHERE g.tgrelid = $1 AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND (g.tgtype & 4) <> 0),
+  'rules', (
+    SELECT coalesce(jsonb_agg(r.rulename ORDER BY r.rulename), '[]') FROM pg_rewrite r
+    WHERE r.ev_class = $1 AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
+  'sequences', (
+    SELECT coalesce(jsonb_agg(jsonb_build_array(d.refobjsubid, quote_ident(n.nspname) || '.' || quote_ident(s.relname))), '[]')
+    FROM pg_depend d
+    JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    JOIN pg_namespace n ON n.oid = s.relnamespace
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+      AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0))"#
+        );
+        let arguments = [pg_sys::Oid::from(table.oid).into()];
+        let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?
+            .unwrap_or(JsonB(serde_json::Value::Null));
+        Ok(serde_json::from_value(value)?)
+    }
+}

@@ -1,0 +1,726 @@
+//! `create_parent`: one parent per missing key and tenant, never one that two tenants would share.
+
+use std::collections::BTreeMap;
+
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde_json::{Map, Value};
+use std::panic::AssertUnwindSafe;
+
+use super::{Violation, Way, Work};
+use crate::catalog::{Column, Insertion, Table, Type};
+use crate::identifier::Literal;
+use crate::pg;
+use crate::plan::Statement;
+use crate::plan::expression::{all_set, calls_user_code, equal, indent};
+use crate::problem::{Problem, nearest};
+use crate::rule::check::Problems;
+use crate::run::obstacles::relation_can_be_filled;
+use crate::run::{Session, readable, record};
+use crate::validate::sides::Whose;
+
+/// What new parents are made of.
+pub(super) struct Creation<'a> {
+    insertion: Insertion,
+    /// The parent's tenant column, where the key does not hold it; its value is the tenant of the rows.
+    tenant: Option<&'a Column>,
+    /// Columns that the caller gave values, and whether the text holds a placeholder.
+    given: Vec<(&'a Column, bool)>,
+    set: Map<String, Value>,
+    parent: &'a Table,
+}
+
+impl<'a> Creation<'a> {
+    /// Adds everything that is in the way: all required columns at once.
+    pub(super) fn prepare(work: &Work<'a>, problems: &mut Problems) -> Result<Self, Problem> {
+        let (session, parent) = (work.session, work.reference.parent);
+        let catalog = &session.catalog;
+        let shown = catalog.display(parent);
+        if work.request.violation != Violation::Orphan {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    "a reference to another tenant's row is not repaired by creating a parent",
+                )
+                .hint("'quarantine' and 'nullify' take violation => 'cross_tenant'"),
+            );
+        }
+        relation_can_be_filled(session, parent, problems);
+        let insertion = match parent.is_table() {
+            true => catalog.insertion(parent)?,
+            false => Insertion::default(),
+        };
+        for rule in &insertion.rules {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("rule {rule} rewrites every INSERT into {shown}"),
+                )
+                .hint("disable it for the repair: ALTER TABLE ... DISABLE RULE ..."),
+            );
+        }
+        let tenant = tenant_column(work, problems);
+        let set = match &work.request.set {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(set)) => set.clone(),
+            Some(_) => {
+                problems.push(
+                    Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "set is no JSON object")
+                        .hint(r#"for example set => '{"name": "Recovered"}'"#),
+                );
+                Map::new()
+            }
+        };
+        let mut given = Vec::new();
+        let mut clean = Map::new();
+        for (name, value) in &set {
+            let Some(column) = problems.keep(catalog.resolve_column(parent, name)) else {
+                continue;
+            };
+            if may_be_given(work, &insertion, tenant, column, problems)
+                && value_fits(session, parent, column, value, problems)
+            {
+                let placeholder = value
+                    .as_str()
+                    .is_some_and(|text| text.contains("{key}") || text.contains("{tenant}"));
+                given.push((column, placeholder));
+                clean.insert(column.name.clone(), value.clone());
+            }
+        }
+        let key = &work.reference.key;
+        let missing: Vec<&Column> = parent
+            .columns
+            .iter()
+            .filter(|c| c.not_null || insertion.domain_not_null.contains(&c.number))
+            .filter(|c| !key.contains(&c.number) && tenant.is_none_or(|tenant| tenant.number != c.number))
+            .filter(|c| !insertion.with_default.contains(&c.number))
+            .filter(|c| {
+                !set.keys()
+                    .any(|name| catalog.resolve_column(parent, name).is_ok_and(|g| g.number == c.number))
+            })
+            .collect();
+        if !missing.is_empty() {
+            problems.push(required(session, &shown, &missing));
+        }
+        for column in key.iter().filter_map(|c| parent.column(*c)).filter(|c| c.generated) {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS,
+                    format!("{} of {shown} is a generated column", column.quoted),
+                )
+                .hint("a parent with a given key cannot be created there: use 'nullify' or 'quarantine'"),
+            );
+        }
+        if !parent.may_insert && !work.request.dry_run {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("permission denied to insert into {shown}"),
+                )
+                .hint(format!("GRANT INSERT ON {shown} TO ...")),
+            );
+        }
+        // Other keys of the parent and the rows of its own parents are looked at as well.
+        let all: Vec<i16> = parent.columns.iter().map(|c| c.number).collect();
+        readable(session, parent, &all, false, problems);
+        Ok(Creation {
+            insertion,
+            tenant,
+            given,
+            set: clean,
+            parent,
+        })
+    }
+
+    /// Columns of the new row whose values are known before it is written.
+    fn known(&self, work: &Work) -> Vec<(i16, String)> {
+        let mut known: Vec<(i16, String)> = work
+            .reference
+            .key
+            .iter()
+            .enumerate()
+            .map(|(i, c)| (*c, format!("missing.key_{}", i + 1)))
+            .collect();
+        known.extend(self.tenant.map(|c| (c.number, "missing.tenant".to_string())));
+        known.extend(self.given.iter().map(|(c, _)| (c.number, format!("given.{}", c.sql()))));
+        known
+    }
+
+    /// One row per missing key: `key_1..`, `tenant`, `tenants` (how many), `rows`.
+    fn missing(&self, work: &Work) -> Statement {
+        let own: Vec<String> = work
+            .reference
+            .columns
+            .iter()
+            .filter_map(|c| work.reference.table.column(*c))
+            .map(|c| format!("t.{}", c.sql()))
+            .collect();
+        let mut select: Vec<String> = own
+            .iter()
+            .enumerate()
+            .map(|(i, c)| format!("{c} AS key_{}", i + 1))
+            .collect();
+        let tenant = self.tenant.and(work.conditions.tenants.as_ref());
+        match tenant.map(|t| &t.own.any[0]) {
+            Some(tenant) => {
+                select.push(format!(
+                    "(pg_catalog.array_agg(DISTINCT {tenant}) FILTER (WHERE {tenant} IS NOT NULL))[1] AS tenant"
+                ));
+                select.push(format!("pg_catalog.count(DISTINCT {tenant}) AS tenants"));
+            }
+            None => select.push("1::pg_catalog.int8 AS tenants".into()),
+        }
+        select.push("pg_catalog.count(*) AS rows".into());
+        let inner = Statement {
+            sql: format!(
+                "SELECT {}\n{}\nWHERE ({}) AND {}",
+                select.join(", "),
+                work.pass.from(),
+                work.violating,
+                all_set(&own)
+            ),
+            parameters: work.pass.parameters.clone(),
+        };
+        let inner = match work.only_where.as_ref().is_some_and(|c| calls_user_code(c)) {
+            true => inner.under_callers_settings(&work.session.search_path, &work.session.row_security, true),
+            false => inner,
+        };
+        Statement {
+            sql: format!("{}\nGROUP BY {}", inner.sql, own.join(", ")),
+            parameters: inner.parameters,
+        }
+    }
+
+    /// The missing keys, judged: `missing`, `given` and `outcome`.
+    fn judged(&self, work: &Work) -> Statement {
+        let missing = self.missing(work);
+        let mut parameters = missing.parameters;
+        let set = Value::Object(self.set.clone()).to_string();
+        parameters.push(set);
+        let mut object = format!("${}::pg_catalog.jsonb", parameters.len());
+        let key_text: Vec<String> = (1..=work.reference.key.len())
+            .map(|i| format!("missing.key_{i}::pg_catalog.text"))
+            .collect();
+        let key_text = format!("pg_catalog.concat_ws(', ', {})", key_text.join(", "));
+        let tenant_text = match self.tenant {
+            Some(_) => "missing.tenant::pg_catalog.text",
+            None => "''",
+        };
+        for (column, _) in self.given.iter().filter(|(_, placeholder)| *placeholder) {
+            let name = Literal::new(&column.name);
+            object = format!(
+                "{object} || pg_catalog.jsonb_build_object({name}, pg_catalog.replace(pg_catalog.replace(${}::pg_catalog.jsonb ->> {name}, '{{key}}', {key_text}), '{{tenant}}', COALESCE({tenant_text}, '')))",
+                parameters.len()
+            );
+        }
+        let given: Vec<String> = self
+            .given
+            .iter()
+            .map(|(c, _)| {
+                format!(
+                    "(pg_catalog.jsonb_populate_record(NULL::{}, {object})).{} AS {}",
+                    self.parent.sql(),
+                    c.sql(),
+                    c.sql()
+                )
+            })
+            .collect();
+        let given = match given.is_empty() {
+            true => "1".to_string(),
+            false => given.join(", "),
+        };
+        let mut whens = vec!["WHEN missing.tenants > 1 THEN 'two_tenants'".to_string()];
+        if self.tenant.is_some() && work.conditions.tenants.is_some() {
+            whens.push("WHEN missing.tenants = 0 THEN 'tenant_unknown'".into());
+        }
+        whens.extend(self.refusals(work).into_iter().map(|(refused, name)| {
+            format!(
+                "WHEN {refused} THEN {}",
+                Literal::new(&format!("constraint_failed:{name}"))
+            )
+        }));
+        let columns: Vec<String> = self
+            .known(work)
+            .iter()
+            .filter_map(|(c, value)| Some(format!("{value} AS {}", self.parent.column(*c)?.sql())))
+            .collect();
+        Statement {
+            sql: format!(
+                "SELECT {}, missing.rows AS mend_rows,\n  CASE {}\n    ELSE 'repaired' END::pg_catalog.text AS mend_outcome\nFROM (\n{}\n) AS missing\nCROSS JOIN LATERAL (SELECT {given}) AS given",
+                columns.join(", "),
+                whens.join("\n    "),
+                indent(&missing.sql, 2),
+            ),
+            parameters,
+        }
+    }
+
+    /// Conditions under which the parent refuses the new row, as far as its values are known before.
+    fn refusals(&self, work: &Work) -> Vec<(String, String)> {
+        let catalog = &work.session.catalog;
+        let known = self.known(work);
+        let value = |c: i16| known.iter().find(|(n, _)| *n == c).map(|(_, value)| value.clone());
+        let empty = |c: i16| !self.insertion.with_default.contains(&c);
+        let mut refusals = Vec::new();
+        for key in &work.reference.key {
+            if let Some(limit) = self
+                .parent
+                .column(*key)
+                .and_then(|c| limit(catalog.base_type(c.type_oid, c.type_modifier)?, &value(*key)?))
+            {
+                refusals.push(limit);
+            }
+        }
+        for check in &self.insertion.checks {
+            let predictable =
+                !check.columns.contains(&0) && check.columns.iter().all(|c| value(*c).is_some() || empty(*c));
+            if !predictable {
+                continue;
+            }
+            let row: Vec<String> = check
+                .columns
+                .iter()
+                .filter_map(|c| self.parent.column(*c))
+                .map(|c| {
+                    let type_sql = catalog.type_of(c.type_oid).map(|t| t.sql()).unwrap_or_default();
+                    format!(
+                        "{}::{type_sql} AS {}",
+                        value(c.number).unwrap_or("NULL".into()),
+                        c.sql()
+                    )
+                })
+                .collect();
+            let row = match row.is_empty() {
+                true => "1".into(),
+                false => row.join(", "),
+            };
+            refusals.push((
+                format!("NOT (SELECT {} FROM (SELECT {row}) AS new_row)", check.expression),
+                check.name.clone(),
+            ));
+        }
+        for key in self.parent.keys.iter().filter(|key| key.columns != work.reference.key) {
+            let values: Option<Vec<String>> = key.columns.iter().map(|c| value(*c)).collect();
+            let Some(values) = values else { continue };
+            let on: Vec<String> = key
+                .columns
+                .iter()
+                .filter_map(|c| self.parent.column(*c))
+                .zip(&values)
+                .map(|(c, value)| equal(catalog, &format!("existing.{}", c.sql()), c.type_oid, value))
+                .collect();
+            refusals.push((
+                format!(
+                    "{} AND (pg_catalog.count(*) OVER (PARTITION BY {}) > 1 OR EXISTS (SELECT FROM {} AS existing WHERE {}))",
+                    all_set(&values),
+                    values.join(", "),
+                    self.parent.sql(),
+                    on.join(" AND ")
+                ),
+                key.name.clone(),
+            ));
+        }
+        for key in catalog.foreign_keys_of(self.parent.oid).filter(|key| key.enforced) {
+            let values: Option<Vec<String>> = key.columns.iter().map(|c| value(*c)).collect();
+            let (Some(values), Some(above)) = (values, catalog.table(key.parent)) else {
+                continue;
+            };
+            let on: Vec<String> = key
+                .parent_columns
+                .iter()
+                .filter_map(|c| above.column(*c))
+                .zip(&values)
+                .map(|(c, value)| equal(catalog, &format!("above.{}", c.sql()), c.type_oid, value))
+                .collect();
+            refusals.push((
+                format!(
+                    "{} AND NOT EXISTS (SELECT FROM {} AS above WHERE {})",
+                    all_set(&values),
+                    above.relation_sql(),
+                    on.join(" AND ")
+                ),
+                key.name.clone(),
+            ));
+        }
+        refusals
+    }
+
+    /// What could still refuse a row, because its values are not known before it is written.
+    fn unpredicted(&self, work: &Work) -> Vec<String> {
+        let known = self.known(work);
+        let is_known = |c: &i16| known.iter().any(|(n, _)| n == c);
+        let has_default = |c: &i16| self.insertion.with_default.contains(c);
+        let mut names: Vec<String> = self
+            .insertion
+            .checks
+            .iter()
+            .filter(|check| check.columns.contains(&0) || check.columns.iter().any(|c| !is_known(c) && has_default(c)))
+            .map(|check| check.name.clone())
+            .collect();
+        names.extend(self.insertion.other_indexes.iter().cloned());
+        names
+    }
+
+    fn insert(&self, work: &Work) -> Statement {
+        let judged = self.judged(work);
+        let columns: Vec<String> = self
+            .known(work)
+            .iter()
+            .filter_map(|(c, _)| Some(self.parent.column(*c)?.sql().to_string()))
+            .collect();
+        Statement {
+            sql: format!(
+                "INSERT INTO {} ({})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM (\n{}\n) AS judged\nWHERE mend_outcome = 'repaired'",
+                self.parent.sql(),
+                columns.join(", "),
+                columns.join(", "),
+                indent(&judged.sql, 2)
+            ),
+            parameters: judged.parameters,
+        }
+    }
+
+    /// A sequence that would give out a key that is taken now.
+    fn sequences_behind(&self, work: &Work) -> Result<Vec<String>, Problem> {
+        let mut behind = Vec::new();
+        for (column, sequence) in &self.insertion.sequences {
+            let Some(column) = self
+                .parent
+                .column(*column)
+                .filter(|_| work.reference.key.contains(column))
+            else {
+                continue;
+            };
+            let last = format!(
+                "SELECT COALESCE((SELECT pg_catalog.max({}) FROM {})::pg_catalog.int8, 0) > \
+                 COALESCE(pg_catalog.pg_sequence_last_value({}::pg_catalog.regclass), 0)",
+                column.sql(),
+                self.parent.sql(),
+                Literal::new(sequence)
+            );
+            let is_behind =
+                Spi::connect(|client| client.select(&last, None, &[])?.first().get_one::<bool>())?.unwrap_or(false);
+            if is_behind {
+                behind.push(format!(
+                    "sequence {sequence} is behind the keys now: SELECT setval({}, (SELECT max({}) FROM {}))",
+                    Literal::new(sequence),
+                    column.quoted,
+                    work.session.catalog.display(self.parent)
+                ));
+            }
+        }
+        Ok(behind)
+    }
+}
+
+impl Way for Creation<'_> {
+    fn count(&self, work: &Work) -> Result<BTreeMap<String, i64>, Problem> {
+        let judged = self.judged(work);
+        let mut counts = work.pairs(&Statement {
+            sql: format!(
+                "SELECT mend_outcome, pg_catalog.sum(mend_rows)::pg_catalog.int8\nFROM (\n{}\n) AS judged\nGROUP BY mend_outcome",
+                indent(&judged.sql, 2)
+            ),
+            parameters: judged.parameters,
+        })?;
+        if work.reference.match_full && work.reference.columns.len() > 1 {
+            let own: Vec<String> = work
+                .reference
+                .columns
+                .iter()
+                .filter_map(|c| work.reference.table.column(*c))
+                .map(|c| format!("t.{}", c.sql()))
+                .collect();
+            let partly = work.pairs(&Statement {
+                sql: format!(
+                    "SELECT 'partly_null', pg_catalog.count(*)\n{}\nWHERE ({}) AND NOT ({})\nHAVING pg_catalog.count(*) > 0",
+                    work.pass.from(),
+                    work.violating,
+                    all_set(&own)
+                ),
+                parameters: work.pass.parameters.clone(),
+            })?;
+            counts.extend(partly);
+        }
+        Ok(counts)
+    }
+
+    fn parents(&self, work: &Work) -> Result<i64, Problem> {
+        let judged = self.judged(work);
+        let counts = work.pairs(&Statement {
+            sql: format!(
+                "SELECT mend_outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged\nGROUP BY mend_outcome",
+                indent(&judged.sql, 2)
+            ),
+            parameters: judged.parameters,
+        })?;
+        Ok(counts.get("repaired").copied().unwrap_or(0))
+    }
+
+    fn write(&self, work: &Work, run: i64) -> Result<i64, Problem> {
+        let insert = self.insert(work);
+        // Triggers and defaults find what they find in any other statement of the caller.
+        let insert = insert.under_callers_settings(&work.session.search_path, &work.session.row_security, true);
+        let key: Vec<String> = work
+            .reference
+            .key
+            .iter()
+            .filter_map(|c| self.parent.column(*c))
+            .map(|c| format!("{}, {}", Literal::new(&c.name), c.sql()))
+            .collect();
+        work.number(&Statement {
+            sql: format!(
+                "WITH made AS (\n{}\n  RETURNING pg_catalog.jsonb_build_object({}) AS row_key\n), kept AS (\n  \
+                 INSERT INTO mend.created_rows (run_id, table_name, row_key)\n  SELECT {run}, {}, row_key FROM made\n)\n\
+                 SELECT pg_catalog.count(*) FROM made",
+                indent(&insert.sql, 2),
+                key.join(", "),
+                Literal::new(&record::qualified(self.parent))
+            ),
+            parameters: insert.parameters,
+        })
+    }
+
+    /// No row has a parent of another tenant now that had none before.
+    fn holds(&self, work: &Work, run: i64) -> Result<bool, Problem> {
+        let Some(tenants) = &work.conditions.tenants else {
+            return Ok(true);
+        };
+        let on: Vec<String> = work
+            .reference
+            .key
+            .iter()
+            .zip(&work.reference.columns)
+            .filter_map(|(key, column)| Some((self.parent.column(*key)?, work.reference.table.column(*column)?)))
+            .map(|(key, column)| {
+                let created = super::restore::old_value(&work.session.catalog, key, "made.row_key");
+                equal(
+                    &work.session.catalog,
+                    &created,
+                    key.type_oid,
+                    &format!("t.{}", column.sql()),
+                )
+            })
+            .collect();
+        let _policies = pg::Settings::push(&[("row_security", "on")]);
+        let crossing = work.number(&Statement {
+            sql: format!(
+                "SELECT pg_catalog.count(*)\n{}\nWHERE ({})\n  AND EXISTS (SELECT FROM mend.created_rows AS made WHERE made.run_id = {run} AND {})",
+                work.pass.from(),
+                tenants.cross,
+                on.join(" AND ")
+            ),
+            parameters: work.pass.parameters.clone(),
+        })?;
+        Ok(crossing == 0)
+    }
+
+    fn statement(&self, work: &Work) -> String {
+        super::for_review(self.insert(work))
+    }
+
+    fn note(&self, work: &Work, dry_run: bool) -> Result<Option<String>, Problem> {
+        let mut notes = Vec::new();
+        let unpredicted = self.unpredicted(work);
+        if !unpredicted.is_empty() {
+            notes.push(format!(
+                "not predicted, would fail the whole run: {}",
+                unpredicted.join(", ")
+            ));
+        }
+        if !self.insertion.triggers.is_empty() {
+            notes.push(format!("triggers fire: {}", self.insertion.triggers.join(", ")));
+        }
+        if !dry_run {
+            notes.extend(self.sequences_behind(work)?);
+        }
+        Ok((!notes.is_empty()).then(|| notes.join("; ")))
+    }
+
+    fn fingerprint(&self, work: &Work) -> String {
+        let reads = work.pass.reads().iter().map(|(table, _)| *table).collect();
+        record::fingerprinted(&work.session.catalog, reads, &Default::default())
+    }
+}
+
+/// The column that holds the tenant of a new parent, where its key does not.
+fn tenant_column<'a>(work: &Work<'a>, problems: &mut Problems) -> Option<&'a Column> {
+    let (parent, key) = (work.reference.parent, &work.reference.key);
+    let shown = work.session.catalog.display(parent);
+    let refuse = |detail: String| {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("whose a new row of {shown} would be cannot be told"),
+        )
+        .detail(detail)
+        .hint("create the parents by hand, or use 'quarantine' or 'nullify'")
+    };
+    match work.sides.of(parent).as_ref() {
+        Whose::Everybodys => None,
+        Whose::Own(columns) if columns.iter().any(|c| key.contains(c)) => None,
+        Whose::Own(columns) => {
+            if columns.len() > 1 {
+                problems.push(refuse(format!(
+                    "several of its columns reference the tenant: {}",
+                    parent.names_of(columns).join(", ")
+                )));
+                return None;
+            }
+            match work.sides.of(work.reference.table).as_ref() {
+                Whose::Own(own) if own.len() > 1 => {
+                    problems.push(refuse(format!(
+                        "the rows that reference it belong to several tenants: {}",
+                        work.reference.table.names_of(own).join(", ")
+                    )));
+                    None
+                }
+                _ => parent.column(columns[0]),
+            }
+        }
+        Whose::Through(paths) => {
+            let path = paths[0].to_path(&work.session.catalog, parent);
+            problems.push(refuse(format!(
+                "its tenant comes through {path}, which a new row does not have"
+            )));
+            None
+        }
+    }
+}
+
+/// May the caller give this column a value?
+fn may_be_given(
+    work: &Work,
+    insertion: &Insertion,
+    tenant: Option<&Column>,
+    column: &Column,
+    problems: &mut Problems,
+) -> bool {
+    let refuse = |why: &str| {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!(
+                "set: {} of {} {why}",
+                column.quoted,
+                work.session.catalog.display(work.reference.parent)
+            ),
+        )
+        .hint("leave it out of set")
+    };
+    if work.reference.key.contains(&column.number) {
+        problems.push(refuse("is the key that is missing"));
+    } else if tenant.is_some_and(|tenant| tenant.number == column.number) {
+        // One tenant for all would be a guess for most.
+        problems.push(refuse(
+            "is the tenant: it is that of the rows that reference the parent",
+        ));
+    } else if column.generated || insertion.generated.iter().any(|(c, _)| *c == column.number) {
+        problems.push(refuse("is a generated column"));
+    } else {
+        return true;
+    }
+    false
+}
+
+/// Is it a value of the column's type? Asked of Postgres itself.
+fn value_fits(session: &Session, parent: &Table, column: &Column, value: &Value, problems: &mut Problems) -> bool {
+    let place = format!("{} of {}", column.quoted, session.catalog.display(parent));
+    if value.is_null() && column.not_null {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+                format!("set: {place} cannot be NULL"),
+            )
+            .hint("give it a value"),
+        );
+        return false;
+    }
+    let base: Option<(&Type, i32)> = session.catalog.base_type(column.type_oid, column.type_modifier);
+    if let (Some((base, _)), Some(text)) = (base, value.as_str())
+        && base.kind == 'e'
+        && !base.labels.iter().any(|label| label == text)
+    {
+        let near = nearest(text, base.labels.iter().map(String::as_str));
+        let problem = Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            format!("set: {place} cannot be \"{text}\""),
+        )
+        .detail(format!("{} has {}", base.display, base.labels.join(", ")));
+        problems.push(match near.first() {
+            Some(near) => problem.hint(format!("did you mean {near}?")),
+            None => problem.hint(format!(
+                r#"for example set => '{{"{}": "{}"}}'"#,
+                column.name,
+                base.labels.first().cloned().unwrap_or_default()
+            )),
+        });
+        return false;
+    }
+    let sql = format!(
+        "SELECT (pg_catalog.jsonb_populate_record(NULL::{}, pg_catalog.jsonb_build_object({}, $1))).{} IS NULL",
+        parent.sql(),
+        Literal::new(&column.name),
+        column.sql()
+    );
+    // A text with a placeholder is looked at as it is: too long is too long.
+    let read = pg::subtransaction(AssertUnwindSafe(|| {
+        let argument = [JsonB(value.clone()).into()];
+        Ok(Spi::connect(|client| client.select(&sql, None, &argument).map(|_| ()))?)
+    }));
+    problems
+        .keep(read.map_err(|problem| Problem {
+            message: format!("set: {place}: {}", problem.message),
+            hint: Some(format!(
+                "it is of type {}",
+                session.catalog.type_of(column.type_oid).map(|t| t.display.clone()).unwrap_or_default()
+            )),
+            ..problem
+        }))
+        .is_some()
+}
+
+fn required(session: &Session, shown: &str, missing: &[&Column]) -> Problem {
+    let type_of = |c: &Column| session.catalog.base_type(c.type_oid, c.type_modifier).map(|(t, _)| t);
+    let list: Vec<String> = missing
+        .iter()
+        .map(|c| match type_of(c) {
+            Some(t) if t.kind == 'e' => format!("{} {} ({})", c.quoted, t.display, t.labels.join(", ")),
+            Some(t) => format!("{} {}", c.quoted, t.display),
+            None => c.quoted.clone(),
+        })
+        .collect();
+    let mut example = Map::new();
+    for column in missing {
+        let value = match type_of(column) {
+            Some(t) if t.kind == 'e' => t.labels.first().cloned().unwrap_or_default(),
+            Some(t) if t.category == 'N' => "0".into(),
+            _ => "...".into(),
+        };
+        example.insert(column.name.clone(), Value::String(value));
+    }
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+        format!("new rows of {shown} need more than their key: {}", list.join(", ")),
+    )
+    .detail("these columns are NOT NULL and have no default")
+    .hint(format!(
+        "give them values: set => {}; {{key}} and {{tenant}} in a text stand for those of the row",
+        Literal::new(&Value::Object(example).to_string())
+    ))
+}
+
+/// What the type of the key refuses, as a condition, with the name of the type.
+fn limit((base, modifier): (&Type, i32), value: &str) -> Option<(String, String)> {
+    if let Some((lowest, highest)) = base.integer_range() {
+        return Some((
+            format!("{value} NOT BETWEEN {lowest} AND {highest}"),
+            base.display.clone(),
+        ));
+    }
+    let bounded = base.schema == "pg_catalog" && base.name == "varchar" && modifier > 4;
+    bounded.then(|| {
+        (
+            format!("pg_catalog.char_length({value}::pg_catalog.text) > {}", modifier - 4),
+            format!("{}({})", base.display, modifier - 4),
+        )
+    })
+}

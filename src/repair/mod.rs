@@ -1,0 +1,586 @@
+//! Repairing references: rows without a parent, or with one of another tenant. Never deletes.
+//!
+//! ```text
+//! which reference    by table and columns; several parents are an error that names them
+//! preflight          everything that is in the way, at once
+//! dry                counts what each violating row would come to
+//! real               writes, keeps what was there before, counts again; an error leaves the data as it was
+//! ```
+
+mod create;
+mod nullify;
+mod restore;
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+use serde_json::{Value, json};
+
+use crate::catalog::Table;
+use crate::identifier::Literal;
+use crate::pg;
+use crate::plan::Statement;
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::run::record::{self, Record};
+use crate::run::{ATTEMPTS, Session, lock, may_write, settings};
+use crate::validate::pass::{Conditions, Pass};
+use crate::validate::reference::{Found, KeyReference, collect};
+use crate::validate::sides::Sides;
+use crate::validate::{Memory, declared, may_be_read, reading, tenants};
+
+pub use restore::{Restored, restore};
+
+/// What is done to a row that violates its reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The reference becomes NULL; the old values are kept.
+    Nullify,
+    /// As nullify, with a copy of the row.
+    Quarantine,
+    /// The missing parent is created.
+    CreateParent,
+}
+
+/// Which rows are repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violation {
+    /// No parent.
+    Orphan,
+    /// A parent of another tenant.
+    CrossTenant,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub struct RepairRequest {
+    /// As typed.
+    pub table: String,
+    /// As typed: `customer_id`, `(tenant_id, ref)`, or as `validate_tenant_fks` shows it.
+    pub columns: String,
+    /// What to do.
+    pub action: Action,
+    /// Count only.
+    pub dry_run: bool,
+    /// Which parent, where the columns have more than one reference; as typed.
+    pub parent: Option<String>,
+    /// Which rows.
+    pub violation: Violation,
+    /// Values of the columns of new parents, a JSON object.
+    pub set: Option<Value>,
+    /// Only these rows.
+    pub only_where: Option<String>,
+    /// See `validate_tenant_fks`.
+    pub root: Option<String>,
+}
+
+/// What was done, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// As displayed.
+    pub table: String,
+    /// As typed.
+    pub columns: String,
+    /// As displayed.
+    pub parent: String,
+    /// Rows that violate the reference: `repaired` and the sum of `reasons`.
+    pub violations: i64,
+    /// Rows that do no longer.
+    pub repaired: i64,
+    /// Parents that are new.
+    pub created: i64,
+    /// Rows left as they were, by reason.
+    pub reasons: BTreeMap<String, i64>,
+    /// `mend.runs.run_id` of a real run.
+    pub run_id: Option<i64>,
+    /// What else there is to know.
+    pub note: Option<String>,
+}
+
+impl Action {
+    /// As it is typed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Nullify => "nullify",
+            Action::Quarantine => "quarantine",
+            Action::CreateParent => "create_parent",
+        }
+    }
+}
+
+impl std::str::FromStr for Action {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let all = [Action::Nullify, Action::Quarantine, Action::CreateParent];
+        all.into_iter().find(|action| action.as_str() == text).ok_or_else(|| {
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("there is no action \"{text}\""),
+            )
+            .hint("action is 'nullify', 'create_parent' or 'quarantine'; nothing ever deletes rows")
+        })
+    }
+}
+
+impl Violation {
+    /// As it is typed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Violation::Orphan => "orphan",
+            Violation::CrossTenant => "cross_tenant",
+        }
+    }
+}
+
+impl std::str::FromStr for Violation {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let all = [Violation::Orphan, Violation::CrossTenant];
+        all.into_iter()
+            .find(|violation| violation.as_str() == text)
+            .ok_or_else(|| {
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("there is no violation \"{text}\""),
+                )
+                .hint("violation is 'orphan' (default) or 'cross_tenant'")
+            })
+    }
+}
+
+/// One reference with what is wrong about it, ready to be counted and repaired.
+struct Work<'a> {
+    session: &'a Session,
+    request: &'a RepairRequest,
+    reference: KeyReference<'a>,
+    pass: Pass<'a>,
+    conditions: Conditions,
+    /// The rows to repair, as a condition of the pass; the caller's own included.
+    violating: String,
+    /// The caller's condition, over `t`.
+    only_where: Option<String>,
+    sides: &'a Sides<'a>,
+}
+
+/// Repairs the rows that violate one reference, or counts what that would do.
+///
+/// Errors: 42P01, 42703 (names; no such reference), 42P08 (several), 23502 (NOT NULL; required columns of the parent), 42830
+/// (no primary key), 0A000 (what cannot be predicted), 42501, 25006, 22P02 (values), 40001, and whatever triggers raise.
+pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Problem> {
+    if !request.dry_run {
+        may_write()?;
+    }
+    let keys = tenants(session, request.root.as_deref())?;
+    let sides = Sides::new(keys, true);
+    let reference = find(session, request)?;
+    let mut problems = Problems::default();
+    let only_where = request
+        .only_where
+        .as_ref()
+        .filter(|text| !text.trim().is_empty())
+        .and_then(|text| problems.keep(condition(session, reference.table, text)));
+    let mut pass = Pass::over(&session.catalog, &sides, reference.table);
+    let conditions = pass.conditions(&reference);
+    let violating = match (request.violation, &conditions.tenants) {
+        (Violation::Orphan, _) => conditions.orphan.clone(),
+        (Violation::CrossTenant, Some(tenants)) => tenants.cross.clone(),
+        (Violation::CrossTenant, None) => {
+            problems.push(no_tenants(session, &reference));
+            "false".into()
+        }
+    };
+    let violating = match &only_where {
+        Some(condition) => format!("({violating}) AND ({condition}) IS TRUE"),
+        None => violating,
+    };
+    let work = Work {
+        session,
+        request,
+        reference,
+        pass,
+        conditions,
+        violating,
+        only_where,
+        sides: &sides,
+    };
+    may_be_read(session, &work.pass, &mut problems);
+    if !request.dry_run && !session.may_record() {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "permission denied to record the run in mend.runs",
+            )
+            .hint("one call by the extension's owner gives a role all that it needs: SELECT grant_mend('role')"),
+        );
+    }
+    match request.action {
+        Action::CreateParent => {
+            let plan = create::Creation::prepare(&work, &mut problems)?;
+            problems.into_result()?;
+            work.run(&plan)
+        }
+        Action::Nullify | Action::Quarantine => {
+            let plan = nullify::Nullification::prepare(&work, &mut problems)?;
+            problems.into_result()?;
+            work.run(&plan)
+        }
+    }
+}
+
+/// One way to repair.
+trait Way {
+    /// What each violating row comes to: outcome and rows; `repaired`, or a reason.
+    fn count(&self, work: &Work) -> Result<BTreeMap<String, i64>, Problem>;
+    /// How many parents are to be created.
+    fn parents(&self, work: &Work) -> Result<i64, Problem>;
+    /// Writes once, keeping what was there under the id of the run; rows written.
+    fn write(&self, work: &Work, run: i64) -> Result<i64, Problem>;
+    /// Fails where what was written does not hold any more: begin anew.
+    fn holds(&self, work: &Work, run: i64) -> Result<bool, Problem>;
+    /// The statement, for the record.
+    fn statement(&self, work: &Work) -> String;
+    /// What a reader should know.
+    fn note(&self, work: &Work, dry_run: bool) -> Result<Option<String>, Problem>;
+    /// What of the schema decided, for the record.
+    fn fingerprint(&self, work: &Work) -> String;
+}
+
+impl Work<'_> {
+    fn run(&self, way: &dyn Way) -> Result<Repaired, Problem> {
+        let (before, parents) = {
+            let _reading = reading();
+            let _memory = Memory::read()?.for_joins(self.pass.width());
+            (way.count(self)?, way.parents(self)?)
+        };
+        let mut result = self.outcome(&before);
+        if self.request.dry_run {
+            result.created = parents;
+            result.note = joined(result.note, way.note(self, true)?);
+            return Ok(result);
+        }
+        let started = record::clock()?;
+        lock(self.reference.table)?;
+        let mut attempt = 1;
+        let (run, repaired, created, left) = loop {
+            record::comes_last()?;
+            let run = record::next_id()?;
+            let done = pg::subtransaction(AssertUnwindSafe(|| self.write_and_prove(way, run)));
+            match done {
+                Ok(Some((repaired, created, left))) => break (run, repaired, created, left),
+                // Somebody else was there first; nothing of ours is left. Begin anew.
+                Ok(None) if attempt < ATTEMPTS => attempt += 1,
+                Err(problem)
+                    if attempt < ATTEMPTS
+                        && matches!(
+                            problem.code,
+                            PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED | PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
+                        ) =>
+                {
+                    attempt += 1;
+                }
+                Ok(None) => {
+                    return Err(Problem::new(
+                        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                        format!("the rows of {} change faster than they can be repaired", result.table),
+                    )
+                    .detail("nothing was written")
+                    .hint(
+                        "run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction",
+                    ));
+                }
+                Err(problem) => return Err(problem),
+            }
+        };
+        let (reasons, refused) = plain(&left);
+        result.reasons = reasons;
+        result.repaired = repaired;
+        result.violations = repaired + result.reasons.values().sum::<i64>();
+        result.created = created;
+        result.note = joined(refused, way.note(self, false)?);
+        let reasons = serde_json::to_value(&result.reasons)?;
+        let record = Record {
+            operation: "repair_orphans",
+            table: record::qualified(self.reference.table),
+            column: result.columns.clone(),
+            rule: json!({
+                "action": self.request.action.as_str(),
+                "violation": self.request.violation.as_str(),
+                "parent": record::qualified(self.reference.parent),
+                "columns": self.reference.table.names_of(&self.reference.columns),
+                "key": self.reference.parent.names_of(&self.reference.key),
+                "set": self.request.set,
+                "only_where": self.request.only_where,
+                "root": self.sides.root().map(record::qualified),
+                "parents_created": created,
+            }),
+            statement: way.statement(self),
+            counts: (0, repaired, reasons, result.violations - repaired),
+            note: result.note.clone(),
+            started,
+            fingerprint: way.fingerprint(self),
+        };
+        result.run_id = Some(record::insert(&record, Some(run))?);
+        Ok(result)
+    }
+
+    /// Rows repaired, parents created, rows left; `None` where it must be begun anew.
+    #[allow(clippy::type_complexity)]
+    fn write_and_prove(&self, way: &dyn Way, run: i64) -> Result<Option<(i64, i64, BTreeMap<String, i64>)>, Problem> {
+        let expected = self.sum(&self.counted(way)?);
+        let mut repaired = 0;
+        let mut created = 0;
+        for _ in 0..crate::run::PASSES {
+            pgrx::check_for_interrupts!();
+            let before = self.counted(way)?;
+            let rows = before.get("repaired").copied().unwrap_or(0);
+            if rows == 0 {
+                if !way.holds(self, run)? {
+                    return Ok(None);
+                }
+                return Ok(Some((repaired, created, before)));
+            }
+            let written = {
+                let _settings = settings(false);
+                let _policies = pg::Settings::push(&[("row_security", "on")]);
+                way.write(self, run)?
+            };
+            if self.request.action == Action::CreateParent {
+                created += written;
+            }
+            let mut after = self.counted(way)?;
+            // Rows that are repaired now are no violations any more.
+            let gone = self.sum(&before) - self.sum(&after);
+            after.remove("repaired");
+            match self.request.action {
+                Action::CreateParent if gone > 0 => repaired += gone,
+                Action::CreateParent => {}
+                _ => repaired += written,
+            }
+            if written == 0 {
+                return Err(self.not_accepted(expected));
+            }
+        }
+        Ok(None)
+    }
+
+    fn sum(&self, counts: &BTreeMap<String, i64>) -> i64 {
+        counts.values().sum()
+    }
+
+    fn counted(&self, way: &dyn Way) -> Result<BTreeMap<String, i64>, Problem> {
+        // Not READ ONLY: it has written.
+        let _settings = settings(false);
+        way.count(self)
+    }
+
+    fn not_accepted(&self, violations: i64) -> Problem {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+            format!(
+                "a trigger keeps the {violations} violating rows of {} from being repaired; nothing was written",
+                self.session.catalog.display(self.reference.table)
+            ),
+        )
+        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the repair, in the same transaction")
+    }
+
+    fn outcome(&self, counts: &BTreeMap<String, i64>) -> Repaired {
+        let (mut reasons, note) = plain(counts);
+        let repaired = reasons.remove("repaired").unwrap_or(0);
+        Repaired {
+            table: self.session.catalog.display(self.reference.table),
+            columns: self.reference.columns_shown(),
+            parent: self.session.catalog.display(self.reference.parent),
+            violations: self.sum(counts),
+            repaired,
+            created: 0,
+            reasons,
+            run_id: None,
+            note,
+        }
+    }
+
+    /// Runs a statement that returns (text, number) rows.
+    fn pairs(&self, statement: &Statement) -> Result<BTreeMap<String, i64>, Problem> {
+        let arguments = crate::validate::arguments(&statement.parameters);
+        let pairs = Spi::connect(|client| {
+            let mut pairs = BTreeMap::new();
+            for row in client.select(&statement.sql, None, &arguments)? {
+                let (outcome, rows) = (row.get::<String>(1)?, row.get::<i64>(2)?);
+                *pairs.entry(outcome.unwrap_or_default()).or_default() += rows.unwrap_or(0);
+            }
+            Ok::<_, SpiError>(pairs)
+        })?;
+        Ok(pairs)
+    }
+
+    /// Runs a statement that writes and returns one number.
+    fn number(&self, statement: &Statement) -> Result<i64, Problem> {
+        let arguments = crate::validate::arguments(&statement.parameters);
+        let number = Spi::connect_mut(|client| {
+            client
+                .update(&statement.sql, None, &arguments)?
+                .first()
+                .get_one::<i64>()
+        })?;
+        number.ok_or_else(|| {
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                "pg_mend counted NULL, which is no number",
+            )
+            .hint("this is a bug in pg_mend: please report it with the call that you made")
+        })
+    }
+}
+
+fn joined(a: Option<String>, b: Option<String>) -> Option<String> {
+    let parts: Vec<String> = a.into_iter().chain(b).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// A statement as a person reviews it: parameters as literals.
+fn for_review(statement: Statement) -> String {
+    let mut sql = statement.sql;
+    for (i, value) in statement.parameters.iter().enumerate().rev() {
+        sql = sql.replace(&format!("${}", i + 1), &Literal::new(value).to_string());
+    }
+    sql
+}
+
+/// `constraint_failed:name` is one reason, and a name for the note.
+fn plain(counts: &BTreeMap<String, i64>) -> (BTreeMap<String, i64>, Option<String>) {
+    let mut reasons = BTreeMap::new();
+    let mut refused = Vec::new();
+    for (outcome, rows) in counts.iter().filter(|(_, rows)| **rows > 0) {
+        let reason = match outcome.split_once(':') {
+            Some((reason, name)) => {
+                refused.push(format!("{rows} by {name}"));
+                reason
+            }
+            None => outcome,
+        };
+        *reasons.entry(reason.to_string()).or_default() += rows;
+    }
+    (
+        reasons,
+        (!refused.is_empty()).then(|| format!("refused: {}", refused.join(", "))),
+    )
+}
+
+/// The reference that the call means.
+fn find<'a>(session: &'a Session, request: &RepairRequest) -> Result<KeyReference<'a>, Problem> {
+    let catalog = &session.catalog;
+    let table = catalog.resolve_table(&request.table)?;
+    let parent = request
+        .parent
+        .as_ref()
+        .map(|name| catalog.resolve_table(name))
+        .transpose()?;
+    let declared = declared::load(session)?;
+    let all: Vec<KeyReference> = collect(catalog, Some(table), true, &declared)
+        .into_iter()
+        .filter_map(|found| match found {
+            Found::Reference(reference) => Some(reference),
+            Found::Broken { .. } => None,
+        })
+        .collect();
+    let wanted = request.columns.trim();
+    // As shown, else as typed: one name, or several in parentheses.
+    let shown: Vec<&KeyReference> = all.iter().filter(|r| r.columns_shown() == wanted).collect();
+    let mut found = shown;
+    if found.is_empty() {
+        let names: Vec<&str> = wanted
+            .trim_start_matches('(')
+            .trim_end_matches(')')
+            .split(',')
+            .collect();
+        let mut columns = Vec::new();
+        for name in names {
+            columns.push(catalog.resolve_column(table, name)?.number);
+        }
+        found = all
+            .iter()
+            .filter(|r| {
+                let with_type: Vec<i16> = r
+                    .discriminator
+                    .iter()
+                    .map(|(c, _)| *c)
+                    .chain(r.columns.clone())
+                    .collect();
+                r.columns == columns || with_type == columns
+            })
+            .collect();
+    }
+    found.retain(|r| parent.is_none_or(|parent| parent.oid == r.parent.oid));
+    // Two foreign keys that say the same.
+    found.dedup_by(|a, b| (a.parent.oid, &a.key, &a.discriminator) == (b.parent.oid, &b.key, &b.discriminator));
+    let display = catalog.display(table);
+    match found.as_slice() {
+        [only] => Ok((*only).clone()),
+        [] => {
+            let list: Vec<String> = all.iter().map(KeyReference::columns_shown).collect();
+            Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("nothing says what {wanted} of {display} references"),
+            )
+            .detail(match list.is_empty() {
+                true => format!("{display} has no references"),
+                false => format!("references of {display}: {}", list.join(", ")),
+            })
+            .hint(format!(
+                "say it: SELECT declare_reference({}, {}, 'parent_table(key)')",
+                Literal::new(&display),
+                Literal::new(wanted)
+            )))
+        }
+        several => {
+            let list: Vec<String> = several
+                .iter()
+                .map(|r| format!("{} -> {}", r.columns_shown(), catalog.display(r.parent)))
+                .collect();
+            let first = catalog.display(several[0].parent);
+            Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_AMBIGUOUS_PARAMETER,
+                format!("{wanted} of {display} has {} references", several.len()),
+            )
+            .detail(list.join(", "))
+            .hint(match several.iter().all(|r| r.parent.oid == several[0].parent.oid) {
+                true => format!(
+                    "name the columns as shown: {}",
+                    Literal::new(&several[0].columns_shown())
+                ),
+                false => format!("say which: parent_table => {}", Literal::new(&first)),
+            }))
+        }
+    }
+}
+
+fn condition(session: &Session, table: &Table, typed: &str) -> Result<String, Problem> {
+    let relation = table.relation_sql();
+    let (oid, path) = (table.oid, session.search_path.as_str());
+    // A subtransaction, so that Postgres's own complaint about the condition joins the list.
+    let result = pg::subtransaction(AssertUnwindSafe(|| {
+        pg::qualify_condition(typed, &relation, oid, "t", path)
+    }));
+    result.map(|(qualified, _)| qualified).map_err(|problem| Problem {
+        message: format!("only_where: {}", problem.message),
+        ..problem
+    })
+}
+
+fn no_tenants(session: &Session, reference: &KeyReference) -> Problem {
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+        format!(
+            "whether {} of {} leads to another tenant cannot be told",
+            reference.columns_shown(),
+            session.catalog.display(reference.table)
+        ),
+    )
+    .detail("the rows of one of the two tables are everybody's, or the reference was declared to cross tenants")
+    .hint("SELECT * FROM tenant_columns() shows whose the rows of each table are")
+}

@@ -1,0 +1,374 @@
+//! `restore_repaired`: puts back what a repair nullified, where nobody changed it since.
+
+use std::collections::BTreeMap;
+
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+use serde_json::{Value, json};
+
+use crate::catalog::{Catalog, Column, Details, Table};
+use crate::identifier::Literal;
+use crate::pg::Settings;
+use crate::plan::Statement;
+use crate::plan::expression::{all_set, equal, indent};
+use crate::plan::new_row::in_new_row;
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::run::record::{self, Record};
+use crate::run::{Session, lock, may_write, readable, settings};
+
+/// What was put back, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// As displayed.
+    pub table: String,
+    /// As typed.
+    pub columns: String,
+    /// Rows that the run had nullified.
+    pub total: i64,
+    /// Rows that have their values again.
+    pub restored: i64,
+    /// Rows left as they are, by reason.
+    pub reasons: BTreeMap<String, i64>,
+    /// `mend.runs.run_id` of a real run.
+    pub run_id: Option<i64>,
+}
+
+/// The values of the primary key in `json` are those of the row `alias`.
+pub(super) fn key_conditions(catalog: &Catalog, table: &Table, alias: &str, json: &str) -> Vec<String> {
+    let key = table.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
+    key.iter()
+        .filter_map(|c| table.column(*c))
+        .map(|c| {
+            let own = format!("{alias}.{}", c.sql());
+            equal(catalog, &own, c.type_oid, &old_value(catalog, c, json))
+        })
+        .collect()
+}
+
+/// The value of a column that is kept as text in `json`.
+pub(super) fn old_value(catalog: &Catalog, column: &Column, json: &str) -> String {
+    let type_sql = catalog.type_of(column.type_oid).map(|t| t.sql()).unwrap_or_default();
+    format!("({json} ->> {})::{type_sql}", Literal::new(&column.name))
+}
+
+/// The run that is to be taken back.
+struct Run<'a> {
+    session: &'a Session,
+    id: i64,
+    table: &'a Table,
+    columns: Vec<&'a Column>,
+    shown: String,
+    details: Details,
+}
+
+/// Puts back what the run `id` nullified, or counts what that would do.
+///
+/// Errors: 42704 if there is no such run of the caller's; 0A000 if it was no repair that nullified; 42P01, 42703 if table
+/// or column are gone; 42501, 25006, and whatever triggers raise.
+pub fn restore(session: &Session, id: i64, dry_run: bool) -> Result<Restored, Problem> {
+    if !dry_run {
+        may_write()?;
+    }
+    let run = Run::find(session, id)?;
+    run.may(dry_run)?;
+    if dry_run {
+        let _settings = settings(true);
+        let _policies = Settings::push(&[("row_security", "on")]);
+        return Ok(run.outcome(run.count()?));
+    }
+    let started = record::clock()?;
+    lock(run.table)?;
+    record::comes_last()?;
+    let restored_by = record::next_id()?;
+    let _settings = settings(false);
+    let _policies = Settings::push(&[("row_security", "on")]);
+    let before = run.count()?;
+    let statement = run.write(restored_by);
+    let arguments = crate::validate::arguments(&statement.parameters);
+    let written = Spi::connect_mut(|client| {
+        client
+            .update(&statement.sql, None, &arguments)?
+            .first()
+            .get_one::<i64>()
+    })?
+    .unwrap_or(0);
+    let mut outcome = run.outcome(before);
+    // What somebody changed between the count and the write has stayed as it is.
+    let changed = outcome.restored - written;
+    if changed > 0 {
+        *outcome.reasons.entry("changed_since".into()).or_default() += changed;
+    }
+    outcome.restored = written;
+    outcome.total = written + outcome.reasons.values().sum::<i64>();
+    let record = Record {
+        operation: "restore_repaired",
+        table: record::qualified(run.table),
+        column: run.shown.clone(),
+        rule: json!({ "run_id": id }),
+        statement: super::for_review(statement.clone()),
+        counts: (
+            0,
+            written,
+            serde_json::to_value(&outcome.reasons)?,
+            outcome.total - written,
+        ),
+        note: None,
+        started,
+        fingerprint: record::fingerprinted(&session.catalog, vec![run.table.oid], &run.details),
+    };
+    outcome.run_id = Some(record::insert(&record, Some(restored_by))?);
+    Ok(outcome)
+}
+
+impl<'a> Run<'a> {
+    fn find(session: &'a Session, id: i64) -> Result<Run<'a>, Problem> {
+        let sql = "SELECT operation, table_name, rule FROM mend.runs WHERE run_id = $1";
+        let found = {
+            let _policies = Settings::push(&[("row_security", "on")]);
+            Spi::connect(|client| {
+                let rows = client.select(sql, None, &[id.into()])?;
+                if rows.is_empty() {
+                    return Ok(None);
+                }
+                let row = rows.first();
+                let rule = row.get::<JsonB>(3)?.map(|rule| rule.0).unwrap_or(Value::Null);
+                Ok::<_, SpiError>(Some((row.get::<String>(1)?, row.get::<String>(2)?, rule)))
+            })?
+        };
+        let Some((operation, table, rule)) = found else {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("there is no run {id} of yours"),
+            )
+            .hint("SELECT run_id, operation, table_name FROM mend.runs ORDER BY run_id DESC shows your runs"));
+        };
+        let action = rule.get("action").and_then(Value::as_str).unwrap_or_default();
+        if operation.as_deref() != Some("repair_orphans") || action == "create_parent" {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("run {id} nullified nothing"),
+            )
+            .detail("only what repair_orphans nullified or quarantined can be put back by this call")
+            .hint("SELECT run_id FROM mend.runs WHERE operation = 'repair_orphans' shows such runs"));
+        }
+        let table = session.catalog.resolve_table(&table.unwrap_or_default())?;
+        let names: Vec<String> = {
+            // The columns that were written are those whose old values were kept.
+            let sql = "SELECT DISTINCT k FROM mend.repaired_rows r, pg_catalog.jsonb_object_keys(r.old_values) k WHERE r.run_id = $1 ORDER BY k";
+            let _policies = Settings::push(&[("row_security", "on")]);
+            Spi::connect(|client| {
+                let mut names = Vec::new();
+                for row in client.select(sql, None, &[id.into()])? {
+                    names.extend(row.get::<String>(1)?);
+                }
+                Ok::<_, SpiError>(names)
+            })?
+        };
+        let mut columns = Vec::new();
+        let mut details = Details::default();
+        for name in &names {
+            let column = table.column_named(name).ok_or_else(|| {
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!(
+                        "column {name} of {} does not exist any more",
+                        session.catalog.display(table)
+                    ),
+                )
+                .hint("the values are in mend.repaired_rows")
+            })?;
+            let of_column = session.catalog.details(table, column)?;
+            details.checks = of_column.checks;
+            details.generated = of_column.generated;
+            columns.push(column);
+        }
+        let shown = crate::validate::reference::shown(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        Ok(Run {
+            session,
+            id,
+            table,
+            columns,
+            shown,
+            details,
+        })
+    }
+
+    fn may(&self, dry_run: bool) -> Result<(), Problem> {
+        let mut problems = Problems::default();
+        let all: Vec<i16> = self.table.columns.iter().map(|c| c.number).collect();
+        readable(self.session, self.table, &all, false, &mut problems);
+        if self.table.primary_key().is_none() {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                    format!(
+                        "{} has no primary key any more, so its rows cannot be found again",
+                        self.session.catalog.display(self.table)
+                    ),
+                )
+                .hint("the values are in mend.repaired_rows"),
+            );
+        }
+        for column in self.columns.iter().filter(|c| !dry_run && !c.may_update) {
+            let shown = self.session.catalog.display(self.table);
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("permission denied to update {} of {shown}", column.quoted),
+                )
+                .hint(format!("GRANT UPDATE ({}) ON {shown} TO ...", column.quoted)),
+            );
+        }
+        problems.into_result()
+    }
+
+    fn old(&self, column: &Column) -> String {
+        old_value(&self.session.catalog, column, "kept.old_values")
+    }
+
+    /// Why a row cannot have its values again, in order.
+    fn refusals(&self) -> Vec<(String, String)> {
+        let still_null: Vec<String> = self.columns.iter().map(|c| format!("t.{} IS NULL", c.sql())).collect();
+        let mut refusals = vec![(
+            format!("NOT ({})", still_null.join(" AND ")),
+            "changed_since".to_string(),
+        )];
+        let new_value = |c: &Column| {
+            let written = self.columns.iter().any(|column| column.number == c.number);
+            written.then(|| self.old(c))
+        };
+        for check in &self.details.checks {
+            let holds = in_new_row(
+                self.table,
+                &self.details.generated,
+                &new_value,
+                &check.expression,
+                &check.columns,
+            );
+            refusals.push((format!("NOT {holds}"), "constraint_failed".into()));
+        }
+        // A foreign key, valid or not, refuses a new value that has no parent.
+        let catalog = &self.session.catalog;
+        for key in catalog.foreign_keys_of(self.table.oid).filter(|key| key.enforced) {
+            let concerns = self.columns.iter().any(|c| key.columns.contains(&c.number));
+            let Some(parent) = catalog.table(key.parent).filter(|_| concerns) else {
+                continue;
+            };
+            let own: Vec<String> = key
+                .columns
+                .iter()
+                .filter_map(|c| self.table.column(*c))
+                .map(|c| new_value(c).unwrap_or_else(|| format!("t.{}", c.sql())))
+                .collect();
+            let on: Vec<String> = key
+                .parent_columns
+                .iter()
+                .filter_map(|c| parent.column(*c))
+                .zip(&own)
+                .map(|(c, own)| equal(catalog, &format!("p.{}", c.sql()), c.type_oid, own))
+                .collect();
+            refusals.push((
+                format!(
+                    "{} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})",
+                    all_set(&own.iter().map(|own| format!("({own})")).collect::<Vec<_>>()),
+                    parent.relation_sql(),
+                    on.join(" AND ")
+                ),
+                "source_missing".into(),
+            ));
+        }
+        refusals
+    }
+
+    fn count(&self) -> Result<BTreeMap<String, i64>, Problem> {
+        let mut whens = vec!["WHEN kept.restored_by IS NOT NULL THEN 'already_restored'".to_string()];
+        let key = key_conditions(&self.session.catalog, self.table, "t", "kept.row_key");
+        let missing: Vec<String> = self
+            .table
+            .primary_key()
+            .and_then(|key| self.table.column(key.columns[0]))
+            .map(|c| format!("WHEN t.{} IS NULL THEN 'row_is_gone'", c.sql()))
+            .into_iter()
+            .collect();
+        whens.extend(missing);
+        whens.extend(
+            self.refusals()
+                .iter()
+                .map(|(refused, reason)| format!("WHEN {refused} THEN '{reason}'")),
+        );
+        let inner = Statement {
+            sql: format!(
+                "SELECT CASE {}\n    ELSE 'restored' END::pg_catalog.text AS outcome\nFROM mend.repaired_rows AS kept\nLEFT JOIN {} AS t ON {}\nWHERE kept.run_id = {}",
+                whens.join("\n    "),
+                self.table.relation_sql(),
+                key.join(" AND "),
+                self.id
+            ),
+            parameters: vec![],
+        };
+        let sql = format!(
+            "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged\nGROUP BY outcome",
+            indent(&inner.sql, 2)
+        );
+        let counts = Spi::connect(|client| {
+            let mut counts = BTreeMap::new();
+            for row in client.select(&sql, None, &[])? {
+                let outcome = row.get::<String>(1)?.unwrap_or_default();
+                counts.insert(outcome, row.get::<i64>(2)?.unwrap_or(0));
+            }
+            Ok::<_, SpiError>(counts)
+        })?;
+        Ok(counts)
+    }
+
+    fn write(&self, restored_by: i64) -> Statement {
+        let set: Vec<String> = self
+            .columns
+            .iter()
+            .map(|c| format!("{} = {}", c.sql(), self.old(c)))
+            .collect();
+        let mut conditions = key_conditions(&self.session.catalog, self.table, "t", "kept.row_key");
+        conditions.push(format!("kept.run_id = {}", self.id));
+        conditions.push("kept.restored_by IS NULL".into());
+        conditions.extend(
+            self.refusals()
+                .iter()
+                .map(|(refused, _)| format!("({refused}) IS NOT TRUE")),
+        );
+        let update = Statement {
+            sql: format!(
+                "UPDATE {} AS t SET {}\nFROM mend.repaired_rows AS kept\nWHERE {}",
+                self.table.relation_sql(),
+                set.join(", "),
+                conditions.join("\n  AND ")
+            ),
+            parameters: vec![],
+        };
+        // The policies of mend are in force while it runs.
+        let update = update.under_callers_settings(&self.session.search_path, "on", true);
+        Statement {
+            sql: format!(
+                "WITH written AS (\n{}\n  RETURNING kept.row_key\n), marked AS (\n  \
+                 UPDATE mend.repaired_rows AS kept SET restored_by = {restored_by}\n  FROM written\n  \
+                 WHERE kept.run_id = {} AND kept.row_key = written.row_key\n)\nSELECT pg_catalog.count(*) FROM written",
+                indent(&update.sql, 2),
+                self.id
+            ),
+            parameters: update.parameters,
+        }
+    }
+
+    fn outcome(&self, mut counts: BTreeMap<String, i64>) -> Restored {
+        let total = counts.values().sum();
+        Restored {
+            table: self.session.catalog.display(self.table),
+            columns: self.shown.clone(),
+            total,
+            restored: counts.remove("restored").unwrap_or(0),
+            reasons: counts,
+            run_id: None,
+        }
+    }
+}
