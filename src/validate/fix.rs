@@ -6,6 +6,9 @@ use super::{Checked, Verdict};
 use crate::catalog::{Catalog, State, Table};
 use crate::identifier::{Identifier, Literal};
 
+/// NAMEDATALEN - 1, in bytes.
+const LONGEST_NAME: usize = 63;
+
 /// What to do about it; of what was not checked, why. `rows`: all rows of the table.
 pub fn next(
     catalog: &Catalog,
@@ -64,11 +67,32 @@ pub fn next(
             checked.table,
             Identifier::new(name)
         )),
-        (State::Missing, _) if reference.discriminator.is_none() && reference.unique => Some(format!(
-            "SELECT * FROM finalize_plan({table}, {columns}, not_null => false)"
-        )),
+        (State::Missing, _) if reference.discriminator.is_none() && reference.unique => {
+            Some(foreign_key(reference, checked))
+        }
         _ => None,
     }
+}
+
+/// The foreign key that would keep it so. NOT VALID first: it reads no row while writers wait.
+fn foreign_key(reference: &KeyReference, checked: &Checked) -> String {
+    let quoted = |names: Vec<&str>| -> String {
+        let names: Vec<String> = names.iter().map(|n| Identifier::new(n).to_string()).collect();
+        names.join(", ")
+    };
+    let columns = reference.table.names_of(&reference.columns);
+    let mut name = format!("{}_{}", reference.table.name, columns.join("_"));
+    while name.len() > LONGEST_NAME - "_fkey".len() {
+        name.pop();
+    }
+    format!(
+        "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) NOT VALID",
+        checked.table,
+        Identifier::new(&format!("{name}_fkey")),
+        quoted(columns),
+        checked.parent.clone().unwrap_or_default(),
+        quoted(reference.parent.names_of(&reference.key)),
+    )
 }
 
 /// Fills the tenants of a table, or those of the table from which its rows have theirs.
@@ -90,7 +114,9 @@ fn filled_along<'a>(sides: &Sides, reference: &KeyReference<'a>) -> Option<&'a s
     let key = keys.of(reference.table).first()?;
     let best = keys.paths(reference.table, Some(key)).found.into_iter().next()?;
     let along = best.source.columns == reference.columns && best.source.hops[0].parent == reference.parent.oid;
-    Some(reference.table.column(key.column).filter(|_| along)?.name.as_str())
+    // A key that must be there was entered with the row.
+    let column = reference.table.column(key.column)?;
+    (along && !column.never_null).then_some(column.name.as_str())
 }
 
 /// Rows of a polymorphic reference whose type nobody declared.

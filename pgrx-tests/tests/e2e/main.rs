@@ -10,6 +10,8 @@
 //! * `roles`: privileges, row-level security, hostile search_path
 //! * `places`: a standby, psql, SQL editors, pg_cron
 //! * `tenants`, `tenant_graph`: tenant keys by inference; random graphs of tables against a reference
+//! * `validate`: references against the rows, random schemas against one query per check
+//! * `repair`: what is done about them, and put back
 //! * `dead_columns`: what is empty, and what uses it
 //! * `documents`: the README's examples produce what the README shows
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
@@ -27,3 +29,4 @@ mod refusals;
 mod roles;
 mod tenant_graph;
 mod tenants;
+mod validate;
