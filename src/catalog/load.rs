@@ -69,6 +69,7 @@ attributes AS (
          jsonb_build_object(
            'number', a.attnum, 'name', a.attname, 'quoted', quote_ident(a.attname), 'type_oid', a.atttypid::bigint,
            'type_modifier', a.atttypmod, 'not_null', {NOT_NULL}, 'never_null', {NOT_NULL} OR k.conrelid IS NOT NULL, 'generated', a.attgenerated <> '',
+           'collation', CASE WHEN l.collname <> 'default' THEN quote_ident(ln.nspname) || '.' || quote_ident(l.collname) END,
            'identity_always', a.attidentity = 'a',
            'may_select', r.may_select OR has_column_privilege(r.oid, a.attnum, 'SELECT'),
            'may_update', r.may_update OR has_column_privilege(r.oid, a.attnum, 'UPDATE')) AS described,
@@ -76,6 +77,8 @@ attributes AS (
   FROM relations r
   JOIN pg_attribute a ON a.attrelid = r.oid
   LEFT JOIN never_null k ON k.conrelid = a.attrelid AND k.attnum = a.attnum
+  LEFT JOIN pg_collation l ON l.oid = a.attcollation
+  LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
   WHERE a.attnum > 0 AND NOT a.attisdropped
 ),
 columns_of AS (

@@ -101,6 +101,9 @@ pub struct Column {
     /// Declared NOT NULL, or a valid CHECK (column IS NOT NULL) says the same.
     #[serde(default)]
     pub never_null: bool,
+    /// Its collation as SQL, where it is not the database's.
+    #[serde(default)]
+    pub collation: Option<String>,
     /// GENERATED ALWAYS AS (expression).
     pub generated: bool,
     /// GENERATED ALWAYS AS IDENTITY.

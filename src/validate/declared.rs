@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use super::reference::{KeyReference, shown};
 use crate::catalog::{Catalog, Column, State, Table};
-use crate::identifier::Identifier;
+use crate::identifier::{Identifier, split_name};
 use crate::pg::Settings;
 use crate::problem::Problem;
 use crate::rule::Path;
@@ -34,6 +34,12 @@ impl Declaration {
     /// Is it about exactly these columns of `table`?
     pub fn is_about(&self, table: &Table, columns: &[i16]) -> bool {
         self.is_of(table) && self.type_column.is_none() && self.columns == table.names_of(columns)
+    }
+
+    /// Does it lead to `parent`?
+    pub fn is_to(&self, parent: &Table) -> bool {
+        let to = self.parent.as_ref();
+        to.is_some_and(|(schema, name, _)| *schema == parent.schema && *name == parent.name)
     }
 
     /// Numbers of its columns, as far as they still exist.
@@ -66,7 +72,7 @@ impl Declaration {
         let columns = look_up(catalog, table, &self.columns)?;
         let key = look_up(catalog, parent, key)?;
         for (a, b) in columns.iter().zip(&key) {
-            if !catalog.comparable(a.type_oid, b.type_oid) {
+            if !compare_as_keys(catalog, a, b) {
                 return Err(format!(
                     "{} and {} of {} are of types that cannot be compared",
                     a.quoted,
@@ -225,6 +231,21 @@ pub struct DeclareRequest {
 pub fn declare(session: &Session, request: &DeclareRequest) -> Result<String, Problem> {
     let catalog = &session.catalog;
     let table = catalog.resolve_table(&request.table)?;
+    if !table.may_select {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied to declare references of {}", catalog.display(table)),
+        )
+        .detail("what is declared of a table holds for all roles, so only those may who can read it")
+        .hint(format!("GRANT SELECT ON {} TO ...", catalog.display(table))));
+    }
+    if request.parent.is_none() && request.type_value.is_some() {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "a type of a polymorphic reference needs a parent",
+        )
+        .hint("forget_reference() takes a type back; a column that is no reference is declared without type_value"));
+    }
     let path = parse(&request.columns, request.parent.as_deref())?;
     let mut columns: Vec<&Column> = Vec::new();
     for name in &path.columns {
@@ -280,7 +301,7 @@ pub fn forget(session: &Session, table: &str, columns: &str, type_value: Option<
     let typed = parse(columns, None)?;
     // The table may be gone.
     let found = session.catalog.resolve_table(table);
-    let (schema, name, names) = match &found {
+    let (schema, name, names): (Option<String>, String, Vec<String>) = match &found {
         Ok(table) => {
             let names = typed
                 .columns
@@ -291,11 +312,19 @@ pub fn forget(session: &Session, table: &str, columns: &str, type_value: Option<
                 });
             (Some(table.schema.clone()), table.name.clone(), names.collect())
         }
-        Err(_) => (
-            None,
-            table.rsplit('.').next().unwrap_or(table).trim_matches('"').to_string(),
-            typed.columns,
-        ),
+        Err(_) => {
+            let bare = |name: &str| match split_name(name) {
+                Some(parts) if parts.len() == 1 => parts[0].text.clone(),
+                _ => name.to_string(),
+            };
+            let mut parts: Vec<String> = split_name(table).into_iter().flatten().map(|part| part.text).collect();
+            let name = parts.pop().unwrap_or_default();
+            (
+                parts.pop(),
+                name,
+                typed.columns.iter().map(|column| bare(column)).collect(),
+            )
+        }
     };
     let sql = "DELETE FROM mend.declared_references d
                WHERE ($1 IS NULL OR d.table_schema = $1) AND d.table_name = $2
@@ -320,19 +349,34 @@ fn parse(columns: &str, parent: Option<&str>) -> Result<Path, Problem> {
         Some(parent) => format!("{columns} -> {parent}.value"),
         None => format!("{columns} -> no_table.value"),
     };
-    let mut path: Path = text.parse().map_err(|_| {
-        Problem::new(
-            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
-            format!("cannot read {columns}{}", parent.map(|p| format!(" -> {p}")).unwrap_or_default()),
-        )
-        .detail("columns read like 'customer_id' or '(tenant_id, ref)', a parent like 'customers' or 'customers(tenant_id, ref)'")
-        .hint("for example declare_reference('jobs', 'customer_id', 'customers(external_id)')")
-    })?;
+    let mut path: Path = text.parse().map_err(|_| unreadable(columns, parent))?;
     if parent.is_none() {
         path.hops.clear();
     }
-    path.hops.truncate(1);
+    if path.hops.len() > 1 {
+        return Err(unreadable(columns, parent));
+    }
     Ok(path)
+}
+
+fn unreadable(columns: &str, parent: Option<&str>) -> Problem {
+    let parent = parent.map(|p| format!(" -> {p}")).unwrap_or_default();
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+        format!("cannot read {columns}{parent}"),
+    )
+    .detail("columns read like 'customer_id' or '(tenant_id, ref)', a parent like 'customers' or 'customers(tenant_id, ref)'")
+    .hint("for example declare_reference('jobs', 'customer_id', 'customers(external_id)')")
+}
+
+/// Can values of the two types be compared without an operator that the parent's key does not have?
+fn compare_as_keys(catalog: &Catalog, a: &Column, b: &Column) -> bool {
+    let (Some((a, _)), Some((b, _))) = (catalog.base_type(a.type_oid, -1), catalog.base_type(b.type_oid, -1)) else {
+        return false;
+    };
+    let number =
+        |t: &crate::catalog::Type| t.integer_range().is_some() || t.schema == "pg_catalog" && t.name == "numeric";
+    a.oid == b.oid && a.equality.is_some() || a.is_string() && b.is_string() || number(a) && number(b)
 }
 
 fn primary_key<'a>(catalog: &Catalog, parent: &'a Table, width: usize) -> Result<Vec<&'a Column>, Problem> {
@@ -360,7 +404,7 @@ fn fits(catalog: &Catalog, table: &Table, columns: &[&Column], parent: &Table, k
         .hint("write both sides with the same number of columns; where the first one holds the type of the row, pass type_value"));
     }
     for (a, b) in columns.iter().zip(key) {
-        if !catalog.comparable(a.type_oid, b.type_oid) {
+        if !compare_as_keys(catalog, a, b) {
             let type_of = |c: &Column| {
                 catalog
                     .type_of(c.type_oid)

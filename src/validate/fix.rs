@@ -67,7 +67,12 @@ pub fn next(
             checked.table,
             Identifier::new(name)
         )),
-        (State::Missing, _) if reference.discriminator.is_none() && reference.unique => {
+        (State::Missing, _)
+            if reference.discriminator.is_none()
+                && reference.unique
+                && reference.table.is_table()
+                && reference.parent.is_table() =>
+        {
             Some(foreign_key(reference, checked))
         }
         _ => None,
@@ -102,10 +107,22 @@ fn fill(catalog: &Catalog, sides: &Sides, table: &Table) -> String {
         _ => table.oid,
     };
     let owner = catalog.table(owner).unwrap_or(table);
-    format!(
-        "SELECT * FROM backfill_tenant_ids(table_name => {})",
-        Literal::new(&catalog.display(owner))
-    )
+    let root = sides
+        .root()
+        .map(|root| Literal::new(&catalog.display(root)).to_string())
+        .unwrap_or_default();
+    let shown = catalog.display(owner);
+    let shown = Literal::new(&shown);
+    // Where nothing gives its tenant, what is known about the table is the next thing to read.
+    let fillable = sides.keys().is_some_and(|keys| {
+        keys.of(owner)
+            .iter()
+            .any(|key| !keys.paths(owner, Some(key)).found.is_empty())
+    });
+    match fillable {
+        true => format!("SELECT * FROM backfill_tenant_ids({root}, table_name => {shown})"),
+        false => format!("SELECT * FROM tenant_columns({root}) WHERE table_name = {shown}"),
+    }
 }
 
 /// The tenant key of the row, if its best path starts with this reference.

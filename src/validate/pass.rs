@@ -12,7 +12,7 @@
 
 use std::rc::Rc;
 
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, Column, Table};
 use crate::plan::expression::{all_set, any, differs, equal, equals_any, indent};
 use crate::rule::Source;
 
@@ -73,6 +73,8 @@ pub struct Side {
     never_null: bool,
     /// It is a column of the row itself.
     direct: bool,
+    /// Its collation, where it is not the database's.
+    collation: Option<String>,
 }
 
 /// Where a number of the report is found in the result.
@@ -169,7 +171,7 @@ impl<'a> Pass<'a> {
             .column(reference.columns[0])
             .filter(|_| reference.columns.len() == 1 && when.is_none());
         let counts_set = match single {
-            Some(column) if column.not_null => "pg_catalog.count(*)".into(),
+            Some(column) if column.not_null && self.table.is_table() => "pg_catalog.count(*)".into(),
             Some(_) => format!("pg_catalog.count({})", own[0]),
             None => format!("pg_catalog.count(*) FILTER (WHERE {set})"),
         };
@@ -356,11 +358,12 @@ impl<'a> Pass<'a> {
             .zip(&reference.key)
             .enumerate()
             .map(|(i, (own, key))| {
+                let column = self.table.column(reference.columns[i]);
                 equal(
                     self.catalog,
                     &format!("{alias}.key_{}", i + 1),
                     type_of(reference.parent, *key),
-                    own,
+                    &as_key(self.catalog, own, column, reference.parent.column(*key)),
                 )
             })
             .collect();
@@ -381,6 +384,24 @@ impl<'a> Pass<'a> {
     }
 
     fn tenants(&self, reference: &KeyReference, set: &str, found: &str, own: Side, parent: Side) -> Tenants {
+        // Of two types or collations, the parent's decides; a type of an extension is compared as text.
+        let comparable = |own_tenant: &String| match own.collation == parent.collation {
+            true => own_tenant.clone(),
+            false => format!(
+                "{own_tenant} COLLATE {}",
+                parent.collation.as_deref().unwrap_or("pg_catalog.\"default\"")
+            ),
+        };
+        let base = |oid| self.catalog.base_type(oid, -1).map(|(base, _)| base);
+        let as_text = match (base(own.type_oid), base(parent.type_oid)) {
+            (Some(a), Some(b)) => a.oid != b.oid && (a.schema != "pg_catalog" || b.schema != "pg_catalog"),
+            _ => false,
+        };
+        let (text, text_array) = match as_text {
+            true => ("::pg_catalog.text", "::pg_catalog.text[]"),
+            false => ("", ""),
+        };
+        let compared = base(parent.type_oid).filter(|_| as_text).map_or(own.type_oid, |_| 0);
         let own_null: Vec<String> = own.any.iter().map(|c| format!("{c} IS NULL")).collect();
         let own_null = own_null.join(" AND ");
         let parent_null: Vec<String> = parent.any.iter().map(|c| format!("{c} IS NULL")).collect();
@@ -390,15 +411,24 @@ impl<'a> Pass<'a> {
             .iter()
             .flat_map(|own_tenant| {
                 parent.any.iter().map(|of_parent| match reference.unique {
-                    true => equal(self.catalog, own_tenant, own.type_oid, of_parent),
-                    false => equals_any(self.catalog, own_tenant, own.type_oid, of_parent),
+                    true => {
+                        let own_tenant = format!("{}{text}", comparable(own_tenant));
+                        equal(self.catalog, &own_tenant, compared, &format!("{of_parent}{text}"))
+                    }
+                    false => {
+                        let own_tenant = format!("{}{text}", comparable(own_tenant));
+                        equals_any(self.catalog, &own_tenant, compared, &format!("{of_parent}{text_array}"))
+                    }
                 })
             })
             .collect();
         let cross = match (own.any.as_slice(), parent.any.as_slice()) {
-            ([own_tenant], [of_parent]) if reference.unique => {
-                differs(self.catalog, own_tenant, own.type_oid, of_parent)
-            }
+            ([own_tenant], [of_parent]) if reference.unique => differs(
+                self.catalog,
+                &format!("{}{text}", comparable(own_tenant)),
+                compared,
+                &format!("{of_parent}{text}"),
+            ),
             _ => format!(
                 "{found} IS DISTINCT FROM NULL AND NOT ({own_null}) AND NOT ({parent_null}) AND ({}) IS NOT TRUE",
                 same.join(" OR ")
@@ -432,6 +462,29 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// The value of `column` as a foreign key compares it with `key`: in the key's own string type (char(n) ignores trailing
+/// blanks, text does not) and by its collation.
+fn as_key(catalog: &Catalog, value: &str, column: Option<&Column>, key: Option<&Column>) -> String {
+    let (Some(column), Some(key)) = (column, key) else {
+        return value.to_string();
+    };
+    let base = |c: &Column| catalog.base_type(c.type_oid, -1).map(|(base, _)| base);
+    let value = match (base(column), base(key)) {
+        (Some(from), Some(to)) if from.is_string() && to.is_string() && from.oid != to.oid => {
+            format!("{value}::{}", to.sql())
+        }
+        _ => value.to_string(),
+    };
+    match column.collation == key.collation {
+        true => value,
+        false => format!("{value} COLLATE {}", collation(key)),
+    }
+}
+
+fn collation(column: &Column) -> &str {
+    column.collation.as_deref().unwrap_or("pg_catalog.\"default\"")
+}
+
 fn type_of(table: &Table, column: i16) -> u32 {
     table.column(column).map(|c| c.type_oid).unwrap_or_default()
 }
@@ -444,9 +497,12 @@ struct Joins<'a> {
     reads: Vec<(u32, Vec<i16>)>,
 }
 
+/// From alias, its columns, the parent, its key, a condition.
+type JoinedBy = (String, Vec<i16>, u32, Vec<i16>, Option<String>);
+
 struct Join {
-    /// From alias, its columns, the parent, its key, a condition. `None` for one of its own kind.
-    by: Option<(String, Vec<i16>, u32, Vec<i16>, Option<String>)>,
+    /// `None` for one of its own kind.
+    by: Option<JoinedBy>,
     alias: String,
     sql: String,
 }
@@ -513,7 +569,12 @@ impl<'a> Joins<'a> {
                     self.catalog,
                     &self.column(&alias, parent, *key),
                     type_of(parent, *key),
-                    &self.column(from, from_table, *column),
+                    &as_key(
+                        self.catalog,
+                        &self.column(from, from_table, *column),
+                        from_table.column(*column),
+                        parent.column(*key),
+                    ),
                 )
             })
             .collect();
@@ -538,7 +599,7 @@ impl<'a> Joins<'a> {
     }
 
     /// The tenant of the row `alias` of `table`.
-    fn side(&mut self, table: &Table, alias: &str, whose: &Whose) -> Option<Side> {
+    fn side(&mut self, table: &'a Table, alias: &str, whose: &Whose) -> Option<Side> {
         match whose {
             Whose::Everybodys => None,
             Whose::Own(columns) => {
@@ -546,17 +607,28 @@ impl<'a> Joins<'a> {
                 Some(Side {
                     any: columns.iter().map(|c| self.column(alias, table, *c)).collect(),
                     type_oid: type_of(table, columns[0]),
-                    never_null: columns.iter().any(|c| table.column(*c).is_some_and(|c| c.not_null)),
+                    // Of a foreign table, NOT NULL is a promise that nobody keeps.
+                    never_null: table.is_table()
+                        && columns.iter().any(|c| table.column(*c).is_some_and(|c| c.not_null)),
                     direct: true,
+                    collation: table.column(columns[0]).and_then(|c| c.collation.clone()),
                 })
             }
             Whose::Through(paths) => {
                 let mut values = Vec::new();
-                let mut type_oid = 0;
+                let (mut type_oid, mut of_collation) = (0, None);
                 for path in paths {
-                    let (value, of_type) = self.along(table, alias, path)?;
-                    values.push(value);
-                    type_oid = of_type;
+                    let (value, column) = self.along(table, alias, path)?;
+                    // One value of several columns has one collation: that of the first.
+                    let same = values.is_empty() || of_collation == column.collation;
+                    if values.is_empty() {
+                        (type_oid, of_collation) = (column.type_oid, column.collation.clone());
+                    }
+                    values.push(match (same, &of_collation) {
+                        (true, _) => value,
+                        (false, Some(first)) => format!("{value} COLLATE {first}"),
+                        (false, None) => format!("{value} COLLATE pg_catalog.\"default\""),
+                    });
                 }
                 let value = match values.as_slice() {
                     [one] => one.clone(),
@@ -567,13 +639,14 @@ impl<'a> Joins<'a> {
                     type_oid,
                     never_null: false,
                     direct: false,
+                    collation: of_collation,
                 })
             }
         }
     }
 
     /// The value at the end of a path.
-    fn along(&mut self, table: &Table, alias: &str, path: &Source) -> Option<(String, u32)> {
+    fn along(&mut self, table: &'a Table, alias: &str, path: &Source) -> Option<(String, &'a Column)> {
         let (mut from, mut at, mut columns) = (alias.to_string(), table, path.columns.clone());
         for hop in &path.hops {
             let parent = self.catalog.table(hop.parent)?;
@@ -582,6 +655,6 @@ impl<'a> Joins<'a> {
             columns = hop.columns.clone();
         }
         self.reads(at, &columns);
-        Some((self.column(&from, at, columns[0]), type_of(at, columns[0])))
+        Some((self.column(&from, at, columns[0]), at.column(columns[0])?))
     }
 }

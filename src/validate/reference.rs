@@ -108,18 +108,22 @@ pub fn collect<'a>(
         for key in &mut of_table {
             key.may_cross_tenants = declared
                 .iter()
-                .any(|d| d.is_about(table, &key.columns) && d.parent.is_some() && d.may_cross_tenants);
+                .any(|d| d.is_about(table, &key.columns) && d.is_to(key.parent) && d.may_cross_tenants);
         }
         let mut broken = Vec::new();
         let mut spoken_of: Vec<i16> = Vec::new();
         for declaration in declared.iter().filter(|d| d.is_of(table)) {
-            spoken_of.extend(declaration.column_numbers(table));
+            // A composite key says nothing of what a single one of its columns means.
+            if let [only] = declaration.column_numbers(table)[..] {
+                spoken_of.push(only);
+            }
             match declaration.resolve(catalog, table) {
                 Ok(Some(reference)) if inferred => {
                     let known = of_table.iter().any(|key| {
                         key.constraint.is_some()
                             && key.columns == reference.columns
                             && key.parent.oid == reference.parent.oid
+                            && key.key == reference.key
                             && reference.discriminator.is_none()
                     });
                     if !known {

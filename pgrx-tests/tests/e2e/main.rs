@@ -26,6 +26,7 @@ mod kinds;
 mod places;
 mod property;
 mod refusals;
+mod repair;
 mod roles;
 mod tenant_graph;
 mod tenants;

@@ -105,6 +105,11 @@ impl<'a> TenantKeys<'a> {
         Ok(keys)
     }
 
+    /// The database.
+    pub fn catalog(&self) -> &'a Catalog {
+        self.catalog
+    }
+
     /// The keys of a table, in the order of its columns; none where it has no such column.
     pub fn of(&self, table: &Table) -> &[TenantKey] {
         self.by_table.get(&table.oid).map_or(&[], |keys| keys.as_slice())
