@@ -11,6 +11,7 @@ mod create;
 mod nullify;
 mod restore;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 
@@ -268,29 +269,20 @@ impl Work<'_> {
         let (run, repaired, created, left) = loop {
             record::comes_last()?;
             let run = record::next_id()?;
-            let done = pg::subtransaction(AssertUnwindSafe(|| self.write_and_prove(way, run)));
-            match done {
-                Ok(Some((repaired, created, left))) => break (run, repaired, created, left),
+            let again = Cell::new(false);
+            match pg::subtransaction(AssertUnwindSafe(|| self.write_and_prove(way, run, &again))) {
+                Ok((repaired, created, left)) => break (run, repaired, created, left),
                 // Somebody else was there first; nothing of ours is left. Begin anew.
-                Ok(None) if attempt < ATTEMPTS => attempt += 1,
                 Err(problem)
                     if attempt < ATTEMPTS
-                        && matches!(
-                            problem.code,
-                            PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED | PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
-                        ) =>
+                        && (again.get()
+                            || matches!(
+                                problem.code,
+                                PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+                                    | PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
+                            )) =>
                 {
                     attempt += 1;
-                }
-                Ok(None) => {
-                    return Err(Problem::new(
-                        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                        format!("the rows of {} change faster than they can be repaired", result.table),
-                    )
-                    .detail("nothing was written")
-                    .hint(
-                        "run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction",
-                    ));
                 }
                 Err(problem) => return Err(problem),
             }
@@ -327,9 +319,18 @@ impl Work<'_> {
         Ok(result)
     }
 
-    /// Rows repaired, parents created, rows left; `None` where it must be begun anew.
+    /// Rows repaired, parents created, rows left. `again` is set where what was written does not hold and another attempt may
+    /// help: only an error takes back what was written.
     #[allow(clippy::type_complexity)]
-    fn write_and_prove(&self, way: &dyn Way, run: i64) -> Result<Option<(i64, i64, BTreeMap<String, i64>)>, Problem> {
+    fn write_and_prove(
+        &self,
+        way: &dyn Way,
+        run: i64,
+        again: &Cell<bool>,
+    ) -> Result<(i64, i64, BTreeMap<String, i64>), Problem> {
+        // With an id of its own, each statement of this attempt sees what is committed by then, not what was when the call
+        // began.
+        pg::current_transaction_id();
         let expected = self.sum(&self.counted(way)?);
         let mut repaired = 0;
         let mut created = 0;
@@ -339,9 +340,10 @@ impl Work<'_> {
             let rows = before.get("repaired").copied().unwrap_or(0);
             if rows == 0 {
                 if !way.holds(self, run)? {
-                    return Ok(None);
+                    again.set(true);
+                    return Err(self.changes_too_fast());
                 }
-                return Ok(Some((repaired, created, before)));
+                return Ok((repaired, created, before));
             }
             let written = {
                 let _settings = settings(false);
@@ -361,10 +363,13 @@ impl Work<'_> {
                 _ => repaired += written,
             }
             if written == 0 {
+                // Others may have repaired the rows between the count and the write.
+                again.set(gone > 0);
                 return Err(self.not_accepted(expected));
             }
         }
-        Ok(None)
+        again.set(true);
+        Err(self.changes_too_fast())
     }
 
     fn sum(&self, counts: &BTreeMap<String, i64>) -> i64 {
@@ -375,6 +380,18 @@ impl Work<'_> {
         // Not READ ONLY: it has written.
         let _settings = settings(false);
         way.count(self)
+    }
+
+    fn changes_too_fast(&self) -> Problem {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!(
+                "the rows of {} change faster than they can be repaired",
+                self.session.catalog.display(self.reference.table)
+            ),
+        )
+        .detail("nothing was written")
+        .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction")
     }
 
     fn not_accepted(&self, violations: i64) -> Problem {

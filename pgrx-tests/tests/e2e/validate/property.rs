@@ -120,18 +120,18 @@ fn schema(seed: u64) -> Schema {
             });
             let column = &reference.column;
             let _ = match reference.kind {
-                Kind::NotValid => write!(
+                Kind::NotValid => writeln!(
                     after,
-                    "ALTER TABLE {name} ADD FOREIGN KEY ({column}) REFERENCES {parent} NOT VALID;\n"
+                    "ALTER TABLE {name} ADD FOREIGN KEY ({column}) REFERENCES {parent} NOT VALID;"
                 ),
-                Kind::Composite { full } => write!(
+                Kind::Composite { full } => writeln!(
                     after,
-                    "ALTER TABLE {name} ADD FOREIGN KEY (tenant_id, {column}) REFERENCES {parent} (tenant_id, id){};\n",
+                    "ALTER TABLE {name} ADD FOREIGN KEY (tenant_id, {column}) REFERENCES {parent} (tenant_id, id){};",
                     if full { " MATCH FULL" } else { "" }
                 ),
-                Kind::Soft => write!(
+                Kind::Soft => writeln!(
                     after,
-                    "SELECT public.declare_reference('{name}', '{column}', '{parent}(code)');\n"
+                    "SELECT public.declare_reference('{name}', '{column}', '{parent}(code)');"
                 ),
                 _ => Ok(()),
             };
@@ -159,7 +159,7 @@ fn schema(seed: u64) -> Schema {
                     random.random_range(1..27).to_string()
                 });
             }
-            let _ = write!(sql, "INSERT INTO {name} VALUES ({});\n", values.join(", "));
+            let _ = writeln!(sql, "INSERT INTO {name} VALUES ({});", values.join(", "));
         }
         sql.push_str("RESET session_replication_role;\n");
         tables.push(Table {
