@@ -8,6 +8,7 @@
 //! ```
 
 mod create;
+mod given;
 mod nullify;
 mod restore;
 

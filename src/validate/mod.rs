@@ -10,6 +10,7 @@
 
 pub mod declared;
 mod fix;
+pub mod joins;
 pub mod pass;
 pub mod reference;
 pub mod sides;

@@ -1,0 +1,204 @@
+//! What a new parent may be given, and what it must: its tenant, the caller's values, the columns that have none.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde_json::{Map, Value};
+
+use super::Work;
+use crate::catalog::{Column, Insertion, Table, Type};
+use crate::identifier::Literal;
+use crate::pg;
+use crate::problem::{Problem, nearest};
+use crate::rule::check::Problems;
+use crate::run::Session;
+use crate::validate::sides::Whose;
+
+/// The column that holds the tenant of a new parent, where its key does not.
+pub(super) fn tenant_column<'a>(work: &Work<'a>, problems: &mut Problems) -> Option<&'a Column> {
+    let (parent, key) = (work.reference.parent, &work.reference.key);
+    let shown = work.session.catalog.display(parent);
+    let refuse = |detail: String| {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("whose a new row of {shown} would be cannot be told"),
+        )
+        .detail(detail)
+        .hint("create the parents by hand, or use 'quarantine' or 'nullify'")
+    };
+    match work.sides.of(parent).as_ref() {
+        Whose::Everybodys => None,
+        Whose::Own(columns) if columns.iter().any(|c| key.contains(c)) => None,
+        Whose::Own(columns) => {
+            if columns.len() > 1 {
+                problems.push(refuse(format!(
+                    "several of its columns reference the tenant: {}",
+                    parent.names_of(columns).join(", ")
+                )));
+                return None;
+            }
+            match work.sides.of(work.reference.table).as_ref() {
+                Whose::Own(own) if own.len() > 1 => {
+                    problems.push(refuse(format!(
+                        "the rows that reference it belong to several tenants: {}",
+                        work.reference.table.names_of(own).join(", ")
+                    )));
+                    None
+                }
+                _ => parent.column(columns[0]),
+            }
+        }
+        Whose::Through(paths) => {
+            let path = paths[0].to_path(&work.session.catalog, parent);
+            problems.push(refuse(format!(
+                "its tenant comes through {path}, which a new row does not have"
+            )));
+            None
+        }
+    }
+}
+
+/// May the caller give this column a value?
+pub(super) fn may_be_given(
+    work: &Work,
+    insertion: &Insertion,
+    tenant: Option<&Column>,
+    column: &Column,
+    problems: &mut Problems,
+) -> bool {
+    let refuse = |why: &str| {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!(
+                "set: {} of {} {why}",
+                column.quoted,
+                work.session.catalog.display(work.reference.parent)
+            ),
+        )
+        .hint("leave it out of set")
+    };
+    if work.reference.key.contains(&column.number) {
+        problems.push(refuse("is the key that is missing"));
+    } else if tenant.is_some_and(|tenant| tenant.number == column.number) {
+        // One tenant for all would be a guess for most.
+        problems.push(refuse(
+            "is the tenant: it is that of the rows that reference the parent",
+        ));
+    } else if column.generated || insertion.generated.iter().any(|(c, _)| *c == column.number) {
+        problems.push(refuse("is a generated column"));
+    } else {
+        return true;
+    }
+    false
+}
+
+/// Is it a value of the column's type? Asked of Postgres itself.
+pub(super) fn value_fits(
+    session: &Session,
+    parent: &Table,
+    column: &Column,
+    value: &Value,
+    problems: &mut Problems,
+) -> bool {
+    let place = format!("{} of {}", column.quoted, session.catalog.display(parent));
+    if value.is_null() && column.not_null {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+                format!("set: {place} cannot be NULL"),
+            )
+            .hint("give it a value"),
+        );
+        return false;
+    }
+    let base: Option<(&Type, i32)> = session.catalog.base_type(column.type_oid, column.type_modifier);
+    if let (Some((base, _)), Some(text)) = (base, value.as_str())
+        && base.kind == 'e'
+        && !base.labels.iter().any(|label| label == text)
+    {
+        let near = nearest(text, base.labels.iter().map(String::as_str));
+        let problem = Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            format!("set: {place} cannot be \"{text}\""),
+        )
+        .detail(format!("{} has {}", base.display, base.labels.join(", ")));
+        problems.push(match near.first() {
+            Some(near) => problem.hint(format!("did you mean {near}?")),
+            None => problem.hint(format!(
+                r#"for example set => '{{"{}": "{}"}}'"#,
+                column.name,
+                base.labels.first().cloned().unwrap_or_default()
+            )),
+        });
+        return false;
+    }
+    let sql = format!(
+        "SELECT (pg_catalog.jsonb_populate_record(NULL::{}, pg_catalog.jsonb_build_object({}, $1))).{} IS NULL",
+        parent.sql(),
+        Literal::new(&column.name),
+        column.sql()
+    );
+    // A text with a placeholder is looked at as it is: too long is too long.
+    let read = pg::subtransaction(AssertUnwindSafe(|| {
+        let argument = [JsonB(value.clone()).into()];
+        Ok(Spi::connect(|client| client.select(&sql, None, &argument).map(|_| ()))?)
+    }));
+    problems
+        .keep(read.map_err(|problem| Problem {
+            message: format!("set: {place}: {}", problem.message),
+            hint: Some(format!(
+                "it is of type {}",
+                session.catalog.type_of(column.type_oid).map(|t| t.display.clone()).unwrap_or_default()
+            )),
+            ..problem
+        }))
+        .is_some()
+}
+
+pub(super) fn required(session: &Session, shown: &str, missing: &[&Column]) -> Problem {
+    let type_of = |c: &Column| session.catalog.base_type(c.type_oid, c.type_modifier).map(|(t, _)| t);
+    let list: Vec<String> = missing
+        .iter()
+        .map(|c| match type_of(c) {
+            Some(t) if t.kind == 'e' => format!("{} {} ({})", c.quoted, t.display, t.labels.join(", ")),
+            Some(t) => format!("{} {}", c.quoted, t.display),
+            None => c.quoted.clone(),
+        })
+        .collect();
+    let mut example = Map::new();
+    for column in missing {
+        let value = match type_of(column) {
+            Some(t) if t.kind == 'e' => t.labels.first().cloned().unwrap_or_default(),
+            Some(t) if t.category == 'N' => "0".into(),
+            _ => "...".into(),
+        };
+        example.insert(column.name.clone(), Value::String(value));
+    }
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+        format!("new rows of {shown} need more than their key: {}", list.join(", ")),
+    )
+    .detail("these columns are NOT NULL and have no default")
+    .hint(format!(
+        "give them values: set => {}; {{key}} and {{tenant}} in a text stand for those of the row",
+        Literal::new(&Value::Object(example).to_string())
+    ))
+}
+
+/// What the type of the key refuses, as a condition, with the name of the type.
+pub(super) fn limit((base, modifier): (&Type, i32), value: &str) -> Option<(String, String)> {
+    if let Some((lowest, highest)) = base.integer_range() {
+        return Some((
+            format!("{value} NOT BETWEEN {lowest} AND {highest}"),
+            base.display.clone(),
+        ));
+    }
+    let bounded = base.schema == "pg_catalog" && base.name == "varchar" && modifier > 4;
+    bounded.then(|| {
+        (
+            format!("pg_catalog.char_length({value}::pg_catalog.text) > {}", modifier - 4),
+            format!("{}({})", base.display, modifier - 4),
+        )
+    })
+}
