@@ -254,6 +254,69 @@ fn partitioned_tables_are_read_as_one_and_inheritance_alone() {
 }
 
 #[test]
+fn references_are_compared_as_their_foreign_keys_compare() {
+    let (_database, mut client) = database_with(
+        r#"CREATE TABLE tenants (id text COLLATE "C" PRIMARY KEY); INSERT INTO tenants VALUES ('x'), ('y');
+         CREATE TABLE codes (code varchar(5) PRIMARY KEY, tenant_id text COLLATE "POSIX" NOT NULL REFERENCES tenants);
+         CREATE TABLE jobs (id int PRIMARY KEY, tenant_id text NOT NULL REFERENCES tenants, code char(5) REFERENCES codes);
+         INSERT INTO codes VALUES ('a', 'x'), ('a ', 'y'); INSERT INTO jobs VALUES (1, 'x', 'a'), (2, 'y', 'a');"#,
+    );
+    // 'a' of char(5) is 'a' of varchar, not 'a '; and two collations are no error.
+    assert_eq!(
+        found(&mut client, "'tenants'"),
+        [
+            "codes.tenant_id|valid|2|0|0|0|0|ok",
+            "jobs.tenant_id|valid|2|0|0|0|0|ok",
+            "jobs.code|valid|2|0|1|0|0|violations",
+            "total.3 references|-|6|0|1|0|0|violations"
+        ]
+    );
+}
+
+#[test]
+fn declarations_touch_what_they_name_and_nothing_else() {
+    let (_database, mut client) = database_with(&format!(
+        "{TENANTS} CREATE SCHEMA old; CREATE TABLE old.jobs (id int, customer_id int);
+         CREATE TABLE jobs (id int PRIMARY KEY, tenant_id int, customer_id int REFERENCES customers);
+         INSERT INTO jobs VALUES (1, 1, 2), (2, 9, 1);
+         SELECT declare_reference('old.jobs', 'customer_id', 'customers'), declare_reference('jobs', 'customer_id', 'customers');
+         DROP TABLE old.jobs"
+    ));
+    assert_eq!(
+        one(&mut client, "SELECT forget_reference('old.jobs', 'customer_id')"),
+        "1"
+    );
+    assert_eq!(
+        one(&mut client, "SELECT table_schema FROM mend.declared_references"),
+        "public"
+    );
+    // Crossing to another parent says nothing about this one, a composite key nothing about its first column.
+    client
+        .batch_execute(
+            "ALTER TABLE customers ADD UNIQUE (tenant_id, id);
+             SELECT declare_reference('jobs', 'customer_id', 'tenants', may_cross_tenants => true),
+                    declare_reference('jobs', '(tenant_id, customer_id)', 'customers(tenant_id, id)')",
+        )
+        .unwrap();
+    let checked = found(&mut client, "'tenants', 'jobs'");
+    for expected in [
+        "jobs.customer_id|valid|2|0|2|0|0|violations",
+        "jobs.tenant_id|missing|2|1|0|0|0|violations",
+    ] {
+        assert!(checked.contains(&expected.to_string()), "{expected}: {checked:#?}");
+    }
+    for call in [
+        "'jobs', 'customer_id -> tenants.id', 'customers'",
+        "'jobs', 'customer_id', 'tenants.id -> customers'",
+    ] {
+        assert_eq!(
+            failure(&mut client, &format!("SELECT declare_reference({call})")).code,
+            "42601"
+        );
+    }
+}
+
+#[test]
 fn what_may_cross_tenants_is_said_once() {
     let (_database, mut client) = database_with(&format!(
         "{TENANTS} CREATE TABLE jobs (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenants, partner_id int REFERENCES customers);
