@@ -30,6 +30,16 @@ COMMENT ON FUNCTION repair_orphans(text, text, text, boolean, jsonb, text, text,
   'repair the rows that violate one reference: nullify, quarantine or create_parent, or count what that would do (dry_run, the default); old values are kept, nothing is deleted';
 COMMENT ON FUNCTION restore_repaired(bigint, boolean) IS
   'put back what a run of repair_orphans nullified or quarantined, where nobody changed it since; or count what that would do (dry_run, the default)';
+COMMENT ON FUNCTION assert_backfilled(text, text, text) IS
+  'fail, with counts, reasons and the next call, where the column still is NULL: the line above a SET NOT NULL or DROP COLUMN in a migration';
+COMMENT ON FUNCTION finalize_plan(text, text, boolean, text, text, boolean, boolean, text) IS
+  'every step from filled to locked in (NOT NULL, foreign keys, index, policy) with its lock and how far it is; changes nothing';
+COMMENT ON FUNCTION finalize_backfill_step(text, text, interval, boolean, text, text, boolean, text) IS
+  'run the next step of finalize_plan and say what comes after; for SQL editors, one call a transaction';
+COMMENT ON PROCEDURE finalize_backfill(text, text, interval, boolean, text, text, boolean, text, text) IS
+  'run the steps of finalize_plan, each in a transaction of its own, so that no strong lock is ever held over a scan; call it again where a lock was not had in time';
+COMMENT ON FUNCTION mend.outside_transaction_block(text) IS
+  'used by procedures that commit: fail inside a transaction block, before anything was done';
 
 CREATE FUNCTION grant_mend(role_name text) RETURNS text
 LANGUAGE plpgsql
@@ -61,7 +71,7 @@ BEGIN
       AND p.proname NOT IN ('grant_mend', 'revoke_mend')
     ORDER BY 1
   LOOP
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', routine.signature, grantee);
+    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %I', routine.signature, grantee);
     IF NOT has_schema_privilege(grantee, routine.nspname, 'USAGE') THEN
       EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', routine.nspname, grantee);
     END IF;
@@ -103,7 +113,7 @@ BEGIN
     JOIN pg_proc p ON p.oid = d.objid
     WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
   LOOP
-    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', routine.signature, role_found);
+    EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %I', routine.signature, role_found);
   END LOOP;
   EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.declared_references FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM %I', role_found);
@@ -148,8 +158,8 @@ BEGIN
       AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
       AND d.deptype OPERATOR(pg_catalog.=) 'e'
   LOOP
-    EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
-    EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I WITH GRANT OPTION', routine, installer);
+    EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', routine);
+    EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %I WITH GRANT OPTION', routine, installer);
   END LOOP;
   -- The state is the installer's own: its owner reads all records, grants, and can dump the database.
   EXECUTE pg_catalog.format('ALTER TABLE mend.runs OWNER TO %I', installer);

@@ -11,6 +11,7 @@
 //! | [`run`] | executes plans: dry and for real; the proof; the record |
 //! | [`validate`] | every reference, checked against the rows |
 //! | [`repair`] | rows that violate a reference: nullified, quarantined, or given their parent |
+//! | [`finalize`] | the gate, and NOT NULL, foreign keys, indexes with short locks |
 //! | [`report`] | what the database looks like: tenant columns, the map, dead columns |
 //! | `functions` | what SQL sees |
 //! | [`pg`] | the one room with `unsafe` |
@@ -20,6 +21,7 @@
 ::pgrx::pg_module_magic!(name, version);
 
 pub mod catalog;
+pub mod finalize;
 mod functions;
 pub mod identifier;
 pub mod infer;
@@ -38,6 +40,7 @@ pub mod validate;
 use pgrx::prelude::*;
 
 extension_sql_file!("../sql/state.sql", name = "state", bootstrap);
+extension_sql_file!("../sql/procedures.sql", name = "procedures");
 extension_sql_file!("../sql/comments.sql", name = "comments", finalize);
 
 /// Called by Postgres when it loads the library.

@@ -76,6 +76,34 @@ pub fn prefix_before(column: &str, table: &str) -> Option<Vec<String>> {
     (!table.is_empty() && column[at..] == table[..]).then(|| column[..at].to_vec())
 }
 
+/// NAMEDATALEN - 1, in bytes.
+const LONGEST_NAME: usize = 63;
+
+/// The name of a constraint or index: table, columns, what it is; cut to the length of a name before the ending, and numbered
+/// where `taken` has it already.
+///
+/// ```
+/// # use pg_mend::names::generated;
+/// assert_eq!(generated("jobs", &["customer_id"], "fkey", |_| false), "jobs_customer_id_fkey");
+/// assert_eq!(generated("jobs", &["customer_id"], "fkey", |n| n == "jobs_customer_id_fkey"), "jobs_customer_id_fkey1");
+/// ```
+pub fn generated(table: &str, columns: &[&str], ending: &str, taken: impl Fn(&str) -> bool) -> String {
+    let mut ending = format!("_{ending}");
+    let plain = ending.clone();
+    for number in 1.. {
+        let mut name = format!("{table}_{}", columns.join("_"));
+        while name.len() > LONGEST_NAME - ending.len() {
+            name.pop();
+        }
+        name.push_str(&ending);
+        if !taken(&name) {
+            return name;
+        }
+        ending = format!("{plain}{number}");
+    }
+    unreachable!("numbers do not end")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -119,6 +119,12 @@ pub fn current_transaction_id() -> u32 {
     unsafe { pg_sys::GetCurrentTransactionId().into_inner() }
 }
 
+/// Is the current statement part of a transaction block (BEGIN, or several statements sent as one)?
+pub fn in_transaction_block() -> bool {
+    // SAFETY: a plain read of backend state.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
 /// Is the current transaction unable to write (READ ONLY, or a standby)?
 pub fn is_read_only() -> bool {
     // SAFETY: plain reads of backend state.

@@ -46,6 +46,7 @@ WITH RECURSIVE relations AS (
          pg_catalog.has_table_privilege(c.oid, 'SELECT') AS may_select,
          pg_catalog.has_table_privilege(c.oid, 'UPDATE') AS may_update,
          pg_catalog.has_table_privilege(c.oid, 'INSERT') AS may_insert,
+         pg_catalog.has_table_privilege(c.oid, 'REFERENCES') AS may_reference,
          pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS may_use_schema,
          EXISTS (SELECT FROM pg_depend d
                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') AS of_extension
@@ -131,7 +132,7 @@ SELECT jsonb_build_object(
       'row_security', r.relrowsecurity,
       'row_security_active', CASE WHEN r.relrowsecurity THEN row_security_active(r.oid) ELSE false END,
       'estimated_rows', r.reltuples, 'may_select', r.may_select, 'may_insert', r.may_insert,
-      'may_use_schema', r.may_use_schema,
+      'may_use_schema', r.may_use_schema, 'may_reference', r.may_reference,
       'of_extension', r.of_extension,
       'reads', CASE WHEN r.relkind IN ('v', 'm') THEN (
         SELECT coalesce(jsonb_agg(DISTINCT d.refobjid::bigint), '[]')
@@ -166,7 +167,7 @@ SELECT jsonb_build_object(
     SELECT coalesce(jsonb_agg(jsonb_build_object(
       'name', f.conname, 'table', f.conrelid::bigint, 'columns', f.conkey, 'parent', f.confrelid::bigint,
       'parent_columns', f.confkey, 'validated', f.convalidated, 'enforced', {ENFORCED},
-      'on_delete', f.confdeltype, 'match_full', f.confmatchtype = 'f',
+      'on_delete', f.confdeltype, 'on_update', f.confupdtype, 'match_full', f.confmatchtype = 'f',
       'inherited', f.conparentid <> 0)
       ORDER BY f.conrelid, f.conkey, f.conname), '[]')
     FROM pg_constraint f

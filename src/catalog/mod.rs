@@ -5,12 +5,14 @@
 //! the extension asks pg_catalog. Everything here is plain data, so the rooms behind it can be tested without a server.
 
 mod details;
+mod guarantees;
 mod insertion;
 mod load;
 mod resolve;
 mod types;
 
 pub use details::{Check, Details, Exclusion, UniqueIndex};
+pub use guarantees::{Guarantees, Index, NotNullCheck};
 pub use insertion::Insertion;
 pub use load::load;
 pub use resolve::ResolveError;

@@ -67,6 +67,9 @@ pub struct Table {
     /// The caller may add rows.
     #[serde(skip_serializing)]
     pub may_insert: bool,
+    /// The caller may declare foreign keys to it.
+    #[serde(skip_serializing, default)]
+    pub may_reference: bool,
     /// The caller may look into the schema.
     pub may_use_schema: bool,
     /// An extension's own table (pg_mend's state included): never inferred as a target or source.
@@ -178,6 +181,9 @@ pub struct ForeignKey {
     pub enforced: bool,
     /// pg_constraint.confdeltype: a no action, r restrict, c cascade, n set null, d set default.
     pub on_delete: char,
+    /// pg_constraint.confupdtype: as `on_delete`.
+    #[serde(default)]
+    pub on_update: char,
     /// MATCH FULL
     pub match_full: bool,
     /// It is a partition's copy of a foreign key of the table above.
@@ -564,6 +570,7 @@ pub mod testing {
                 validated: true,
                 enforced: true,
                 on_delete,
+                on_update: 'a',
                 match_full: false,
                 inherited: false,
             });

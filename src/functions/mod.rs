@@ -6,6 +6,7 @@
 #![allow(clippy::type_complexity)]
 
 mod backfill;
+mod finalize;
 mod repair;
 mod tenants;
 mod validate;

@@ -8,7 +8,7 @@ use crate::catalog::{Catalog, Column, State, Table};
 use crate::identifier::{Identifier, split_name};
 use crate::pg::Settings;
 use crate::problem::Problem;
-use crate::rule::Path;
+use crate::rule::{Path, PathHop, typed};
 use crate::run::Session;
 
 /// One row of `mend.declared_references`.
@@ -262,21 +262,11 @@ pub fn declare(session: &Session, request: &DeclareRequest) -> Result<String, Pr
         Some(_) => Some(columns.remove(0)),
         None => None,
     };
-    let parent = match path.hops.first() {
-        None => None,
-        Some(hop) => {
-            let parent = catalog.resolve_table(&hop.table)?;
-            let key: Vec<&Column> = match &hop.key {
-                Some(names) => names
-                    .iter()
-                    .map(|name| catalog.resolve_column(parent, name))
-                    .collect::<Result<_, _>>()?,
-                None => primary_key(catalog, parent, columns.len())?,
-            };
-            fits(catalog, table, &columns, parent, &key)?;
-            Some((parent, key))
-        }
-    };
+    let parent = path
+        .hops
+        .first()
+        .map(|hop| referenced(catalog, table, &columns, hop))
+        .transpose()?;
     let names = |columns: &[&Column]| columns.iter().map(|c| c.name.clone()).collect::<Vec<String>>();
     let declaration = Declaration {
         schema: table.schema.clone(),
@@ -341,6 +331,37 @@ pub fn forget(session: &Session, table: &str, columns: &str, type_value: Option<
         .hint("SELECT * FROM mend.declared_references shows what was, and by whom")),
         gone => Ok(gone as i64),
     }
+}
+
+/// The table and key that a person typed as the parent of a column: `customers`, `customers(external_id)`.
+///
+/// Errors: 42P01, 42703 (names), 42601 (grammar), 42804 (types), 42830 (no key).
+pub fn parent_typed<'a>(
+    catalog: &'a Catalog,
+    table: &Table,
+    column: &Column,
+    parent: &str,
+) -> Result<(&'a Table, Vec<&'a Column>), Problem> {
+    let path = parse(&typed(&column.name), Some(parent))?;
+    referenced(catalog, table, &[column], &path.hops[0])
+}
+
+fn referenced<'a>(
+    catalog: &'a Catalog,
+    table: &Table,
+    columns: &[&Column],
+    hop: &PathHop,
+) -> Result<(&'a Table, Vec<&'a Column>), Problem> {
+    let parent = catalog.resolve_table(&hop.table)?;
+    let key: Vec<&Column> = match &hop.key {
+        Some(names) => names
+            .iter()
+            .map(|name| catalog.resolve_column(parent, name))
+            .collect::<Result<_, _>>()?,
+        None => primary_key(catalog, parent, columns.len())?,
+    };
+    fits(catalog, table, columns, parent, &key)?;
+    Ok((parent, key))
 }
 
 fn parse(columns: &str, parent: Option<&str>) -> Result<Path, Problem> {

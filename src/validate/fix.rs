@@ -5,9 +5,7 @@ use super::sides::{Sides, Whose};
 use super::{Checked, Verdict};
 use crate::catalog::{Catalog, State, Table};
 use crate::identifier::{Identifier, Literal};
-
-/// NAMEDATALEN - 1, in bytes.
-const LONGEST_NAME: usize = 63;
+use crate::names;
 
 /// What to do about it; of what was not checked, why. `rows`: all rows of the table.
 pub fn next(
@@ -86,14 +84,11 @@ fn foreign_key(reference: &KeyReference, checked: &Checked) -> String {
         names.join(", ")
     };
     let columns = reference.table.names_of(&reference.columns);
-    let mut name = format!("{}_{}", reference.table.name, columns.join("_"));
-    while name.len() > LONGEST_NAME - "_fkey".len() {
-        name.pop();
-    }
+    let name = names::generated(&reference.table.name, &columns, "fkey", |_| false);
     format!(
         "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) NOT VALID",
         checked.table,
-        Identifier::new(&format!("{name}_fkey")),
+        Identifier::new(&name),
         quoted(columns),
         checked.parent.clone().unwrap_or_default(),
         quoted(reference.parent.names_of(&reference.key)),

@@ -220,6 +220,26 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
     Ok(result)
 }
 
+/// Checks one reference, whoever asked for it.
+///
+/// Errors: 42501 with every table that may not be read, or of which policies would hide rows.
+pub fn check_one(session: &Session, sides: &Sides, reference: &KeyReference) -> Result<Checked, Problem> {
+    let mut pass = Pass::over(&session.catalog, sides, reference.table);
+    let conditions = pass.conditions(reference);
+    let numbers = pass.count(&conditions);
+    let step = Step {
+        pass,
+        references: vec![(reference.clone(), conditions, numbers)],
+        unknown_types: vec![],
+    };
+    let mut problems = Problems::default();
+    may_be_read(session, &step.pass, &mut problems);
+    problems.into_result()?;
+    let _settings = reading();
+    let mut checked = step.check(session, sides, 0, &Memory::read()?)?;
+    Ok(checked.remove(0))
+}
+
 /// Settings under which our statements only read, and read every row.
 pub fn reading() -> Settings {
     Settings::push(&[("row_security", "off"), ("jit", "off"), ("transaction_read_only", "on")])

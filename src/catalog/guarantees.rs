@@ -1,0 +1,159 @@
+//! What a table already guarantees about one column, constraint by constraint, and who may change that: what locking a
+//! column in starts from. Read anew for each step, because steps are separate transactions.
+
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::Deserialize;
+
+use super::types::{Catalog, Column, Oid, Table};
+use crate::problem::Problem;
+
+/// Everything that bears on NOT NULL, foreign keys, indexes and policies of one column.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Guarantees {
+    /// The caller may ALTER the table.
+    pub may_alter: bool,
+    /// Who may.
+    pub owner: String,
+    /// CHECK (column IS NOT NULL), of the table itself and inherited by its children.
+    pub not_null_checks: Vec<NotNullCheck>,
+    /// A NOT NULL constraint that is NOT VALID (since 18).
+    pub not_null_not_valid: Option<String>,
+    /// Names of all constraints of the table.
+    pub constraints: Vec<String>,
+    /// Indexes that start with the column, of the table and of its partitions.
+    pub indexes: Vec<Index>,
+    /// Names of the relations in the schemas of the table and its partitions, that look like ours: (schema, name).
+    pub relations: Vec<(String, String)>,
+    /// Partitions that hold rows, at any depth.
+    pub leaves: Vec<Oid>,
+    /// Policies that read the column.
+    pub policies: Vec<String>,
+    /// Names of all policies.
+    pub policy_names: Vec<String>,
+}
+
+/// A CHECK that says what NOT NULL says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct NotNullCheck {
+    /// Constraint name.
+    pub name: String,
+    /// It holds for every row.
+    pub validated: bool,
+    /// Its comment: how a CHECK of ours is told from the user's.
+    pub comment: Option<String>,
+}
+
+/// An index whose first key is the column.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Index {
+    /// The table or partition.
+    pub table: Oid,
+    /// The bare name.
+    pub name: String,
+    /// Queries may use it, for every value but NULL.
+    pub usable: bool,
+    /// It is left over from a CREATE INDEX CONCURRENTLY that did not end well, or still runs.
+    pub invalid: bool,
+    /// Some session is building it at this moment.
+    pub building: bool,
+    /// A plain btree on the column alone: what CREATE INDEX on the partitioned table takes over instead of building its own.
+    pub plain: bool,
+}
+
+/// As in `load`.
+const ENFORCED: &str = if cfg!(feature = "pg18") {
+    "AND k.conenforced"
+} else {
+    ""
+};
+
+/// NOT NULL constraints are in pg_constraint, and may be NOT VALID, since 18.
+const NOT_NULL_NOT_VALID: &str = if cfg!(feature = "pg18") {
+    "(SELECT n.conname FROM pg_constraint n
+      WHERE n.conrelid = $1 AND n.contype = 'n' AND n.conkey[1] = $2 AND NOT n.convalidated)"
+} else {
+    "NULL::name"
+};
+
+impl Catalog {
+    /// Reads what `table` guarantees about `column`.
+    ///
+    /// Errors: those of SPI only.
+    pub fn guarantees(&self, table: &Table, column: &Column) -> Result<Guarantees, Problem> {
+        let sql = format!(
+            r#"
+WITH leaves AS (
+  SELECT p.relid FROM pg_partition_tree($1::regclass) p WHERE $3 AND p.isleaf AND p.relid <> $1
+),
+family AS (
+  SELECT c.oid, c.relnamespace, a.attnum
+  FROM pg_class c
+  JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+                     AND a.attname = (SELECT attname FROM pg_attribute WHERE attrelid = $1 AND attnum = $2)
+  WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM leaves)
+),
+relevant AS (
+  SELECT i.indexrelid, i.indrelid, c.relname, i.indisvalid, i.indisunique, i.indpred, i.indnatts, i.indnkeyatts, f.attnum,
+         c.relkind, m.amname,
+         -- A partial index WHERE column IS NOT NULL serves every look-up by a value.
+         coalesce(pg_get_expr(i.indpred, i.indrelid) = '(' || quote_ident(a.attname) || ' IS NOT NULL)', true) AS all_values,
+         EXISTS (SELECT FROM pg_opclass o WHERE o.oid = i.indclass[0] AND o.opcdefault)
+           AND i.indcollation[0] = a.attcollation AND i.indoption[0] = 0 AS defaults
+  FROM family f
+  JOIN pg_index i ON i.indrelid = f.oid AND i.indkey[0] = f.attnum
+  JOIN pg_class c ON c.oid = i.indexrelid
+  JOIN pg_am m ON m.oid = c.relam
+  JOIN pg_attribute a ON a.attrelid = f.oid AND a.attnum = f.attnum
+)
+SELECT jsonb_build_object(
+  'may_alter', pg_has_role(t.relowner, 'USAGE'),
+  'owner', pg_get_userbyid(t.relowner),
+  'not_null_checks', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+             'name', k.conname, 'validated', k.convalidated, 'comment', obj_description(k.oid, 'pg_constraint'))
+             ORDER BY k.convalidated DESC, k.conname), '[]')
+    FROM pg_constraint k
+    JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = $2
+    WHERE k.conrelid = $1 AND k.contype = 'c' AND k.conkey = ARRAY[$2] {ENFORCED}
+      AND (NOT k.connoinherit OR NOT t.relhassubclass)
+      AND pg_get_expr(k.conbin, k.conrelid) = '(' || quote_ident(a.attname) || ' IS NOT NULL)'),
+  'not_null_not_valid', {NOT_NULL_NOT_VALID},
+  'constraints', (SELECT coalesce(jsonb_agg(k.conname), '[]') FROM pg_constraint k
+                  WHERE k.conrelid IN (SELECT oid FROM family)),
+  'indexes', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+             'table', r.indrelid::bigint, 'name', r.relname,
+             'usable', r.indisvalid AND r.all_values AND r.amname IN ('btree', 'hash'),
+             'invalid', NOT r.indisvalid AND r.relkind = 'i',
+             'building', EXISTS (SELECT FROM pg_stat_get_progress_info('CREATE INDEX') p
+                                 WHERE p.param7 = r.indexrelid::bigint),
+             'plain', r.indisvalid AND r.indpred IS NULL AND r.indnatts = 1 AND NOT r.indisunique AND r.amname = 'btree'
+                      AND r.defaults)
+             ORDER BY r.indrelid, r.relname), '[]')
+    FROM relevant r),
+  'relations', (SELECT coalesce(jsonb_agg(jsonb_build_array(n.nspname, c.relname)), '[]')
+                FROM pg_class c
+                JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE c.relnamespace IN (SELECT relnamespace FROM family) AND c.relname LIKE E'%\\_idx%'),
+  'leaves', (SELECT coalesce(jsonb_agg(relid::oid::bigint ORDER BY relid::text), '[]') FROM leaves),
+  'policies', (
+    SELECT coalesce(jsonb_agg(DISTINCT p.polname), '[]')
+    FROM pg_policy p
+    JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+                    AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.refobjsubid = $2
+    WHERE p.polrelid = $1),
+  'policy_names', (SELECT coalesce(jsonb_agg(p.polname), '[]') FROM pg_policy p WHERE p.polrelid = $1))
+FROM pg_class t
+WHERE t.oid = $1"#
+        );
+        let arguments = [
+            pg_sys::Oid::from(table.oid).into(),
+            column.number.into(),
+            (table.kind == 'p').into(),
+        ];
+        let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?
+            .unwrap_or(JsonB(serde_json::Value::Null));
+        Ok(serde_json::from_value(value)?)
+    }
+}

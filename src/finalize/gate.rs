@@ -1,0 +1,243 @@
+//! What the rows must be like before they are locked in: an error with counts, reasons and the next call where they are not.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::prelude::*;
+
+use super::steps::{Facts, Gate};
+use crate::catalog::{Catalog, Column, Table};
+use crate::identifier::Literal;
+use crate::pg;
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::rule::{OnConflict, Overwrite, RuleSpec, typed};
+use crate::run::{self, Session, readable};
+use crate::validate::sides::Sides;
+use crate::validate::{check_one, reading};
+
+/// The call that is this gate, as a person types it.
+pub fn assertion(catalog: &Catalog, table: &Table, column: &Column, only_where: Option<&str>) -> String {
+    let condition = match only_where {
+        Some(condition) => format!(", {}", Literal::new(condition)),
+        None => String::new(),
+    };
+    format!(
+        "SELECT assert_backfilled({}, {}{condition})",
+        Literal::new(&catalog.display(table)),
+        Literal::new(&typed(&column.name))
+    )
+}
+
+/// Fails where the column is NULL in a row (that `only_where` is true of); else says what was looked at.
+///
+/// Errors: P0004 with counts, reasons and the next call; 42P01, 42703 (names); 42601, 42703 ... for `only_where`; 42501.
+pub fn assert_backfilled(
+    session: &Session,
+    table: &str,
+    column: &str,
+    only_where: Option<&str>,
+) -> Result<String, Problem> {
+    let catalog = &session.catalog;
+    let table = catalog.resolve_table(table)?;
+    let column = catalog.resolve_column(table, column)?;
+    no_nulls(
+        session,
+        table,
+        column,
+        only_where.filter(|text| !text.trim().is_empty()),
+    )
+}
+
+fn no_nulls(session: &Session, table: &Table, column: &Column, only_where: Option<&str>) -> Result<String, Problem> {
+    let catalog = &session.catalog;
+    let shown = catalog.display(table);
+    let mut problems = Problems::default();
+    // Children of the table by inheritance are locked in with it.
+    let relation = table.sql();
+    let condition = only_where
+        .map(|typed| condition(session, table, &relation, typed))
+        .transpose()?;
+    // Whoever names a condition may read what it names, or Postgres says so.
+    readable(session, table, &[column.number], false, &mut problems);
+    problems.into_result()?;
+    let inside = condition.map(|c| format!("\nWHERE ({c}) IS TRUE")).unwrap_or_default();
+    let is = column.sql();
+    let sql = format!(
+        "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE t.{is} IS NULL)\nFROM {relation} AS t{inside}"
+    );
+    let (rows, nulls) = {
+        let _settings = reading();
+        // Functions and operators of the condition are named with their schemas; what those bodies name is the caller's.
+        let _path = only_where.map(|_| pg::Settings::push(&[("search_path", &session.search_path)]));
+        Spi::connect(|client| client.select(&sql, None, &[])?.first().get_two::<i64, i64>())?
+    };
+    let (rows, nulls) = (rows.unwrap_or(0), nulls.unwrap_or(0));
+    let scope = only_where
+        .map(|text| format!(" where {}", text.trim()))
+        .unwrap_or_default();
+    let name = format!("{shown}.{}", column.quoted);
+    if nulls == 0 {
+        return Ok(match rows {
+            0 => format!("nothing to check: {shown} has no rows{scope}"),
+            _ => format!("{name} is set in all {rows} rows{scope}"),
+        });
+    }
+    let problem = Problem::new(
+        PgSqlErrorCode::ERRCODE_ASSERT_FAILURE,
+        format!("{name} is NULL in {nulls} of {rows} rows{scope}"),
+    );
+    Err(why(session, table, column, only_where, nulls, problem))
+}
+
+/// In the form in which it may be embedded.
+fn condition(session: &Session, table: &Table, relation: &str, typed: &str) -> Result<String, Problem> {
+    let (oid, path) = (table.oid, session.search_path.as_str());
+    let result = pg::subtransaction(AssertUnwindSafe(|| {
+        pg::qualify_condition(typed, relation, oid, "t", path)
+    }));
+    result.map(|(qualified, _)| qualified).map_err(|p| Problem {
+        message: format!("only_where: {}", p.message),
+        hint: p.hint.or_else(|| {
+            let columns: Vec<&str> = table.columns.iter().map(|c| c.quoted.as_str()).collect();
+            Some(format!("it is a condition over the columns {}", columns.join(", ")))
+        }),
+        ..p
+    })
+}
+
+/// What `backfill` would make of the rows, where it can say.
+fn why(
+    session: &Session,
+    table: &Table,
+    column: &Column,
+    only_where: Option<&str>,
+    nulls: i64,
+    problem: Problem,
+) -> Problem {
+    let spec = RuleSpec {
+        table: format!("{}.{}", quoted(&table.schema), quoted(&table.name)),
+        column: quoted(&column.name),
+        sources: None,
+        on_conflict: OnConflict::Skip,
+        only_where: only_where.map(str::to_string),
+        tenant_guard: true,
+        tenant: None,
+        overwrite: Overwrite::Nothing,
+        references: None,
+    };
+    let counted = pg::subtransaction(AssertUnwindSafe(|| {
+        let mut blueprint = run::prepare(session, &spec, run::Request::default())?;
+        run::dry(session, &mut blueprint, false)
+    }));
+    let mut arguments = format!(
+        "{}, {}",
+        Literal::new(&session.catalog.display(table)),
+        Literal::new(&typed(&column.name))
+    );
+    if let Some(condition) = only_where {
+        arguments.push_str(&format!(", only_where => {}", Literal::new(condition)));
+    }
+    let outcome = match counted {
+        Ok(outcome) => outcome,
+        Err(cannot) => {
+            return problem
+                .detail(format!(
+                    "where its values could come from is not known: {}",
+                    cannot.message
+                ))
+                .hint(match cannot.hint {
+                    Some(hint) => hint,
+                    None => format!("SELECT * FROM backfill({arguments}, sources => ARRAY['...'])"),
+                });
+        }
+    };
+    let mut reasons: Vec<String> = outcome
+        .counts
+        .reasons
+        .iter()
+        .filter(|(reason, rows)| *reason != "excluded" && **rows > 0)
+        .map(|(reason, rows)| format!("{reason} {rows}"))
+        .collect();
+    let filled = outcome.counts.filled;
+    let mut accounted: i64 = filled;
+    for (reason, rows) in &outcome.counts.reasons {
+        if reason != "excluded" {
+            accounted += rows;
+        }
+    }
+    if accounted < nulls {
+        reasons.push(format!("in tables that inherit from it {}", nulls - accounted));
+    }
+    let detail = match (filled, reasons.is_empty()) {
+        (0, _) => format!("backfill can fill none of them: {}", reasons.join(", ")),
+        (_, true) => format!("backfill can fill all of them ({filled})"),
+        (_, false) => format!(
+            "backfill can fill {filled} of them; not the others: {}",
+            reasons.join(", ")
+        ),
+    };
+    problem.detail(detail).hint(match filled {
+        0 => format!("SELECT * FROM backfill_unfilled({arguments})"),
+        _ => format!("SELECT * FROM backfill({arguments}, dry_run => false)"),
+    })
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// What was found, or what is wrong.
+pub fn look(session: &Session, sides: &Sides, facts: &Facts, gate: Gate) -> Result<Result<String, Problem>, Problem> {
+    let number = match gate {
+        Gate::Nulls => {
+            return match no_nulls(session, facts.table, facts.column, None) {
+                Err(problem) if problem.code == PgSqlErrorCode::ERRCODE_ASSERT_FAILURE => Ok(Err(problem)),
+                Err(problem) => Err(problem),
+                Ok(found) => Ok(Ok(found)),
+            };
+        }
+        Gate::Reference(number) => number,
+    };
+    let wanted = &facts.wanted[number];
+    let reference = &wanted.reference;
+    let checked = check_one(session, sides, reference)?;
+    let (child, parent) = (checked.table.clone(), checked.parent.clone().unwrap_or_default());
+    let columns = Literal::new(&checked.columns).to_string();
+    let orphans = checked.orphans.unwrap_or(0);
+    if orphans == 0 {
+        return Ok(Ok(match checked.rows_checked {
+            0 => format!("nothing to check: no row of {child} has a value there"),
+            rows => format!("all {rows} rows that have one find their row in {parent}"),
+        }));
+    }
+    let violation =
+        |message: String, hint: String| Problem::new(PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION, message).hint(hint);
+    // Over (tenant, column), a parent of another tenant is no parent.
+    if wanted.keeps_tenants_apart && reference.constraint.is_none() {
+        let single = Literal::new(&facts.column.name);
+        return Ok(Err(violation(
+            format!(
+                "{orphans} of {} rows of {child} reference a row of {parent} that is another tenant's, or none",
+                checked.rows_checked
+            ),
+            format!(
+                "SELECT * FROM repair_orphans({}, {single}, 'quarantine', violation => 'cross_tenant'); or composite => false for a foreign key that lets them be",
+                Literal::new(&child)
+            ),
+        )));
+    }
+    let action = match facts.column.never_null {
+        false => "quarantine",
+        true => "create_parent",
+    };
+    Ok(Err(violation(
+        format!(
+            "{orphans} of {} rows of {child} reference a row of {parent} that does not exist",
+            checked.rows_checked
+        ),
+        format!(
+            "SELECT * FROM repair_orphans({}, {columns}, '{action}')",
+            Literal::new(&child)
+        ),
+    )))
+}

@@ -1,0 +1,639 @@
+//! From what is there to the steps that are left. Pure: no SPI.
+//!
+//! A strong lock is never held over a scan. NOT NULL goes through a CHECK that is first NOT VALID (an instant) and then
+//! validated (a scan beside readers and writers), because SET NOT NULL believes a valid CHECK and does not look itself
+//! (NotNullImpliedByRelConstraints in tablecmds.c, since 12). A foreign key goes the same two ways. Before 18 a partitioned
+//! table can have no foreign key that is NOT VALID: there each partition gets its own, and the one on top takes them over
+//! without a look (tryAttachPartitionForeignKey).
+
+use crate::catalog::{Catalog, Column, ForeignKey, Guarantees, NotNullCheck, Table};
+use crate::identifier::Identifier;
+use crate::names;
+use crate::validate::reference::KeyReference;
+
+/// How a CHECK of ours is told from the user's.
+pub const COMMENT: &str = "pg_mend: dropped by finalize_backfill as soon as the column is NOT NULL";
+
+/// Partitioned tables take foreign keys that are NOT VALID (since 18).
+const PARTITIONED_NOT_VALID: bool = cfg!(feature = "pg18");
+
+/// ON DELETE SET NULL (column) (since 15).
+const SET_COLUMN: bool = !cfg!(any(feature = "pg13", feature = "pg14"));
+
+/// The strength of a lock, see the Postgres manual, 13.3.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// Readers.
+    AccessShare,
+    /// Keeps writers out.
+    Share,
+    /// Lets readers and writers go on.
+    ShareUpdateExclusive,
+    /// Keeps writers out.
+    ShareRowExclusive,
+    /// Keeps everybody out.
+    AccessExclusive,
+}
+
+impl Lock {
+    /// As LOCK TABLE has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Lock::AccessShare => "ACCESS SHARE",
+            Lock::Share => "SHARE",
+            Lock::ShareUpdateExclusive => "SHARE UPDATE EXCLUSIVE",
+            Lock::ShareRowExclusive => "SHARE ROW EXCLUSIVE",
+            Lock::AccessExclusive => "ACCESS EXCLUSIVE",
+        }
+    }
+
+    /// Modes of other sessions that stand in its way, as `pg_locks` writes them.
+    pub fn conflicts(self) -> &'static [&'static str] {
+        const ALL: [&str; 8] = [
+            "AccessExclusiveLock",
+            "ExclusiveLock",
+            "ShareRowExclusiveLock",
+            "ShareUpdateExclusiveLock",
+            "ShareLock",
+            "RowExclusiveLock",
+            "RowShareLock",
+            "AccessShareLock",
+        ];
+        match self {
+            Lock::AccessShare => &ALL[..1],
+            Lock::Share => &[
+                "AccessExclusiveLock",
+                "ExclusiveLock",
+                "ShareRowExclusiveLock",
+                "ShareUpdateExclusiveLock",
+                "RowExclusiveLock",
+            ],
+            Lock::ShareUpdateExclusive => &ALL[..5],
+            Lock::ShareRowExclusive => &ALL[..6],
+            Lock::AccessExclusive => &ALL,
+        }
+    }
+}
+
+/// How far a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It is there.
+    Done,
+    /// The next one to be run.
+    Next,
+    /// After that.
+    Pending,
+    /// The rows are not ready for it.
+    Blocked,
+    /// It cannot run in a function: for a person.
+    ByHand,
+    /// Nothing waits for it.
+    Optional,
+}
+
+impl State {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Done => "done",
+            State::Next => "next",
+            State::Pending => "pending",
+            State::Blocked => "blocked",
+            State::ByHand => "by hand",
+            State::Optional => "optional",
+        }
+    }
+}
+
+/// Who does a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doer {
+    /// The rows have to be ready: looked at, nothing is done.
+    Gate(Gate),
+    /// We do.
+    Mend,
+    /// A person, outside any transaction.
+    Hand,
+    /// A person who likes to.
+    Anybody,
+}
+
+/// What has to be true of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// No NULL is left.
+    Nulls,
+    /// Each row of this reference (by its number among those wanted) has its parent, and in its own tenant where that is
+    /// what the foreign key will say.
+    Reference(usize),
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Who does it.
+    pub doer: Doer,
+    /// What is run, in order, in one transaction.
+    pub statements: Vec<String>,
+    /// The strongest lock, on all of `locked`.
+    pub lock: Lock,
+    /// The tables.
+    pub locked: Vec<u32>,
+    /// How far it is; `Pending` until somebody knows better.
+    pub state: State,
+    /// In words.
+    pub detail: String,
+    /// What must be true of the rows before.
+    pub after: Option<Gate>,
+    /// Something before it is for a person to do, and it cannot go first.
+    pub waits_for_hand: bool,
+}
+
+/// A foreign key that is there or should be.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    /// What references what.
+    pub reference: KeyReference<'a>,
+    /// The foreign key, where there is one.
+    pub declared: Option<&'a ForeignKey>,
+    /// ON DELETE and ON UPDATE as SQL, with a space in front; empty: NO ACTION.
+    pub actions: String,
+    /// It makes references to other tenants impossible.
+    pub keeps_tenants_apart: bool,
+    /// Nobody asked for it by name.
+    pub optional: bool,
+}
+
+/// All that decides.
+pub struct Facts<'a> {
+    /// The database.
+    pub catalog: &'a Catalog,
+    /// The table.
+    pub table: &'a Table,
+    /// Its column.
+    pub column: &'a Column,
+    /// What is there.
+    pub guarantees: Guarantees,
+    /// Foreign keys of the column.
+    pub wanted: Vec<Wanted<'a>>,
+    /// NOT NULL is wanted.
+    pub not_null: bool,
+    /// A policy is wanted, on this column.
+    pub policy: Option<&'a Column>,
+}
+
+/// Every step, in order, those that are done included.
+pub fn all(facts: &Facts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if facts.not_null {
+        steps.extend(not_null(facts));
+    }
+    if !facts.wanted.is_empty() {
+        steps.extend(index(facts));
+    }
+    for number in 0..facts.wanted.len() {
+        steps.extend(foreign_key(facts, number));
+    }
+    if let Some(key) = facts.policy {
+        steps.extend(policy(facts, key));
+    }
+    steps
+}
+
+const INSTANT: &str = "for an instant";
+const SCAN: &str = "reads every row; readers and writers go on";
+
+fn step(doer: Doer, statement: String, lock: Lock, locked: &[u32], done: bool, detail: &str) -> Step {
+    Step {
+        doer,
+        statements: vec![statement],
+        lock,
+        locked: locked.to_vec(),
+        state: match (done, doer) {
+            (true, _) => State::Done,
+            (false, Doer::Hand) => State::ByHand,
+            (false, Doer::Anybody) => State::Optional,
+            (false, _) => State::Pending,
+        },
+        detail: detail.into(),
+        after: None,
+        waits_for_hand: false,
+    }
+}
+
+fn not_null(facts: &Facts) -> Vec<Step> {
+    let Facts {
+        table,
+        column,
+        guarantees,
+        ..
+    } = facts;
+    let (name, is) = (table.sql(), column.sql());
+    let there = column.not_null;
+    let ours = guarantees.not_null_checks.iter().find(|c| is_ours(c));
+    let users = guarantees.not_null_checks.iter().find(|c| !is_ours(c));
+    let past = there || ours.is_some() || users.is_some() || guarantees.not_null_not_valid.is_some();
+    let family: Vec<u32> = with_leaves(facts);
+    let mut steps = vec![step(
+        Doer::Gate(Gate::Nulls),
+        super::assertion(facts.catalog, table, column, None),
+        Lock::AccessShare,
+        &family,
+        past,
+        match there {
+            true => "the column is NOT NULL",
+            false => "a constraint is there already; it is validated below",
+        },
+    )];
+    let validate = |constraint: &str, done: bool| {
+        step(
+            Doer::Mend,
+            format!("ALTER TABLE {name} VALIDATE CONSTRAINT {}", Identifier::new(constraint)),
+            Lock::ShareUpdateExclusive,
+            &family,
+            done,
+            SCAN,
+        )
+    };
+    if let (Some(constraint), false) = (&guarantees.not_null_not_valid, there) {
+        // Since 18: the NOT NULL itself is there, not valid.
+        steps.push(validate(constraint, false));
+        return steps;
+    }
+    let set = step(
+        Doer::Mend,
+        format!("ALTER TABLE {name} ALTER COLUMN {is} SET NOT NULL"),
+        Lock::AccessExclusive,
+        &family,
+        there,
+        "for an instant: the valid CHECK is its proof",
+    );
+    if let (Some(users), None) = (users, ours) {
+        steps.push(validate(&users.name, users.validated || there));
+        steps.push(set);
+        return steps;
+    }
+    let check = ours.map(|c| c.name.clone()).unwrap_or_else(|| {
+        names::generated(&table.name, &[&column.name], "not_null", |name| {
+            guarantees.constraints.iter().any(|c| c == name)
+        })
+    });
+    let quoted = Identifier::new(&check);
+    let add = Step {
+        statements: vec![
+            format!("ALTER TABLE {name} ADD CONSTRAINT {quoted} CHECK ({is} IS NOT NULL) NOT VALID"),
+            format!("COMMENT ON CONSTRAINT {quoted} ON {name} IS '{COMMENT}'"),
+        ],
+        after: Some(Gate::Nulls),
+        ..step(
+            Doer::Mend,
+            String::new(),
+            Lock::AccessExclusive,
+            &family,
+            there || ours.is_some(),
+            "for an instant; from now on no NULL can be written",
+        )
+    };
+    let drop = step(
+        Doer::Mend,
+        format!("ALTER TABLE {name} DROP CONSTRAINT {quoted}"),
+        Lock::AccessExclusive,
+        &family,
+        there && ours.is_none(),
+        "for an instant: NOT NULL says the same",
+    );
+    steps.extend([
+        add,
+        validate(&check, there || ours.is_some_and(|c| c.validated)),
+        set,
+        drop,
+    ]);
+    steps
+}
+
+fn is_ours(check: &NotNullCheck) -> bool {
+    check.comment.as_deref() == Some(COMMENT)
+}
+
+fn with_leaves(facts: &Facts) -> Vec<u32> {
+    let mut all = vec![facts.table.oid];
+    all.extend(&facts.guarantees.leaves);
+    all
+}
+
+/// An index by which the parent's deletes find their rows, and queries those of a tenant.
+fn index(facts: &Facts) -> Vec<Step> {
+    let Facts {
+        catalog,
+        table,
+        column,
+        guarantees,
+        ..
+    } = facts;
+    let mut steps = Vec::new();
+    let served = guarantees.indexes.iter().find(|i| i.table == table.oid && i.usable);
+    let shown = |table: &Table| catalog.display(table);
+    let taken = |schema: &str, name: &str| guarantees.relations.iter().any(|(s, n)| s == schema && n == name);
+    for broken in guarantees.indexes.iter().filter(|i| i.invalid) {
+        let Some(owner) = catalog.table(broken.table) else {
+            continue;
+        };
+        steps.push(step(
+            Doer::Hand,
+            format!(
+                "DROP INDEX CONCURRENTLY {}.{}",
+                Identifier::new(&owner.schema),
+                Identifier::new(&broken.name)
+            ),
+            Lock::ShareUpdateExclusive,
+            &[owner.oid],
+            false,
+            match broken.building {
+                true => "it is being built at this moment: wait for it, do not drop it",
+                false => "it is invalid, left over from a CREATE INDEX CONCURRENTLY that did not end well",
+            },
+        ));
+    }
+    let create = |on: &Table, concurrently: bool, name: &str| {
+        format!(
+            "CREATE INDEX {}{} ON {} ({})",
+            if concurrently { "CONCURRENTLY " } else { "" },
+            Identifier::new(name),
+            on.sql(),
+            column.sql()
+        )
+    };
+    let by_hand = "cannot run inside a function; outside BEGIN, it lets readers and writers go on";
+    let generated = |on: &Table| names::generated(&on.name, &[&column.name], "idx", |name| taken(&on.schema, name));
+    match (served, table.kind) {
+        (Some(index), _) => steps.push(step(
+            Doer::Hand,
+            create(table, table.kind != 'p', &index.name),
+            Lock::ShareUpdateExclusive,
+            &[table.oid],
+            true,
+            &format!("{} serves", Identifier::new(&index.name)),
+        )),
+        (None, 'p') => {
+            let mut missing = false;
+            for leaf in guarantees.leaves.iter().filter_map(|oid| catalog.table(*oid)) {
+                let there = guarantees.indexes.iter().find(|i| i.table == leaf.oid && i.plain);
+                missing |= there.is_none();
+                let name = there.map_or_else(|| generated(leaf), |index| index.name.clone());
+                steps.push(step(
+                    Doer::Hand,
+                    create(leaf, true, &name),
+                    Lock::ShareUpdateExclusive,
+                    &[leaf.oid],
+                    there.is_some(),
+                    by_hand,
+                ));
+            }
+            steps.push(Step {
+                waits_for_hand: missing,
+                ..step(
+                    Doer::Mend,
+                    create(table, false, &generated(table)),
+                    Lock::Share,
+                    &with_leaves(facts),
+                    false,
+                    "for an instant: it takes over the indexes of the partitions",
+                )
+            });
+        }
+        (None, _) => steps.push(step(
+            Doer::Hand,
+            create(table, true, &generated(table)),
+            Lock::ShareUpdateExclusive,
+            &[table.oid],
+            false,
+            &format!(
+                "{by_hand}; without it each delete from the parent reads all of {}",
+                shown(table)
+            ),
+        )),
+    }
+    steps
+}
+
+fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
+    let (catalog, table, wanted) = (facts.catalog, facts.table, &facts.wanted[number]);
+    let reference = &wanted.reference;
+    let parent = reference.parent;
+    let mut steps = Vec::new();
+    let quoted = |of: &Table, columns: &[i16]| -> String {
+        let names = of.names_of(columns);
+        let names: Vec<String> = names.iter().map(|n| Identifier::new(n).to_string()).collect();
+        names.join(", ")
+    };
+    if !reference.unique {
+        let name = names::generated(&parent.name, &parent.names_of(&reference.key), "key", |name| {
+            parent.keys.iter().any(|key| key.name == name)
+        });
+        steps.push(step(
+            if wanted.optional { Doer::Anybody } else { Doer::Hand },
+            format!(
+                "CREATE UNIQUE INDEX CONCURRENTLY {} ON {} ({})",
+                Identifier::new(&name),
+                parent.sql(),
+                quoted(parent, &reference.key)
+            ),
+            Lock::ShareUpdateExclusive,
+            &[parent.oid],
+            false,
+            &match wanted.keeps_tenants_apart {
+                true => format!(
+                    "with this key of {} a foreign key can make references to other tenants impossible: call again with composite => true",
+                    catalog.display(parent)
+                ),
+                false => "a foreign key needs a unique key; cannot run inside a function".into(),
+            },
+        ));
+        if wanted.optional {
+            return steps;
+        }
+    }
+    let there = wanted.declared;
+    let valid = there.is_some_and(|key| key.validated && key.enforced);
+    let gate = Gate::Reference(number);
+    steps.push(step(
+        Doer::Gate(gate),
+        super::validation(catalog, table),
+        Lock::AccessShare,
+        &[table.oid, parent.oid],
+        there.is_some(),
+        match valid {
+            true => "the foreign key is valid",
+            false => "the foreign key is there already; it is validated below",
+        },
+    ));
+    let both = |child: &Table| [child.oid, parent.oid];
+    let add = |child: &Table, name: &str, columns: &[i16], valid: bool| {
+        format!(
+            "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){}{}",
+            child.sql(),
+            Identifier::new(name),
+            quoted(child, columns),
+            parent.sql(),
+            quoted(parent, &reference.key),
+            wanted.actions,
+            if valid { "" } else { " NOT VALID" }
+        )
+    };
+    let validate = |child: &Table, name: &str, done: bool| {
+        step(
+            Doer::Mend,
+            format!(
+                "ALTER TABLE {} VALIDATE CONSTRAINT {}",
+                child.sql(),
+                Identifier::new(name)
+            ),
+            Lock::ShareUpdateExclusive,
+            &[child.oid],
+            done,
+            SCAN,
+        )
+    };
+    let generated = |child: &Table, columns: &[i16]| {
+        names::generated(&child.name, &child.names_of(columns), "fkey", |name| {
+            facts.guarantees.constraints.iter().any(|c| c == name)
+        })
+    };
+    let mut own: Vec<Step> = Vec::new();
+    let on_partitions = table.kind == 'p' && !PARTITIONED_NOT_VALID && there.is_none();
+    if on_partitions {
+        for leaf in facts.guarantees.leaves.iter().filter_map(|oid| catalog.table(*oid)) {
+            let columns: Vec<i16> = table
+                .names_of(&reference.columns)
+                .iter()
+                .filter_map(|name| Some(leaf.column_named(name)?.number))
+                .collect();
+            let there = catalog.foreign_keys_of(leaf.oid).find(|key| {
+                key.columns == columns
+                    && key.parent == parent.oid
+                    && key.parent_columns == reference.key
+                    && key.enforced
+            });
+            let name = there.map_or_else(|| generated(leaf, &columns), |key| key.name.clone());
+            own.push(step(
+                Doer::Mend,
+                add(leaf, &name, &columns, false),
+                Lock::ShareRowExclusive,
+                &both(leaf),
+                there.is_some(),
+                INSTANT,
+            ));
+            own.push(validate(leaf, &name, there.is_some_and(|key| key.validated)));
+        }
+    }
+    let name = there.map_or_else(|| generated(table, &reference.columns), |key| key.name.clone());
+    let mut locked = with_leaves(facts);
+    locked.push(parent.oid);
+    own.push(step(
+        Doer::Mend,
+        add(
+            table,
+            &name,
+            &reference.columns,
+            on_partitions || table.kind == 'p' && !PARTITIONED_NOT_VALID,
+        ),
+        Lock::ShareRowExclusive,
+        &locked,
+        there.is_some(),
+        &match (on_partitions, wanted.keeps_tenants_apart) {
+            (true, _) => "for an instant: it takes over the foreign keys of the partitions".to_string(),
+            (_, true) => format!("{INSTANT}; from now on no row can reference another tenant's"),
+            _ => format!("{INSTANT}; from now on no orphan can be written"),
+        },
+    ));
+    if !on_partitions {
+        own.push(validate(table, &name, valid));
+    }
+    if let Some(key) = there.filter(|key| !key.enforced) {
+        // Since 18. Turning it on reads the rows under a lock that keeps writers out.
+        own = vec![step(
+            Doer::Hand,
+            format!(
+                "ALTER TABLE {} ALTER CONSTRAINT {} ENFORCED",
+                table.sql(),
+                Identifier::new(&key.name)
+            ),
+            Lock::ShareRowExclusive,
+            &both(table),
+            false,
+            "it is NOT ENFORCED; this reads every row while writers wait",
+        )];
+    }
+    for step in &mut own {
+        step.after = Some(gate);
+        step.waits_for_hand = !reference.unique;
+    }
+    steps.extend(own);
+    steps
+}
+
+/// What the rule for the rows of a deleted parent is, in SQL; `only`: the columns that become NULL.
+pub fn actions(key: &ForeignKey, only: Option<&str>) -> Option<String> {
+    let columns = match (only, SET_COLUMN) {
+        (Some(column), true) => format!(" ({})", Identifier::new(column)),
+        // The tenant would become NULL as well.
+        (Some(_), false) if matches!(key.on_delete, 'n' | 'd') => return None,
+        _ => String::new(),
+    };
+    let on_delete = match key.on_delete {
+        'c' => " ON DELETE CASCADE".to_string(),
+        'r' => " ON DELETE RESTRICT".to_string(),
+        'n' => format!(" ON DELETE SET NULL{columns}"),
+        'd' => format!(" ON DELETE SET DEFAULT{columns}"),
+        _ => String::new(),
+    };
+    let on_update = match key.on_update {
+        'c' => " ON UPDATE CASCADE",
+        'r' => " ON UPDATE RESTRICT",
+        // Columns cannot be named here: the tenant would become NULL as well.
+        'n' | 'd' if only.is_some() => return None,
+        'n' => " ON UPDATE SET NULL",
+        'd' => " ON UPDATE SET DEFAULT",
+        _ => "",
+    };
+    Some(format!("{on_delete}{on_update}"))
+}
+
+/// Text to review: which setting holds the tenant is the application's.
+fn policy(facts: &Facts, key: &Column) -> Vec<Step> {
+    let table = facts.table;
+    let name = names::generated(&table.name, &["tenant"], "isolation", |name| {
+        facts.guarantees.policy_names.iter().any(|p| p == name)
+    });
+    let base = facts.catalog.base_type(key.type_oid, -1);
+    let cast = base.map(|(base, _)| format!("::{}", base.display)).unwrap_or_default();
+    let is_tenant = format!("{} = pg_catalog.current_setting('app.tenant_id'){cast}", key.sql());
+    let reads = facts.guarantees.policies.first();
+    vec![
+        step(
+            Doer::Anybody,
+            format!(
+                "CREATE POLICY {} ON {} USING ({is_tenant}) WITH CHECK ({is_tenant})",
+                Identifier::new(&name),
+                table.sql()
+            ),
+            Lock::AccessExclusive,
+            &[table.oid],
+            reads.is_some(),
+            &match reads {
+                Some(policy) => format!("policy {} reads {}", Identifier::new(policy), key.quoted),
+                None => "put the way in which your application says whose request it is in the place of app.tenant_id"
+                    .into(),
+            },
+        ),
+        step(
+            Doer::Anybody,
+            format!("ALTER TABLE {} ENABLE ROW LEVEL SECURITY", table.sql()),
+            Lock::AccessExclusive,
+            &[table.oid],
+            table.row_security,
+            "for an instant; after the policy, since without one only the owner sees rows",
+        ),
+    ]
+}
