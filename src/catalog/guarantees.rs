@@ -21,6 +21,8 @@ pub struct Guarantees {
     pub not_null_not_valid: Option<String>,
     /// Names of all constraints of the table.
     pub constraints: Vec<String>,
+    /// Foreign keys of the table and its partitions as Postgres writes them: table, name, definition.
+    pub foreign_keys: Vec<(Oid, String, String)>,
     /// Indexes that start with the column, of the table and of its partitions.
     pub indexes: Vec<Index>,
     /// Names of the relations in the schemas of the table and its partitions, that look like ours: (schema, name).
@@ -121,6 +123,10 @@ SELECT jsonb_build_object(
   'not_null_not_valid', {NOT_NULL_NOT_VALID},
   'constraints', (SELECT coalesce(jsonb_agg(k.conname), '[]') FROM pg_constraint k
                   WHERE k.conrelid IN (SELECT oid FROM family)),
+  'foreign_keys', (SELECT coalesce(jsonb_agg(jsonb_build_array(
+                            k.conrelid::bigint, k.conname, pg_get_constraintdef(k.oid))), '[]')
+                   FROM pg_constraint k
+                   WHERE k.conrelid IN (SELECT oid FROM family) AND k.contype = 'f'),
   'indexes', (
     SELECT coalesce(jsonb_agg(jsonb_build_object(
              'table', r.indrelid::bigint, 'name', r.relname,

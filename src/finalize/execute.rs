@@ -76,8 +76,8 @@ pub fn step(
     let steps = steps::all(&facts);
     if let Some(done) = &done
         && steps
-            .get(done.step as usize - 1)
-            .is_none_or(|step| step.state != steps::State::Done)
+            .iter()
+            .any(|s| s.state != steps::State::Done && s.statements.join(";\n") == done.statement)
     {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,

@@ -95,7 +95,7 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
     let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
     let facts = facts(session, request, table, column, &sides)?;
     let mut steps = steps::all(&facts);
-    let mut blocked = false;
+    let mut blocked = Vec::new();
     for at in 0..steps.len() {
         if let Doer::Gate(gate) = steps[at].doer
             && steps[at].state == steps::State::Pending
@@ -113,12 +113,14 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
                         .flatten()
                         .collect::<Vec<_>>()
                         .join("; ");
-                    blocked = true;
+                    blocked.push(gate);
                 }
             }
         }
     }
-    if !blocked && let Some(next) = next(&steps) {
+    if let Some(next) = next(&steps)
+        && steps[next].after.is_none_or(|gate| !blocked.contains(&gate))
+    {
         steps[next].state = steps::State::Next;
     }
     Ok(steps

@@ -470,6 +470,11 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
     ));
     let both = |child: &Table| [child.oid, parent.oid];
     let add = |child: &Table, name: &str, columns: &[i16], valid: bool| {
+        let mut known = facts.guarantees.foreign_keys.iter();
+        if let Some((_, _, definition)) = known.find(|(table, known, _)| *table == child.oid && known == name) {
+            let name = Identifier::new(name);
+            return format!("ALTER TABLE {} ADD CONSTRAINT {name} {definition}", child.sql());
+        }
         format!(
             "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){}{}",
             child.sql(),
@@ -501,7 +506,7 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
         })
     };
     let mut own: Vec<Step> = Vec::new();
-    let on_partitions = table.kind == 'p' && !PARTITIONED_NOT_VALID && there.is_none();
+    let on_partitions = table.kind == 'p' && !PARTITIONED_NOT_VALID;
     if on_partitions {
         for leaf in facts.guarantees.leaves.iter().filter_map(|oid| catalog.table(*oid)) {
             let columns: Vec<i16> = table
@@ -532,12 +537,7 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
     locked.push(parent.oid);
     own.push(step(
         Doer::Mend,
-        add(
-            table,
-            &name,
-            &reference.columns,
-            on_partitions || table.kind == 'p' && !PARTITIONED_NOT_VALID,
-        ),
+        add(table, &name, &reference.columns, on_partitions),
         Lock::ShareRowExclusive,
         &locked,
         there.is_some(),
