@@ -179,11 +179,16 @@ impl Cluster {
 
     /// Connects as `user`.
     pub fn connect(&self, database: &str, user: &str) -> Result<Client> {
+        self.config(database, user)
+            .connect(NoTls)
+            .with_context(|| format!("cannot connect to {database} as {user}"))
+    }
+
+    /// How to connect as `user`.
+    pub fn config(&self, database: &str, user: &str) -> postgres::Config {
         let mut config = postgres::Config::new();
         config.host_path(&self.folder).port(PORT).dbname(database).user(user);
         config
-            .connect(NoTls)
-            .with_context(|| format!("cannot connect to {database} as {user}"))
     }
 
     /// A new database with the extension in it.
@@ -304,6 +309,11 @@ impl<'a> Database<'a> {
         self.cluster
             .connect(&self.name, user)
             .unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// How to connect as superuser, for who wants more than a plain session.
+    pub fn config(&self) -> postgres::Config {
+        self.cluster.config(&self.name, "postgres")
     }
 
     /// What psql prints for `input`.

@@ -169,7 +169,12 @@ fn nothing_held(session: &Session, step: &Step) -> Result<(), Problem> {
 fn run(session: &Session, facts: &Facts, step: &Step, lock_timeout: i64) -> Result<(), Problem> {
     let timeout = format!("{lock_timeout}ms");
     let result = pg::subtransaction(AssertUnwindSafe(|| {
-        let _settings = Settings::push(&[("lock_timeout", &timeout), ("row_security", "off")]);
+        // Every name in the statements is qualified, and there is no operator; event triggers look theirs up as they are used to.
+        let _settings = Settings::push(&[
+            ("lock_timeout", &timeout),
+            ("search_path", &session.search_path),
+            ("row_security", "off"),
+        ]);
         Spi::connect_mut(|client| {
             for statement in &step.statements {
                 client.update(statement.as_str(), None, &[])?;

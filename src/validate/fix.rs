@@ -55,6 +55,9 @@ pub fn next(
         ));
     }
     match (reference.state, reference.constraint) {
+        (State::NotValid, Some(_)) if reference.columns.len() == 1 && !reference.table.is_partition => {
+            Some(lock_in(sides, &table, &columns))
+        }
         (State::NotValid, Some(name)) => Some(format!(
             "ALTER TABLE {} VALIDATE CONSTRAINT {}",
             checked.table,
@@ -71,10 +74,22 @@ pub fn next(
                 && reference.table.is_table()
                 && reference.parent.is_table() =>
         {
-            Some(foreign_key(reference, checked))
+            Some(match reference.columns.len() {
+                1 => lock_in(sides, &table, &columns),
+                _ => foreign_key(reference, checked),
+            })
         }
         _ => None,
     }
+}
+
+/// The foreign key that would keep it so, step by step with short locks.
+fn lock_in(sides: &Sides, table: &str, column: &str) -> String {
+    let root = sides.root().map(|root| sides.shown(root)).unwrap_or_default();
+    format!(
+        "CALL finalize_backfill({table}, {column}, not_null => false, root => {})",
+        Literal::new(&root)
+    )
 }
 
 /// The foreign key that would keep it so. NOT VALID first: it reads no row while writers wait.

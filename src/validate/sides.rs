@@ -43,6 +43,14 @@ impl<'a> Sides<'a> {
         self.keys.as_ref().map(|keys| keys.root)
     }
 
+    /// A table as displayed; empty without tenants.
+    pub fn shown(&self, table: &Table) -> String {
+        self.keys
+            .as_ref()
+            .map(|keys| keys.catalog().display(table))
+            .unwrap_or_default()
+    }
+
     /// The tenant keys behind it.
     pub fn keys(&self) -> Option<&TenantKeys<'a>> {
         self.keys.as_ref()

@@ -12,6 +12,7 @@
 //! * `tenants`, `tenant_graph`: tenant keys by inference; random graphs of tables against a reference
 //! * `validate`: references against the rows, random schemas against one query per check
 //! * `repair`: what is done about them, and put back
+//! * `finalize`: the gate, and locking in with short locks
 //! * `dead_columns`: what is empty, and what uses it
 //! * `documents`: the README's examples produce what the README shows
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
@@ -21,6 +22,7 @@ mod constraints;
 mod dead_columns;
 mod documents;
 mod example;
+mod finalize;
 mod inference;
 mod kinds;
 mod places;
