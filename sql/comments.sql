@@ -20,6 +20,8 @@ COMMENT ON FUNCTION backfill_unfilled(text, text, text[], text, text, boolean, t
   'the rows that backfill with the same arguments leaves empty: key, reason, and what was found in words';
 COMMENT ON FUNCTION backfill_sql(text, text, text[], text, text, boolean, text, text) IS
   'the statements that backfill with the same arguments would run, formatted for review; runs none of them';
+COMMENT ON FUNCTION migration_report(text, text) IS
+  'one checklist for a migration: legacy columns, NULLs, orphans, cross-tenant references, foreign keys, indexes, coverage, NOT NULL, row-level security; per question what was checked and what is open, with the next call';
 COMMENT ON FUNCTION validate_tenant_fks(text, text, boolean, integer) IS
   'every reference, declared or only meant, checked against the rows: orphans, parents of other tenants, unknown tenants, the state of the constraint, and the next call; the last row says how much was checked';
 COMMENT ON FUNCTION declare_reference(text, text, text, text, boolean) IS

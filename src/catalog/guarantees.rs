@@ -78,6 +78,35 @@ const NOT_NULL_NOT_VALID: &str = if cfg!(feature = "pg18") {
     "NULL::name"
 };
 
+/// One policy for row-level security.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Policy {
+    /// The table.
+    pub table: Oid,
+    /// Policy name.
+    pub name: String,
+    /// Columns of the table that it reads.
+    pub columns: Vec<i16>,
+}
+
+/// Every policy of the database, by table and name.
+///
+/// Errors: those of SPI only.
+pub fn policies() -> Result<Vec<Policy>, Problem> {
+    let sql = "
+SELECT coalesce(jsonb_agg(jsonb_build_object(
+         'table', p.polrelid::bigint, 'name', p.polname,
+         'columns', (SELECT coalesce(jsonb_agg(DISTINCT d.refobjsubid), '[]')
+                     FROM pg_depend d
+                     WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+                       AND d.refclassid = 'pg_class'::regclass AND d.refobjid = p.polrelid AND d.refobjsubid > 0))
+         ORDER BY p.polrelid, p.polname), '[]')
+FROM pg_policy p";
+    let JsonB(value) = Spi::connect(|client| client.select(sql, None, &[])?.first().get_one::<JsonB>())?
+        .unwrap_or(JsonB(serde_json::Value::Null));
+    Ok(serde_json::from_value(value)?)
+}
+
 impl Catalog {
     /// Reads what `table` guarantees about `column`.
     ///

@@ -103,7 +103,9 @@ indexed AS (
   SELECT i.indrelid, jsonb_agg(DISTINCT i.indkey[0]) AS described
   FROM relations r
   JOIN pg_index i ON i.indrelid = r.oid
-  WHERE i.indisvalid AND i.indpred IS NULL AND i.indkey[0] <> 0
+  JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = i.indkey[0]
+  WHERE i.indisvalid
+    AND (i.indpred IS NULL OR pg_get_expr(i.indpred, i.indrelid) = '(' || quote_ident(a.attname) || ' IS NOT NULL)')
   GROUP BY i.indrelid
 ),
 used_types AS (

@@ -12,7 +12,7 @@ mod resolve;
 mod types;
 
 pub use details::{Check, Details, Exclusion, UniqueIndex};
-pub use guarantees::{Guarantees, Index, NotNullCheck};
+pub use guarantees::{Guarantees, Index, NotNullCheck, Policy, policies};
 pub use insertion::Insertion;
 pub use load::load;
 pub use resolve::ResolveError;

@@ -81,7 +81,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Primary key first, then unique indexes without expression and predicate.
     pub keys: Vec<Key>,
-    /// Columns that are the first of some valid index without a predicate: what a look-up by them can use.
+    /// Columns that are the first of some valid index without a predicate (but that the column is not NULL): what a look-up by
+    /// them can use.
     #[serde(default)]
     pub indexed: Vec<i16>,
 }

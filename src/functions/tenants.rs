@@ -248,3 +248,58 @@ fn dead_columns(
         )
     })))
 }
+
+/// One checklist for a migration to tenants or parties: every question answered from the rows and the catalog as they are now.
+///
+/// * `root`: the table that holds the tenants, as in `validate_tenant_fks`; empty: without tenants.
+/// * `party_table`: the table of the parties; NULL: `Party`, where there is one.
+///
+/// Returns per question one row without a table (`checked` things, `found` open ones, `verdict` `ok`, `open` or `not_checked`)
+/// and then one row per finding (`checked` rows, `found` of them) with the next call; the last row, `total`, sums up. The questions:
+/// `legacy columns`, `mandatory NULLs`, `orphans`, `cross-tenant references`, `foreign keys`, `indexes`, `coverage` (tenant keys
+/// that are not what their path says), `NOT NULL`, `row-level security`.
+///
+/// Errors: 42P01 (names), 42P08 (ambiguous root), 42501 with every table that may not be read, or of which policies would hide
+/// rows; 42P17 for tables that take their party from each other.
+///
+/// ```sql
+/// SELECT question, checked, found, verdict FROM migration_report('organizations') WHERE table_name IS NULL;
+/// ```
+#[pg_extern]
+fn migration_report(
+    root: default!(Option<&str>, "NULL"),
+    party_table: default!(Option<&str>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(question, String),
+            name!(table_name, Option<String>),
+            name!(column_name, Option<String>),
+            name!(checked, i64),
+            name!(found, i64),
+            name!(verdict, String),
+            name!(detail, String),
+            name!(next, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let request = report::migration::Request {
+        root: root.map(str::to_string),
+        party: party_table.map(str::to_string),
+    };
+    let answers = report::migration::report(&Session::begin()?, &request)?;
+    Ok(TableIterator::new(answers.into_iter().map(|a| {
+        (
+            a.question.to_string(),
+            a.table,
+            a.column,
+            a.checked,
+            a.found,
+            a.verdict.to_string(),
+            a.detail,
+            a.next,
+        )
+    })))
+}

@@ -13,6 +13,7 @@
 //! * `validate`: references against the rows, random schemas against one query per check
 //! * `repair`: what is done about them, and put back
 //! * `finalize`: the gate, and locking in with short locks
+//! * `migration`: one checklist for all of it
 //! * `dead_columns`: what is empty, and what uses it
 //! * `documents`: the README's examples produce what the README shows
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
@@ -25,6 +26,7 @@ mod example;
 mod finalize;
 mod inference;
 mod kinds;
+mod migration;
 mod places;
 mod property;
 mod refusals;
