@@ -6,12 +6,13 @@ use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
 use super::given::{limit, may_be_given, required, tenant_column, value_fits};
+use super::missing::Others;
 use super::{Violation, Way, Work};
 use crate::catalog::{Column, Insertion, Table};
 use crate::identifier::Literal;
 use crate::pg;
 use crate::plan::Statement;
-use crate::plan::expression::{all_set, calls_user_code, equal, indent};
+use crate::plan::expression::{all_set, equal, indent};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::obstacles::relation_can_be_filled;
@@ -26,6 +27,8 @@ pub(super) struct Creation<'a> {
     given: Vec<(&'a Column, bool)>,
     set: Map<String, Value>,
     parent: &'a Table,
+    /// Who else references it by the same key.
+    others: Others<'a>,
 }
 
 impl<'a> Creation<'a> {
@@ -127,6 +130,7 @@ impl<'a> Creation<'a> {
             given,
             set: clean,
             parent,
+            others: Others::find(work)?,
         })
     }
 
@@ -144,54 +148,9 @@ impl<'a> Creation<'a> {
         known
     }
 
-    /// One row per missing key: `key_1..`, `tenant`, `tenants` (how many), `rows`.
-    fn missing(&self, work: &Work) -> Statement {
-        let own: Vec<String> = work
-            .reference
-            .columns
-            .iter()
-            .filter_map(|c| work.reference.table.column(*c))
-            .map(|c| format!("t.{}", c.sql()))
-            .collect();
-        let mut select: Vec<String> = own
-            .iter()
-            .enumerate()
-            .map(|(i, c)| format!("{c} AS key_{}", i + 1))
-            .collect();
-        let tenant = self.tenant.and(work.conditions.tenants.as_ref());
-        match tenant.map(|t| &t.own.any[0]) {
-            Some(tenant) => {
-                select.push(format!(
-                    "(pg_catalog.array_agg(DISTINCT {tenant}) FILTER (WHERE {tenant} IS NOT NULL))[1] AS tenant"
-                ));
-                select.push(format!("pg_catalog.count(DISTINCT {tenant}) AS tenants"));
-            }
-            None => select.push("1::pg_catalog.int8 AS tenants".into()),
-        }
-        select.push("pg_catalog.count(*) AS rows".into());
-        let inner = Statement {
-            sql: format!(
-                "SELECT {}\n{}\nWHERE ({}) AND {}",
-                select.join(", "),
-                work.pass.from(),
-                work.violating,
-                all_set(&own)
-            ),
-            parameters: work.pass.parameters.clone(),
-        };
-        let inner = match work.only_where.as_ref().is_some_and(|c| calls_user_code(c)) {
-            true => inner.under_callers_settings(&work.session.search_path, &work.session.row_security, true),
-            false => inner,
-        };
-        Statement {
-            sql: format!("{}\nGROUP BY {}", inner.sql, own.join(", ")),
-            parameters: inner.parameters,
-        }
-    }
-
     /// The missing keys, judged: `missing`, `given` and `outcome`.
     fn judged(&self, work: &Work) -> Statement {
-        let missing = self.missing(work);
+        let missing = self.others.missing(work, self.tenant.is_some());
         let mut parameters = missing.parameters;
         let set = Value::Object(self.set.clone()).to_string();
         parameters.push(set);
@@ -524,6 +483,12 @@ impl Way for Creation<'_> {
             notes.push(format!(
                 "not predicted, would fail the whole run: {}",
                 unpredicted.join(", ")
+            ));
+        }
+        if self.tenant.is_some() && !self.others.unread.is_empty() {
+            notes.push(format!(
+                "not looked at, may mean the same keys for other tenants: {}",
+                self.others.unread.join(", ")
             ));
         }
         if !self.insertion.triggers.is_empty() {

@@ -9,6 +9,7 @@
 
 mod create;
 mod given;
+mod missing;
 mod nullify;
 mod restore;
 

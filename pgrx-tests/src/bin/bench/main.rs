@@ -3,11 +3,13 @@
 //! ```text
 //! dev/bench [ROWS ...]           one column; default: 100000 1000000 3000000
 //! dev/bench tenants [ROWS ...]   tenant keys of a chain of tables, default: 1000000; and of a schema of 1,000 tables
+//! dev/bench validate [ROWS ...]  all references of four tables, default: 5000000; and of a schema of 800 tables
 //! MEND_ROUNDS=3                  rounds per measurement; the median is used
 //! ```
 
 mod backfill;
 mod tenants;
+mod validate;
 
 use std::time::Duration;
 
@@ -17,15 +19,16 @@ use pgrx_tests::{Cluster, Options};
 
 fn main() -> Result<()> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let of_tenants = arguments.first().is_some_and(|first| first == "tenants");
-    if of_tenants {
-        arguments.remove(0);
-    }
+    let what = match arguments.first().map(String::as_str) {
+        Some("tenants" | "validate") => arguments.remove(0),
+        _ => "backfill".into(),
+    };
     let mut sizes: Vec<i64> = arguments.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
     if sizes.is_empty() {
-        sizes = match of_tenants {
-            true => vec![1_000_000],
-            false => vec![100_000, 1_000_000, 3_000_000],
+        sizes = match what.as_str() {
+            "tenants" => vec![1_000_000],
+            "validate" => vec![5_000_000],
+            _ => vec![100_000, 1_000_000, 3_000_000],
         };
     }
     let rounds: usize = std::env::var("MEND_ROUNDS")
@@ -43,9 +46,10 @@ fn main() -> Result<()> {
         durable: true,
     };
     let cluster = Cluster::start(options)?;
-    match of_tenants {
-        true => tenants::run(&cluster, &sizes, rounds),
-        false => backfill::run(&cluster, &sizes, rounds),
+    match what.as_str() {
+        "tenants" => tenants::run(&cluster, &sizes, rounds),
+        "validate" => validate::run(&cluster, &sizes, rounds),
+        _ => backfill::run(&cluster, &sizes, rounds),
     }
 }
 

@@ -1,0 +1,154 @@
+//! The keys that no parent has, and whose rows reference them: in whatever table, because a parent that is created for one
+//! tenant is another tenant's for the rows of others that mean the same key.
+
+use super::Work;
+use crate::catalog::{Catalog, Table};
+use crate::plan::Statement;
+use crate::plan::expression::{all_set, calls_user_code};
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::validate::pass::Pass;
+use crate::validate::reference::{Found, KeyReference, collect};
+use crate::validate::{declared, may_be_read};
+
+/// Who else references the parent by the same key.
+pub(super) struct Others<'a> {
+    /// References whose rows have tenants.
+    references: Vec<KeyReference<'a>>,
+    /// Those that could not be looked at, as displayed.
+    pub(super) unread: Vec<String>,
+}
+
+impl<'a> Others<'a> {
+    /// Finds them.
+    ///
+    /// Errors: 42501 where `mend.declared_references` may not be read.
+    pub(super) fn find(work: &Work<'a>) -> Result<Self, Problem> {
+        let (session, own) = (work.session, &work.reference);
+        let catalog = &session.catalog;
+        let mut others = Others {
+            references: vec![],
+            unread: vec![],
+        };
+        let declared = declared::load(session)?;
+        for found in collect(catalog, None, true, &declared) {
+            let Found::Reference(other) = found else { continue };
+            let itself = other.table.oid == own.table.oid
+                && other.columns == own.columns
+                && other.discriminator == own.discriminator;
+            if itself || other.parent.oid != own.parent.oid || other.key != own.key {
+                continue;
+            }
+            let shown = format!("{}.{}", catalog.display(other.table), other.columns_shown());
+            let mut pass = Pass::over(catalog, work.sides, other.table);
+            if pass.conditions(&other).tenants.is_none() {
+                continue;
+            }
+            let mut problems = Problems::default();
+            may_be_read(session, &pass, &mut problems);
+            match problems.is_empty() && same_types(catalog, &other, own) {
+                true => others.references.push(other),
+                false => others.unread.push(shown),
+            }
+        }
+        Ok(others)
+    }
+
+    /// One row per missing key that a row to be repaired references: `key_1..`, `tenant` of those rows, `tenants` (how many, of
+    /// all rows that reference it), `rows` to be repaired.
+    ///
+    /// * `with_tenant`: the parent belongs to a tenant.
+    pub(super) fn missing(&self, work: &Work, with_tenant: bool) -> Statement {
+        let own = columns(work.reference.table, &work.reference.columns);
+        let tenant = match (with_tenant, &work.conditions.tenants) {
+            (true, Some(tenants)) => tenants.own.any.first(),
+            _ => None,
+        };
+        let mut select = keys(&own);
+        select.push(format!(
+            "{} AS tenant",
+            tenant.map_or("NULL::pg_catalog.text", |t| t.as_str())
+        ));
+        // A row that is not to be repaired has its tenant all the same.
+        let mine = match (&work.only_where, tenant) {
+            (Some(condition), Some(_)) => format!("({condition}) IS TRUE"),
+            _ => "true".into(),
+        };
+        select.push(format!("{mine} AS mine"));
+        let condition = match tenant {
+            Some(_) => &work.conditions.orphan,
+            None => &work.violating,
+        };
+        let mut all = Statement {
+            sql: format!(
+                "SELECT {}\n{}\nWHERE ({condition}) AND {}",
+                select.join(", "),
+                work.pass.from(),
+                all_set(&own)
+            ),
+            parameters: work.pass.parameters.clone(),
+        };
+        if work.only_where.as_ref().is_some_and(|c| calls_user_code(c)) {
+            all = all.under_callers_settings(&work.session.search_path, &work.session.row_security, true);
+        }
+        for other in self.references.iter().filter(|_| tenant.is_some()) {
+            let mut pass = Pass::over(&work.session.catalog, work.sides, other.table);
+            // Its parameters come after those of the others.
+            pass.parameters = std::mem::take(&mut all.parameters);
+            let conditions = pass.conditions(other);
+            let theirs = columns(other.table, &other.columns);
+            for tenant in conditions.tenants.iter().flat_map(|tenants| &tenants.own.any) {
+                let mut select = keys(&theirs);
+                select.push(format!("{tenant} AS tenant, false AS mine"));
+                all.sql.push_str(&format!(
+                    "\nUNION ALL\nSELECT {}\n{}\nWHERE ({}) AND {}",
+                    select.join(", "),
+                    pass.from(),
+                    conditions.orphan,
+                    all_set(&theirs)
+                ));
+            }
+            all.parameters = pass.parameters;
+        }
+        let names: Vec<String> = (1..=own.len()).map(|i| format!("key_{i}")).collect();
+        let numbers = match tenant {
+            Some(_) => {
+                "(pg_catalog.array_agg(DISTINCT tenant) FILTER (WHERE mine AND tenant IS NOT NULL))[1] AS tenant,\n  \
+                 CASE WHEN pg_catalog.count(tenant) FILTER (WHERE mine) = 0 THEN 0 ELSE pg_catalog.count(DISTINCT tenant) END AS tenants"
+            }
+            None => "1::pg_catalog.int8 AS tenants",
+        };
+        Statement {
+            sql: format!(
+                "SELECT {}, {numbers}, pg_catalog.count(*) FILTER (WHERE mine) AS rows\nFROM (\n{}\n) AS referencing\nGROUP BY {}\nHAVING pg_catalog.bool_or(mine)",
+                names.join(", "),
+                all.sql,
+                names.join(", ")
+            ),
+            parameters: all.parameters,
+        }
+    }
+}
+
+fn columns(table: &Table, columns: &[i16]) -> Vec<String> {
+    let columns = columns.iter().filter_map(|c| table.column(*c));
+    columns.map(|c| format!("t.{}", c.sql())).collect()
+}
+
+fn keys(columns: &[String]) -> Vec<String> {
+    let numbered = columns.iter().enumerate();
+    numbered.map(|(i, c)| format!("{c} AS key_{}", i + 1)).collect()
+}
+
+/// Are keys of both grouped alike: of one type and collation, or integers?
+fn same_types(catalog: &Catalog, a: &KeyReference, b: &KeyReference) -> bool {
+    let of = |r: &KeyReference, at: usize| {
+        let column = r.table.column(r.columns[at])?;
+        let (base, _) = catalog.base_type(column.type_oid, -1)?;
+        Some((base.oid, base.integer_range().is_some(), column.collation.clone()))
+    };
+    (0..b.columns.len()).all(|at| match (of(a, at), of(b, at)) {
+        (Some(a), Some(b)) => (a.0 == b.0 || a.1 && b.1) && a.2 == b.2,
+        _ => false,
+    })
+}
