@@ -30,6 +30,11 @@ const NOT_NULL: &str = if cfg!(feature = "pg18") {
     "a.attnotnull"
 };
 
+/// `column IS NOT NULL` as Postgres stores it, the same in 13 to 18. Asking for its text (pg_get_expr) would wait for whoever
+/// holds a strong lock on the table. Of a row type the test is stricter than NOT NULL, and is not meant.
+pub(super) const IS_NOT_NULL: &str =
+    r"'^[(]?[{]NULLTEST :arg [{]VAR [^{}]*[}] :nulltesttype 1 :argisrow false :location -?[0-9]+[}][)]?$'";
+
 /// Reads the catalog. Runs under `search_path = pg_catalog, pg_temp`; `search_path` is the caller's own, resolved to
 /// schemas, for looking up and showing bare names.
 ///
@@ -43,11 +48,11 @@ pub fn load(search_path: Vec<String>) -> Result<Catalog, Problem> {
         r#"
 WITH RECURSIVE relations AS (
   SELECT c.oid, c.relname, c.relkind, c.relispartition, c.relhassubclass, c.relrowsecurity, c.reltuples, n.nspname,
-         pg_catalog.has_table_privilege(c.oid, 'SELECT') AS may_select,
-         pg_catalog.has_table_privilege(c.oid, 'UPDATE') AS may_update,
-         pg_catalog.has_table_privilege(c.oid, 'INSERT') AS may_insert,
-         pg_catalog.has_table_privilege(c.oid, 'REFERENCES') AS may_reference,
-         pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS may_use_schema,
+         coalesce(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) AS may_select,
+         coalesce(pg_catalog.has_table_privilege(c.oid, 'UPDATE'), false) AS may_update,
+         coalesce(pg_catalog.has_table_privilege(c.oid, 'INSERT'), false) AS may_insert,
+         coalesce(pg_catalog.has_table_privilege(c.oid, 'REFERENCES'), false) AS may_reference,
+         coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false) AS may_use_schema,
          EXISTS (SELECT FROM pg_depend d
                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') AS of_extension
   FROM pg_class c
@@ -61,9 +66,8 @@ never_null AS (
   SELECT DISTINCT k.conrelid, k.conkey[1] AS attnum
   FROM pg_constraint k
   JOIN relations r ON r.oid = k.conrelid
-  JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
   WHERE k.contype = 'c' AND k.convalidated AND {ENFORCED_CHECK} AND cardinality(k.conkey) = 1
-    AND pg_get_expr(k.conbin, k.conrelid) = '(' || quote_ident(a.attname) || ' IS NOT NULL)'
+    AND k.conbin::text ~ {IS_NOT_NULL}
 ),
 attributes AS (
   SELECT a.attrelid, a.atttypid,
@@ -72,8 +76,8 @@ attributes AS (
            'type_modifier', a.atttypmod, 'not_null', {NOT_NULL}, 'never_null', {NOT_NULL} OR k.conrelid IS NOT NULL, 'generated', a.attgenerated <> '',
            'collation', CASE WHEN l.collname <> 'default' THEN quote_ident(ln.nspname) || '.' || quote_ident(l.collname) END,
            'identity_always', a.attidentity = 'a',
-           'may_select', r.may_select OR has_column_privilege(r.oid, a.attnum, 'SELECT'),
-           'may_update', r.may_update OR has_column_privilege(r.oid, a.attnum, 'UPDATE')) AS described,
+           'may_select', r.may_select OR coalesce(has_column_privilege(r.oid, a.attnum, 'SELECT'), false),
+           'may_update', r.may_update OR coalesce(has_column_privilege(r.oid, a.attnum, 'UPDATE'), false)) AS described,
          a.attnum
   FROM relations r
   JOIN pg_attribute a ON a.attrelid = r.oid
@@ -88,7 +92,7 @@ columns_of AS (
 keys_of AS (
   SELECT i.indrelid,
          jsonb_agg(jsonb_build_object(
-           'name', c.relname, 'primary', i.indisprimary,
+           'name', c.relname, 'primary', i.indisprimary, 'immediate', i.indimmediate,
            'columns', (SELECT jsonb_agg(k.attnum ORDER BY k.position)
                        FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, position)
                        WHERE k.position <= i.indnkeyatts))
@@ -103,9 +107,10 @@ indexed AS (
   SELECT i.indrelid, jsonb_agg(DISTINCT i.indkey[0]) AS described
   FROM relations r
   JOIN pg_index i ON i.indrelid = r.oid
-  JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = i.indkey[0]
-  WHERE i.indisvalid
-    AND (i.indpred IS NULL OR pg_get_expr(i.indpred, i.indrelid) = '(' || quote_ident(a.attname) || ' IS NOT NULL)')
+  WHERE i.indisvalid AND i.indkey[0] <> 0
+    -- A partial index WHERE column IS NOT NULL serves every look-up by a value.
+    AND (i.indpred IS NULL OR i.indpred::text ~ {IS_NOT_NULL}
+                              AND i.indpred::text ~ (' :varattno ' || i.indkey[0] || ' '))
   GROUP BY i.indrelid
 ),
 used_types AS (
@@ -169,7 +174,8 @@ SELECT jsonb_build_object(
     SELECT coalesce(jsonb_agg(jsonb_build_object(
       'name', f.conname, 'table', f.conrelid::bigint, 'columns', f.conkey, 'parent', f.confrelid::bigint,
       'parent_columns', f.confkey, 'validated', f.convalidated, 'enforced', {ENFORCED},
-      'on_delete', f.confdeltype, 'on_update', f.confupdtype, 'match_full', f.confmatchtype = 'f',
+      'on_delete', f.confdeltype, 'on_update', f.confupdtype,
+      'deferrable', f.condeferrable, 'deferred', f.condeferred, 'match_full', f.confmatchtype = 'f',
       'inherited', f.conparentid <> 0)
       ORDER BY f.conrelid, f.conkey, f.conname), '[]')
     FROM pg_constraint f

@@ -127,6 +127,13 @@ pub struct Key {
     pub columns: Vec<i16>,
     /// Is it the primary key?
     pub primary: bool,
+    /// It is checked at once; a deferrable one may have duplicates inside a transaction, and no foreign key can lead to it.
+    #[serde(default = "yes")]
+    pub immediate: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A type of some column.
@@ -185,6 +192,12 @@ pub struct ForeignKey {
     /// pg_constraint.confupdtype: as `on_delete`.
     #[serde(default)]
     pub on_update: char,
+    /// DEFERRABLE
+    #[serde(default)]
+    pub deferrable: bool,
+    /// INITIALLY DEFERRED
+    #[serde(default)]
+    pub deferred: bool,
     /// MATCH FULL
     pub match_full: bool,
     /// It is a partition's copy of a foreign key of the table above.
@@ -528,6 +541,7 @@ pub mod testing {
                     name: format!("{name}_pkey"),
                     columns: vec![1],
                     primary: true,
+                    immediate: true,
                 }],
                 ..Table::default()
             });
@@ -572,6 +586,8 @@ pub mod testing {
                 enforced: true,
                 on_delete,
                 on_update: 'a',
+                deferrable: false,
+                deferred: false,
                 match_full: false,
                 inherited: false,
             });

@@ -5,12 +5,12 @@ use std::panic::AssertUnwindSafe;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use super::steps::{self, Doer, Facts, Step};
+use super::steps::{self, Doer, Facts, Lock, State, Step};
 use super::{Request, Shown, facts, gate, next, shown, target};
 use crate::catalog::Table;
 use crate::pg::{self, Settings};
 use crate::problem::Problem;
-use crate::run::{Session, may_write};
+use crate::run::{Session, try_lock};
 use crate::validate::sides::Sides;
 use crate::validate::tenants;
 
@@ -29,8 +29,10 @@ pub struct Stepped {
 
 /// Runs the next step, if one is left. An error leaves everything as it was.
 ///
-/// * `begin`: begins a session that sees what this transaction did.
-/// * `lock_timeout`: milliseconds, for each lock.
+/// * `begin`: begins a session that sees the database as it is now.
+/// * `lock_timeout`: milliseconds, for each lock, those of what only looks included.
+///
+/// After the step nothing else is looked at: its lock is held until the end of the transaction.
 ///
 /// Errors: those of `plan`; P0004 and 23503 where rows stand in the way; 55P03 with who holds the lock; 25001 where this
 /// transaction already holds a strong lock; 25006; 42501 for who is not the owner.
@@ -39,79 +41,107 @@ pub fn step(
     request: &Request,
     lock_timeout: i64,
 ) -> Result<Stepped, Problem> {
-    may_write()?;
-    let done = {
+    if pg::is_read_only() {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            "nothing can be locked in in a read-only transaction or on a standby",
+        )
+        .hint("finalize_plan() works here; lock in on the primary, outside BEGIN READ ONLY"));
+    }
+    let timeout = format!("{lock_timeout}ms");
+    let _timeout = Settings::push(&[("lock_timeout", &timeout)]);
+    nothing_held()?;
+    {
         let session = begin()?;
-        let (table, column) = target(&session, request)?;
-        let sides = Sides::new(tenants(&session, request.root.as_deref())?, true);
-        let facts = facts(&session, request, table, column, &sides)?;
-        let steps = steps::all(&facts);
-        match next(&steps) {
-            None => None,
-            Some(at) => {
-                let step = &steps[at];
-                nothing_held(&session, step)?;
-                may_alter(&session, &facts)?;
-                if let Some(gate) = step.after
-                    && steps
-                        .iter()
-                        .any(|s| s.doer == Doer::Gate(gate) && s.state == steps::State::Pending)
+        let (table, _) = target(&session, request)?;
+        if !try_lock(table)? {
+            return Err(somebody_else(&session, table));
+        }
+    }
+    // Only now: whoever had the lock has changed what is there.
+    let result = pg::subtransaction(AssertUnwindSafe(|| {
+        let session = begin()?;
+        advance(&session, request, lock_timeout)
+    }));
+    result.or_else(|problem| match (problem.code, &problem.detail) {
+        // What only looks waited for somebody who keeps even readers out.
+        (PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, None) => {
+            let session = begin()?;
+            let (table, _) = target(&session, request)?;
+            let tables: Vec<u32> = session.catalog.tables.iter().map(|t| t.oid).collect();
+            let holders = holders(&session, &tables, Lock::AccessShare, &[]).unwrap_or_default();
+            Err(not_in_time(
+                format!(
+                    "no lock to read {} and what it references within {lock_timeout} ms",
+                    session.catalog.display(table)
+                ),
+                None,
+                &holders,
+            ))
+        }
+        _ => Err(problem),
+    })
+}
+
+fn advance(session: &Session, request: &Request, lock_timeout: i64) -> Result<Stepped, Problem> {
+    let (table, column) = target(session, request)?;
+    let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
+    let facts = facts(session, request, table, column, &sides)?;
+    let mut steps = steps::all(&facts);
+    let at = next(&steps);
+    let mut done = None;
+    if let Some(at) = at {
+        may_alter(session, &facts)?;
+        if steps[at].begins() {
+            for other in &steps {
+                if let Doer::Gate(gate) = other.doer
+                    && other.state == State::Pending
                 {
-                    gate::look(&session, &sides, &facts, gate)??;
+                    gate::look(session, &sides, &facts, gate)??;
                 }
-                run(&session, &facts, step, lock_timeout)?;
-                let done = Step {
-                    state: steps::State::Done,
-                    ..step.clone()
-                };
-                Some(shown(&session, &facts, at, &done))
             }
         }
-    };
-    // With fresh eyes: what the catalog says now, not what was meant.
-    let session = begin()?;
-    let (table, column) = target(&session, request)?;
-    let sides = Sides::new(tenants(&session, request.root.as_deref())?, true);
-    let facts = facts(&session, request, table, column, &sides)?;
-    let steps = steps::all(&facts);
-    if let Some(done) = &done
-        && steps
-            .iter()
-            .any(|s| s.state != steps::State::Done && s.statements.join(";\n") == done.statement)
-    {
-        return Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            "the step was run and is not in the catalog; it is rolled back",
-        )
-        .detail(done.statement.clone())
-        .hint("an event trigger may have undone it; else this is a bug in pg_mend, please report it"));
+        run(session, &sides, &facts, &steps[at], lock_timeout)?;
+        steps[at].state = State::Done;
+        done = Some(shown(session, &facts, at, &steps[at]));
     }
-    let own = |s: &&Step| matches!(s.doer, Doer::Mend);
+    let own = |s: &&Step| s.doer == Doer::Mend;
     Ok(Stepped {
         done,
         next: next(&steps).map(|at| steps[at].statements.join(";\n")),
         by_hand: steps
             .iter()
-            .filter(|s| s.state == steps::State::ByHand)
+            .filter(|s| s.state == State::ByHand)
             .map(|s| s.statements.join(";\n"))
             .collect(),
         steps: (
             steps.iter().filter(own).count(),
-            steps
-                .iter()
-                .filter(own)
-                .filter(|s| s.state == steps::State::Done)
-                .count(),
+            steps.iter().filter(own).filter(|s| s.state == State::Done).count(),
         ),
     })
 }
 
+fn somebody_else(session: &Session, table: &Table) -> Problem {
+    let shown = session.catalog.display(table);
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+        format!("another run of pg_mend is at work on {shown}"),
+    )
+    .detail("a finalize_backfill, a backfill or a repair; mend.runs shows those that are done, pg_stat_activity those under way")
+    .hint("call again when it is through")
+}
+
 fn may_alter(session: &Session, facts: &Facts) -> Result<(), Problem> {
     let shown = session.catalog.display(facts.table);
+    let parts = if facts.guarantees.family.len() > 1 {
+        ", or one of its children,"
+    } else {
+        ""
+    };
     let denied = |message: String| Problem::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message);
     if !facts.guarantees.may_alter {
         return Err(denied(format!("only the owner of {shown} may lock it in"))
-            .detail(format!("it belongs to {}", facts.guarantees.owner))
+            .detail(format!("it{parts} belongs to {}", facts.guarantees.owner))
             .hint(format!("SET ROLE {}; or ask them", facts.guarantees.owner)));
     }
     let forbidden: Vec<&Table> = facts
@@ -131,33 +161,32 @@ fn may_alter(session: &Session, facts: &Facts) -> Result<(), Problem> {
     }
 }
 
-/// A strong lock is never held over a scan: also not one that an earlier call in the same transaction took.
-fn nothing_held(session: &Session, step: &Step) -> Result<(), Problem> {
-    let tables: Vec<pg_sys::Oid> = step.locked.iter().map(|oid| pg_sys::Oid::from(*oid)).collect();
-    let sql = "SELECT l.relation, l.mode
+/// A strong lock is never held over a scan: also not one, on whatever table, that this transaction took before.
+fn nothing_held() -> Result<(), Problem> {
+    // Objects below 16384 are Postgres's own.
+    let sql = "SELECT l.relation::pg_catalog.regclass::pg_catalog.text, l.mode
                FROM pg_catalog.pg_locks l
-               WHERE l.locktype = 'relation' AND l.granted AND l.pid = pg_catalog.pg_backend_pid()
-                 AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-                 AND l.relation = ANY ($1)
-                 AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+               WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted
+                 AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+                 AND l.relation OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+                 AND l.mode OPERATOR(pg_catalog.=) ANY ('{ShareLock, ShareRowExclusiveLock, ExclusiveLock, AccessExclusiveLock}'::pg_catalog.text[])
                LIMIT 1";
     let held = Spi::connect(|client| {
-        let rows = client.select(sql, None, &[tables.into()])?;
+        let rows = client.select(sql, None, &[])?;
         match rows.is_empty() {
             true => Ok(None),
-            false => rows.first().get_two::<pg_sys::Oid, String>().map(Some),
+            false => rows.first().get_two::<String, String>().map(Some),
         }
     })?;
     let Some((table, mode)) = held else {
         return Ok(());
     };
-    let shown = table
-        .and_then(|oid| session.catalog.table(oid.to_u32()))
-        .map(|t| session.catalog.display(t))
-        .unwrap_or_default();
     Err(Problem::new(
         PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-        format!("this transaction holds a strong lock on {shown} already"),
+        format!(
+            "this transaction holds a strong lock already, on {}",
+            table.unwrap_or_default()
+        ),
     )
     .detail(format!(
         "{}: the next step would keep others waiting for as long as it reads",
@@ -166,15 +195,10 @@ fn nothing_held(session: &Session, step: &Step) -> Result<(), Problem> {
     .hint("COMMIT first: each step is a transaction of its own"))
 }
 
-fn run(session: &Session, facts: &Facts, step: &Step, lock_timeout: i64) -> Result<(), Problem> {
-    let timeout = format!("{lock_timeout}ms");
+fn run(session: &Session, sides: &Sides, facts: &Facts, step: &Step, lock_timeout: i64) -> Result<(), Problem> {
     let result = pg::subtransaction(AssertUnwindSafe(|| {
         // Every name in the statements is qualified, and there is no operator; event triggers look theirs up as they are used to.
-        let _settings = Settings::push(&[
-            ("lock_timeout", &timeout),
-            ("search_path", &session.search_path),
-            ("row_security", "off"),
-        ]);
+        let _settings = Settings::push(&[("search_path", &session.search_path), ("row_security", "off")]);
         Spi::connect_mut(|client| {
             for statement in &step.statements {
                 client.update(statement.as_str(), None, &[])?;
@@ -183,64 +207,93 @@ fn run(session: &Session, facts: &Facts, step: &Step, lock_timeout: i64) -> Resu
         })?;
         Ok(())
     }));
-    result.map_err(|problem| explained(session, facts, step, lock_timeout, problem))
+    result.map_err(|problem| explained(session, sides, facts, step, lock_timeout, problem))
 }
 
-fn explained(session: &Session, facts: &Facts, step: &Step, lock_timeout: i64, problem: Problem) -> Problem {
-    let shown = session.catalog.display(facts.table);
+fn explained(
+    session: &Session,
+    sides: &Sides,
+    facts: &Facts,
+    step: &Step,
+    lock_timeout: i64,
+    problem: Problem,
+) -> Problem {
     let statement = step.statements.join(";\n");
     match problem.code {
         PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
-            let holders = holders(session, step).unwrap_or_default();
-            Problem::new(
-                PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            let names: Vec<String> = step
+                .locked
+                .iter()
+                .filter_map(|oid| session.catalog.table(*oid))
+                .map(|t| session.catalog.display(t))
+                .collect();
+            // A foreign key is validated under a weak lock on the parent.
+            let parents: Vec<u32> = facts
+                .wanted
+                .iter()
+                .map(|w| w.reference.parent.oid)
+                .filter(|parent| !step.locked.contains(parent))
+                .collect();
+            let holders = holders(session, &step.locked, step.lock, &parents).unwrap_or_default();
+            not_in_time(
                 format!(
                     "no {} lock on {} within {lock_timeout} ms",
                     step.lock.as_str(),
-                    session
-                        .catalog
-                        .table(step.locked[0])
-                        .map(|t| session.catalog.display(t))
-                        .unwrap_or_default()
+                    names.join(" or ")
                 ),
+                Some(&statement),
+                &holders,
             )
-            .detail(match holders.is_empty() {
-                true => format!("for: {statement}\nwhoever held it has let go by now"),
-                false => format!("for: {statement}\nheld by {}", holders.join("; ")),
-            })
-            .hint("nothing was changed by this step, and what was done before stays: call again when they are through, or with a longer lock_timeout (others queue behind it meanwhile)")
         }
-        PgSqlErrorCode::ERRCODE_CHECK_VIOLATION | PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION => Problem {
-            hint: Some(format!(
-                "{} says which rows; call again when they are filled",
-                super::assertion(&session.catalog, facts.table, facts.column, None)
-            )),
-            detail: Some(format!(
-                "{}for: {statement}",
-                problem.detail.map(|d| format!("{d}\n")).unwrap_or_default()
-            )),
+        PgSqlErrorCode::ERRCODE_CHECK_VIOLATION
+        | PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION
+        | PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION => {
+            // The step is rolled back; how many rows there are, and what to do, the gate says.
+            let looked = step.after.map(|gate| gate::look(session, sides, facts, gate));
+            match looked {
+                Some(Ok(Err(found))) => found,
+                _ => Problem {
+                    hint: problem
+                        .hint
+                        .or_else(|| Some("rows changed meanwhile: call again".into())),
+                    ..problem
+                },
+            }
+        }
+        PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => Problem {
+            hint: Some("this step was rolled back, what was done before stays: call again".into()),
             ..problem
         },
-        PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION => Problem {
-            hint: Some(format!(
-                "{} says how many rows, and what to do",
-                super::validation(&session.catalog, facts.table)
-            )),
-            ..problem
-        },
-        _ => Problem {
-            hint: problem
-                .hint
-                .or_else(|| Some(format!("{shown} is as it was before this step: {statement}"))),
-            ..problem
-        },
+        _ => {
+            let detail = problem.detail.map(|detail| format!("{detail}\n")).unwrap_or_default();
+            Problem {
+                detail: Some(format!("{detail}for: {statement}")),
+                hint: problem.hint.or_else(|| {
+                    Some("this step was rolled back, what was done before stays; finalize_plan() shows what is left, and arguments that leave steps out: not_null => false, parent => '', composite => false".into())
+                }),
+                ..problem
+            }
+        }
     }
 }
 
+fn not_in_time(message: String, statement: Option<&str>, holders: &[String]) -> Problem {
+    let statement = statement.map(|s| format!("for: {s}\n")).unwrap_or_default();
+    Problem::new(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, message)
+        .detail(match holders.is_empty() {
+            true => format!("{statement}whoever held it has let go by now"),
+            false => format!("{statement}held by {}", holders.join("; ")),
+        })
+        .hint("nothing was changed by this step, and what was done before stays: call again when they are through, or with a longer lock_timeout (others queue behind it meanwhile)")
+}
+
 /// Other sessions, and prepared transactions, with locks that stand in the way.
-fn holders(session: &Session, step: &Step) -> Result<Vec<String>, Problem> {
-    let tables: Vec<pg_sys::Oid> = step.locked.iter().map(|oid| pg_sys::Oid::from(*oid)).collect();
-    let modes: Vec<String> = step.lock.conflicts().iter().map(|mode| mode.to_string()).collect();
+///
+/// * `parents`: tables of which only ROW SHARE is needed.
+fn holders(session: &Session, tables: &[u32], lock: Lock, parents: &[u32]) -> Result<Vec<String>, Problem> {
+    let oids = |tables: &[u32]| -> Vec<pg_sys::Oid> { tables.iter().map(|oid| pg_sys::Oid::from(*oid)).collect() };
+    let (tables, parents) = (oids(tables), oids(parents));
+    let modes: Vec<String> = lock.conflicts().iter().map(|mode| mode.to_string()).collect();
     let sql = "SELECT l.pid, pg_catalog.string_agg(DISTINCT l.mode, ', '),
                       pg_catalog.array_agg(DISTINCT l.relation),
                       pg_catalog.min(a.usename::text), pg_catalog.min(a.application_name), pg_catalog.min(a.state),
@@ -252,7 +305,9 @@ fn holders(session: &Session, step: &Step) -> Result<Vec<String>, Problem> {
                LEFT JOIN pg_catalog.pg_locks own ON l.pid IS NULL AND own.virtualtransaction = l.virtualtransaction
                                                 AND own.locktype = 'transactionid'
                LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = own.transactionid
-               WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1) AND l.mode = ANY ($2)
+               WHERE l.locktype = 'relation' AND l.granted 
+                 AND (l.relation = ANY ($1) AND l.mode = ANY ($2)
+                      OR l.relation = ANY ($3) AND l.mode IN ('ExclusiveLock', 'AccessExclusiveLock'))
                  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
                  AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
                GROUP BY l.pid, l.virtualtransaction
@@ -260,7 +315,7 @@ fn holders(session: &Session, step: &Step) -> Result<Vec<String>, Problem> {
                LIMIT 5";
     Ok(Spi::connect(|client| {
         let mut found = Vec::new();
-        for row in client.select(sql, None, &[tables.into(), modes.into()])? {
+        for row in client.select(sql, None, &[tables.into(), modes.into(), parents.into()])? {
             let text = |column: usize| Ok::<_, SpiError>(row.get::<String>(column)?.unwrap_or_default());
             let names: Vec<String> = row
                 .get::<Vec<Option<pg_sys::Oid>>>(3)?

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use pgrx::prelude::*;
 
 use super::steps::{Facts, Gate};
+use super::{declaration, named_root};
 use crate::catalog::{Catalog, Column, Table};
 use crate::identifier::Literal;
 use crate::pg;
@@ -63,7 +64,7 @@ fn no_nulls(session: &Session, table: &Table, column: &Column, only_where: Optio
     let inside = condition.map(|c| format!("\nWHERE ({c}) IS TRUE")).unwrap_or_default();
     let is = column.sql();
     let sql = format!(
-        "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE t.{is} IS NULL)\nFROM {relation} AS t{inside}"
+        "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE t.{is} IS NOT DISTINCT FROM NULL)\nFROM {relation} AS t{inside}"
     );
     let (rows, nulls) = {
         let _settings = reading();
@@ -212,23 +213,42 @@ pub fn look(session: &Session, sides: &Sides, facts: &Facts, gate: Gate) -> Resu
     }
     let violation =
         |message: String, hint: String| Problem::new(PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION, message).hint(hint);
+    let table = Literal::new(&child).to_string();
+    let root = named_root(facts.root, true);
+    let not_null = facts.not_null || facts.column.never_null;
     // Over (tenant, column), a parent of another tenant is no parent.
     if wanted.keeps_tenants_apart && reference.constraint.is_none() {
         let single = Literal::new(&facts.column.name);
+        let repair = match not_null {
+            false => format!(
+                "SELECT * FROM repair_orphans({table}, {single}, 'quarantine', violation => 'cross_tenant'{root})"
+            ),
+            true => format!(
+                "SELECT sample FROM {} shows rows: give them a parent of their own tenant, or the tenant of their parent",
+                super::validation(facts, wanted).trim_start_matches("SELECT * FROM ")
+            ),
+        };
         return Ok(Err(violation(
             format!(
                 "{orphans} of {} rows of {child} reference a row of {parent} that is another tenant's, or none",
                 checked.rows_checked
             ),
-            format!(
-                "SELECT * FROM repair_orphans({}, {single}, 'quarantine', violation => 'cross_tenant'); or composite => false for a foreign key that lets them be",
-                Literal::new(&child)
-            ),
+            format!("{repair}; or composite => false for a foreign key that lets them be"),
         )));
     }
-    let action = match facts.column.never_null {
+    let action = match not_null {
         false => "quarantine",
         true => "create_parent",
+    };
+    // Where the columns could mean more than one parent.
+    let which = match facts
+        .wanted
+        .iter()
+        .filter(|w| w.reference.columns == reference.columns)
+        .count()
+    {
+        1 if wanted.known => String::new(),
+        _ => format!(", parent_table => {}", Literal::new(&parent)),
     };
     Ok(Err(violation(
         format!(
@@ -236,8 +256,8 @@ pub fn look(session: &Session, sides: &Sides, facts: &Facts, gate: Gate) -> Resu
             checked.rows_checked
         ),
         format!(
-            "SELECT * FROM repair_orphans({}, {columns}, '{action}')",
-            Literal::new(&child)
+            "{}SELECT * FROM repair_orphans({table}, {columns}, '{action}'{which}{root})",
+            declaration(facts, wanted)
         ),
     )))
 }

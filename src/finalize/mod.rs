@@ -14,7 +14,7 @@ mod steps;
 
 use pgrx::prelude::PgSqlErrorCode;
 
-use crate::catalog::{Catalog, Column, ForeignKey, Key, State as KeyState, Table};
+use crate::catalog::{Catalog, Column, ForeignKey, Key, State as KeyState, Table, Type};
 use crate::identifier::Literal;
 use crate::problem::Problem;
 use crate::rule::typed;
@@ -95,7 +95,7 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
     let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
     let facts = facts(session, request, table, column, &sides)?;
     let mut steps = steps::all(&facts);
-    let mut blocked = Vec::new();
+    let mut blocked = false;
     for at in 0..steps.len() {
         if let Doer::Gate(gate) = steps[at].doer
             && steps[at].state == steps::State::Pending
@@ -108,18 +108,20 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
                 }
                 Err(problem) => {
                     step.state = steps::State::Blocked;
-                    step.detail = [Some(problem.message), problem.hint.map(|h| format!("next: {h}"))]
+                    let next = problem.hint.map(|hint| format!("next: {hint}"));
+                    step.detail = [Some(problem.message), next]
                         .into_iter()
                         .flatten()
                         .collect::<Vec<_>>()
                         .join("; ");
-                    blocked.push(gate);
+                    blocked = true;
                 }
             }
         }
     }
+    // What only goes on with what was begun is not held up: Postgres itself looks at the rows there.
     if let Some(next) = next(&steps)
-        && steps[next].after.is_none_or(|gate| !blocked.contains(&gate))
+        && !(blocked && steps[next].begins())
     {
         steps[next].state = steps::State::Next;
     }
@@ -192,12 +194,13 @@ fn target<'a>(session: &'a Session, request: &Request) -> Result<(&'a Table, &'a
 
 fn facts<'a>(
     session: &'a Session,
-    request: &Request,
+    request: &'a Request,
     table: &'a Table,
     column: &'a Column,
     sides: &Sides<'a>,
 ) -> Result<Facts<'a>, Problem> {
     let catalog = &session.catalog;
+    preflight(session, request, table, column)?;
     let own_key = |of: &Table| -> Option<i16> {
         let key = sides.keys()?.of(of).first()?;
         (key.comparable && !key.one_of_several).then_some(key.column)
@@ -212,9 +215,10 @@ fn facts<'a>(
             )
             .hint(match key {
                 Some(key) => format!(
-                    "SELECT * FROM finalize_plan({}, {}, policy => true)",
+                    "SELECT * FROM finalize_plan({}, {}, policy => true{})",
                     Literal::new(&catalog.display(table)),
-                    Literal::new(&typed(&key.name))
+                    Literal::new(&typed(&key.name)),
+                    named_root(request.root.as_deref(), true)
                 ),
                 None => "SELECT * FROM tenant_columns() shows the tenant key of every table; root => '...' names the table that holds the tenants".into(),
             }));
@@ -223,36 +227,24 @@ fn facts<'a>(
     }
     let mut wanted = references(session, request, table, column)?;
     if request.composite != Some(false) {
-        let composites: Vec<Wanted> = wanted
-            .iter()
-            .filter_map(|single| {
-                composite(
-                    catalog,
-                    request,
-                    column,
-                    single,
-                    own_key(table),
-                    own_key(single.reference.parent),
-                )
-            })
-            // There already.
-            .filter(|new| {
-                !wanted.iter().any(|known| {
-                    let pairs = |w: &Wanted| {
-                        let mut pairs: Vec<(i16, i16)> = w
-                            .reference
-                            .columns
-                            .iter()
-                            .copied()
-                            .zip(w.reference.key.iter().copied())
-                            .collect();
-                        pairs.sort_unstable();
-                        pairs
-                    };
-                    known.reference.parent.oid == new.reference.parent.oid && pairs(known) == pairs(new)
-                })
-            })
-            .collect();
+        let pairs = |reference: &KeyReference| {
+            let (columns, key) = (reference.columns.iter().copied(), reference.key.iter().copied());
+            let mut pairs: Vec<(i16, i16)> = columns.zip(key).collect();
+            pairs.sort_unstable();
+            (reference.parent.oid, pairs)
+        };
+        let mut composites: Vec<Wanted> = Vec::new();
+        for single in &wanted {
+            let (own, theirs) = (own_key(table), own_key(single.reference.parent));
+            let Some(new) = composite(catalog, request, column, single, own, theirs) else {
+                continue;
+            };
+            // There already, or meant by another foreign key of the column.
+            let known = |known: &Wanted| pairs(&known.reference) == pairs(&new.reference);
+            if !wanted.iter().any(known) && !composites.iter().any(known) {
+                composites.push(new);
+            }
+        }
         let none = composites.is_empty() && !wanted.iter().any(|w| w.reference.columns.len() > 1);
         if none && request.composite == Some(true) {
             return Err(Problem::new(
@@ -263,20 +255,75 @@ fn facts<'a>(
                     catalog.display(table)
                 ),
             )
-            .detail("it needs a reference of this column alone, and a tenant key in the table and in its parent")
+            .detail("it needs a reference of this column alone that is no tenant key itself, a tenant key in the table and in its parent, and a foreign key that sets nothing to NULL ON UPDATE")
             .hint("SELECT * FROM tenant_columns() shows the tenant keys; parent => 'table(key)' names what the column references"));
         }
         wanted.extend(composites);
     }
+    let guarantees = catalog.guarantees(table, column)?;
+    if let (Some(foreign), true) = (
+        guarantees.foreign_leaves.first(),
+        wanted.iter().any(|w| w.declared.is_none() && !w.optional),
+    ) {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("{} can have no foreign key", catalog.display(table)),
+        )
+        .detail(format!("its partition {foreign} is a foreign table"))
+        .hint("parent => '' leaves foreign keys out"));
+    }
+    let nullable_tenant = own_key(table)
+        .and_then(|key| table.column(key))
+        .filter(|key| !key.never_null);
     Ok(Facts {
         catalog,
         table,
         column,
-        guarantees: catalog.guarantees(table, column)?,
+        guarantees,
         wanted,
         not_null: request.not_null,
         policy,
+        nullable_tenant,
+        root: request.root.as_deref(),
+        named: Default::default(),
     })
+}
+
+/// What can never work.
+fn preflight(session: &Session, request: &Request, table: &Table, column: &Column) -> Result<(), Problem> {
+    let catalog = &session.catalog;
+    let shown = format!("{} of {}", column.quoted, catalog.display(table));
+    let is_row = catalog
+        .base_type(column.type_oid, -1)
+        .is_some_and(|(base, _)| base.kind == 'c');
+    if is_row && request.not_null && !column.not_null {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("{shown} is of a row type, and cannot become NOT NULL with short locks"),
+        )
+        .detail("of a row type IS NOT NULL means that every field has a value, so that no CHECK can be the proof")
+        .hint(format!(
+            "ALTER TABLE {} ALTER COLUMN {} SET NOT NULL reads every row while all others wait; not_null => false leaves it out",
+            table.sql(),
+            column.sql()
+        )));
+    }
+    if request.on_delete.0 == 'n' && (request.not_null || column.never_null) {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("ON DELETE SET NULL could never work: {shown} is NOT NULL, or is to be"),
+        )
+        .hint("on_delete => 'cascade' or 'restrict', or not_null => false where the column may be NULL"));
+    }
+    Ok(())
+}
+
+/// The root as an argument of a printed call, where this call has one.
+fn named_root(root: Option<&str>, follows: bool) -> String {
+    match root {
+        Some(root) => format!("{}root => {}", if follows { ", " } else { "" }, Literal::new(root)),
+        None => String::new(),
+    }
 }
 
 /// The foreign keys that the column is part of, and the one that it should have.
@@ -292,6 +339,7 @@ fn references<'a>(
         return Ok(vec![]);
     }
     let declared = declared::load(session)?;
+    let mut unknown = false;
     let mut found: Vec<KeyReference> = collect(catalog, Some(table), true, &declared)
         .into_iter()
         .filter_map(|found| match found {
@@ -303,7 +351,15 @@ fn references<'a>(
         .filter(|r| r.constraint.is_some() || r.columns.len() == 1)
         .collect();
     if let Some(parent) = named {
-        let (parent, key) = declared::parent_typed(catalog, table, column, parent)?;
+        let (parent, key) = declared::parent_typed(catalog, table, column, parent).map_err(|problem| {
+            let hint = match problem.code {
+                PgSqlErrorCode::ERRCODE_SYNTAX_ERROR => {
+                    Some("for example parent => 'customers' or parent => 'customers(external_id)'".into())
+                }
+                _ => problem.hint.clone(),
+            };
+            Problem { hint, ..problem }
+        })?;
         if !parent.is_table() {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -312,11 +368,10 @@ fn references<'a>(
             .hint("name a table, or parent => '' for no foreign key"));
         }
         let key: Vec<i16> = key.iter().map(|c| c.number).collect();
-        found.retain(|r| r.constraint.is_some());
-        if !found
-            .iter()
-            .any(|r| r.columns == [column.number] && r.parent.oid == parent.oid && r.key == key)
-        {
+        let the_same = |r: &KeyReference| r.columns == [column.number] && r.parent.oid == parent.oid && r.key == key;
+        found.retain(|r| r.constraint.is_some() || the_same(r));
+        if !found.iter().any(the_same) {
+            unknown = true;
             found.push(KeyReference {
                 table,
                 columns: vec![column.number],
@@ -331,6 +386,9 @@ fn references<'a>(
             });
         }
     }
+    for reference in found.iter().filter(|r| r.constraint.is_none()) {
+        types_can_be_keyed(catalog, reference)?;
+    }
     // In the same order before and after one over several columns is there.
     found.sort_by_key(|r| r.columns.len());
     let foreign_key = |reference: &KeyReference| {
@@ -341,15 +399,11 @@ fn references<'a>(
         .into_iter()
         .map(|mut reference| {
             let declared = foreign_key(&reference);
-            reference.unique |= declared.is_some();
-            let new = ForeignKey {
-                on_delete: request.on_delete.0,
-                on_update: 'a',
-                ..ForeignKey::default()
-            };
+            reference.unique = declared.is_some() || exactly_unique(reference.parent, &reference.key);
             Wanted {
-                actions: steps::actions(declared.unwrap_or(&new), None).unwrap_or_default(),
-                // A foreign key over several columns with the tenant among them; told in words only.
+                like: declared.cloned().unwrap_or_else(|| request.new_key()),
+                only: None,
+                known: declared.is_some() || !unknown,
                 keeps_tenants_apart: reference.columns.len() > 1,
                 declared,
                 reference,
@@ -359,9 +413,61 @@ fn references<'a>(
         .collect())
 }
 
+impl Request {
+    /// What a foreign key that is not there yet is to be like.
+    fn new_key(&self) -> ForeignKey {
+        ForeignKey {
+            on_delete: self.on_delete.0,
+            on_update: 'a',
+            ..ForeignKey::default()
+        }
+    }
+}
+
+/// Postgres compares them by an operator of the parent's key: of two integers, of two texts, of one type; an integer becomes
+/// numeric, and not the other way round.
+///
+/// Errors: 42804.
+fn types_can_be_keyed(catalog: &Catalog, reference: &KeyReference) -> Result<(), Problem> {
+    fn base<'c>(catalog: &'c Catalog, table: &'c Table, column: i16) -> Option<(&'c Type, &'c Column)> {
+        let column = table.column(column)?;
+        Some((catalog.base_type(column.type_oid, -1)?.0, column))
+    }
+    for (column, key) in reference.columns.iter().zip(&reference.key) {
+        let (Some((a, column)), Some((b, key))) = (
+            base(catalog, reference.table, *column),
+            base(catalog, reference.parent, *key),
+        ) else {
+            continue;
+        };
+        if b.integer_range().is_some() && a.integer_range().is_none() && a.oid != b.oid {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!(
+                    "a foreign key from {} ({}) to {}.{} ({}) is impossible",
+                    column.quoted,
+                    a.display,
+                    catalog.display(reference.parent),
+                    key.quoted,
+                    b.display
+                ),
+            )
+            .hint(format!(
+                "ALTER TABLE {} ALTER COLUMN {} TYPE {} first; or parent => '' for no foreign key",
+                reference.table.sql(),
+                column.sql(),
+                b.display
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Is there an index with exactly these keys, as a foreign key needs it?
 fn exactly_unique(table: &Table, columns: &[i16]) -> bool {
-    let same = |key: &Key| key.columns.len() == columns.len() && columns.iter().all(|c| key.columns.contains(c));
+    let same = |key: &Key| {
+        key.immediate && key.columns.len() == columns.len() && columns.iter().all(|c| key.columns.contains(c))
+    };
     table.keys.iter().any(same)
 }
 
@@ -369,7 +475,7 @@ fn exactly_unique(table: &Table, columns: &[i16]) -> bool {
 fn composite<'a>(
     catalog: &Catalog,
     request: &Request,
-    column: &Column,
+    column: &'a Column,
     single: &Wanted<'a>,
     own: Option<i16>,
     parents: Option<i16>,
@@ -384,15 +490,16 @@ fn composite<'a>(
     if !catalog.comparable(types(reference.table, own)?, types(reference.parent, parents)?) {
         return None;
     }
-    let new = ForeignKey {
-        on_delete: request.on_delete.0,
-        on_update: 'a',
-        ..ForeignKey::default()
-    };
     let key = vec![parents, reference.key[0]];
     let unique = exactly_unique(reference.parent, &key);
+    steps::actions(&single.like, Some(&column.name))?;
     Some(Wanted {
-        actions: steps::actions(single.declared.unwrap_or(&new), Some(&column.name))?,
+        like: ForeignKey {
+            match_full: false,
+            ..single.like.clone()
+        },
+        only: Some(&column.name),
+        known: single.known,
         keeps_tenants_apart: true,
         declared: None,
         optional: !unique && request.composite.is_none(),
@@ -407,10 +514,40 @@ fn composite<'a>(
     })
 }
 
-/// The call that looks at the references of a table.
-fn validation(catalog: &Catalog, table: &Table) -> String {
+/// The call that looks at a reference, as a person types it.
+fn validation(facts: &Facts, wanted: &Wanted) -> String {
+    let table = facts.catalog.display(facts.table);
+    let root = match facts.root {
+        Some(_) => format!("{}, ", named_root(facts.root, false)),
+        None => String::new(),
+    };
     format!(
-        "SELECT * FROM validate_tenant_fks(table_name => {})",
-        Literal::new(&catalog.display(table))
+        "{}SELECT * FROM validate_tenant_fks({root}table_name => {})",
+        declaration(facts, wanted),
+        Literal::new(&table)
+    )
+}
+
+/// What nobody but this call knows of is declared first.
+fn declaration(facts: &Facts, wanted: &Wanted) -> String {
+    if wanted.known || wanted.reference.columns.len() > 1 {
+        return String::new();
+    }
+    let reference = &wanted.reference;
+    let key: Vec<String> = reference
+        .parent
+        .names_of(&reference.key)
+        .iter()
+        .map(|name| typed(name))
+        .collect();
+    format!(
+        "SELECT declare_reference({}, {}, {});\n",
+        Literal::new(&facts.catalog.display(facts.table)),
+        Literal::new(&typed(&facts.column.name)),
+        Literal::new(&format!(
+            "{}({})",
+            facts.catalog.display(reference.parent),
+            key.join(", ")
+        ))
     )
 }

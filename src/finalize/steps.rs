@@ -6,6 +6,9 @@
 //! table can have no foreign key that is NOT VALID: there each partition gets its own, and the one on top takes them over
 //! without a look (tryAttachPartitionForeignKey).
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use crate::catalog::{Catalog, Column, ForeignKey, Guarantees, NotNullCheck, Table};
 use crate::identifier::Identifier;
 use crate::names;
@@ -150,6 +153,13 @@ pub struct Step {
     pub waits_for_hand: bool,
 }
 
+impl Step {
+    /// From here on rows can be refused: not before all of them are ready. (A validation looks at the rows itself.)
+    pub fn begins(&self) -> bool {
+        self.after.is_some() && self.lock != Lock::ShareUpdateExclusive
+    }
+}
+
 /// A foreign key that is there or should be.
 #[derive(Debug, Clone)]
 pub struct Wanted<'a> {
@@ -157,8 +167,12 @@ pub struct Wanted<'a> {
     pub reference: KeyReference<'a>,
     /// The foreign key, where there is one.
     pub declared: Option<&'a ForeignKey>,
-    /// ON DELETE and ON UPDATE as SQL, with a space in front; empty: NO ACTION.
-    pub actions: String,
+    /// What a foreign key is to be like: actions, deferrable.
+    pub like: ForeignKey,
+    /// Only this column becomes NULL (or its default) when a parent goes.
+    pub only: Option<&'a str>,
+    /// Something in the database says so, not only the call.
+    pub known: bool,
     /// It makes references to other tenants impossible.
     pub keeps_tenants_apart: bool,
     /// Nobody asked for it by name.
@@ -181,13 +195,35 @@ pub struct Facts<'a> {
     pub not_null: bool,
     /// A policy is wanted, on this column.
     pub policy: Option<&'a Column>,
+    /// The tenant key of the table, where it may be NULL.
+    pub nullable_tenant: Option<&'a Column>,
+    /// The table of the tenants as the call named it.
+    pub root: Option<&'a str>,
+    /// Names that were given to what is not there yet: none is given twice.
+    pub named: RefCell<HashSet<String>>,
+}
+
+impl Facts<'_> {
+    /// A name that neither the catalog nor this plan has.
+    fn name(&self, table: &Table, columns: &[&str], ending: &str) -> String {
+        let (taken, mut named) = (&self.guarantees, self.named.borrow_mut());
+        let name = names::generated(&table.name, columns, ending, |name| {
+            named.contains(name)
+                || taken.constraints.iter().any(|c| c == name)
+                || taken.relations.iter().any(|r| r == name)
+                || table.keys.iter().any(|key| key.name == name)
+        });
+        named.insert(name.clone());
+        name
+    }
 }
 
 /// Every step, in order, those that are done included.
 pub fn all(facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
-    if facts.not_null {
-        steps.extend(not_null(facts));
+    match facts.not_null {
+        true => steps.extend(not_null(facts)),
+        false => steps.extend(left_over(facts)),
     }
     if !facts.wanted.is_empty() {
         steps.extend(index(facts));
@@ -233,25 +269,26 @@ fn not_null(facts: &Facts) -> Vec<Step> {
     let there = column.not_null;
     let ours = guarantees.not_null_checks.iter().find(|c| is_ours(c));
     let users = guarantees.not_null_checks.iter().find(|c| !is_ours(c));
-    let past = there || ours.is_some() || users.is_some() || guarantees.not_null_not_valid.is_some();
-    let family: Vec<u32> = with_leaves(facts);
+    let past = there || guarantees.not_null_checks.iter().any(|c| c.validated);
+    let family = &guarantees.family;
     let mut steps = vec![step(
         Doer::Gate(Gate::Nulls),
         super::assertion(facts.catalog, table, column, None),
         Lock::AccessShare,
-        &family,
+        family,
         past,
         match there {
             true => "the column is NOT NULL",
-            false => "a constraint is there already; it is validated below",
+            false => "a valid CHECK says so",
         },
     )];
-    let validate = |constraint: &str, done: bool| {
-        step(
+    let validate = |constraint: &str, done: bool| Step {
+        after: Some(Gate::Nulls),
+        ..step(
             Doer::Mend,
             format!("ALTER TABLE {name} VALIDATE CONSTRAINT {}", Identifier::new(constraint)),
             Lock::ShareUpdateExclusive,
-            &family,
+            family,
             done,
             SCAN,
         )
@@ -265,7 +302,7 @@ fn not_null(facts: &Facts) -> Vec<Step> {
         Doer::Mend,
         format!("ALTER TABLE {name} ALTER COLUMN {is} SET NOT NULL"),
         Lock::AccessExclusive,
-        &family,
+        family,
         there,
         "for an instant: the valid CHECK is its proof",
     );
@@ -274,11 +311,10 @@ fn not_null(facts: &Facts) -> Vec<Step> {
         steps.push(set);
         return steps;
     }
-    let check = ours.map(|c| c.name.clone()).unwrap_or_else(|| {
-        names::generated(&table.name, &[&column.name], "not_null", |name| {
-            guarantees.constraints.iter().any(|c| c == name)
-        })
-    });
+    let check = match ours {
+        Some(ours) => ours.name.clone(),
+        None => facts.name(table, &[&column.name], "not_null"),
+    };
     let quoted = Identifier::new(&check);
     let add = Step {
         statements: vec![
@@ -290,7 +326,7 @@ fn not_null(facts: &Facts) -> Vec<Step> {
             Doer::Mend,
             String::new(),
             Lock::AccessExclusive,
-            &family,
+            family,
             there || ours.is_some(),
             "for an instant; from now on no NULL can be written",
         )
@@ -299,7 +335,7 @@ fn not_null(facts: &Facts) -> Vec<Step> {
         Doer::Mend,
         format!("ALTER TABLE {name} DROP CONSTRAINT {quoted}"),
         Lock::AccessExclusive,
-        &family,
+        family,
         there && ours.is_none(),
         "for an instant: NOT NULL says the same",
     );
@@ -312,14 +348,29 @@ fn not_null(facts: &Facts) -> Vec<Step> {
     steps
 }
 
-fn is_ours(check: &NotNullCheck) -> bool {
-    check.comment.as_deref() == Some(COMMENT)
+/// The CHECK of an earlier call that wanted NOT NULL.
+fn left_over(facts: &Facts) -> Vec<Step> {
+    let table = facts.table;
+    let ours = facts.guarantees.not_null_checks.iter().filter(|c| is_ours(c));
+    ours.map(|check| {
+        step(
+            Doer::Anybody,
+            format!(
+                "ALTER TABLE {} DROP CONSTRAINT {}",
+                table.sql(),
+                Identifier::new(&check.name)
+            ),
+            Lock::AccessExclusive,
+            &facts.guarantees.family,
+            false,
+            "left from an earlier call, which goes on with not_null => true",
+        )
+    })
+    .collect()
 }
 
-fn with_leaves(facts: &Facts) -> Vec<u32> {
-    let mut all = vec![facts.table.oid];
-    all.extend(&facts.guarantees.leaves);
-    all
+fn is_ours(check: &NotNullCheck) -> bool {
+    check.comment.as_deref() == Some(COMMENT)
 }
 
 /// An index by which the parent's deletes find their rows, and queries those of a tenant.
@@ -334,7 +385,6 @@ fn index(facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
     let served = guarantees.indexes.iter().find(|i| i.table == table.oid && i.usable);
     let shown = |table: &Table| catalog.display(table);
-    let taken = |schema: &str, name: &str| guarantees.relations.iter().any(|(s, n)| s == schema && n == name);
     for broken in guarantees.indexes.iter().filter(|i| i.invalid) {
         let Some(owner) = catalog.table(broken.table) else {
             continue;
@@ -350,7 +400,7 @@ fn index(facts: &Facts) -> Vec<Step> {
             &[owner.oid],
             false,
             match broken.building {
-                true => "it is being built at this moment: wait for it, do not drop it",
+                true => "it may be being built at this moment (its table is locked as for that): then wait for it, do not drop it",
                 false => "it is invalid, left over from a CREATE INDEX CONCURRENTLY that did not end well",
             },
         ));
@@ -365,7 +415,7 @@ fn index(facts: &Facts) -> Vec<Step> {
         )
     };
     let by_hand = "cannot run inside a function; outside BEGIN, it lets readers and writers go on";
-    let generated = |on: &Table| names::generated(&on.name, &[&column.name], "idx", |name| taken(&on.schema, name));
+    let generated = |on: &Table| facts.name(on, &[&column.name], "idx");
     match (served, table.kind) {
         (Some(index), _) => steps.push(step(
             Doer::Hand,
@@ -377,7 +427,9 @@ fn index(facts: &Facts) -> Vec<Step> {
         )),
         (None, 'p') => {
             let mut missing = false;
-            for leaf in guarantees.leaves.iter().filter_map(|oid| catalog.table(*oid)) {
+            // A foreign table has no index, and none is asked of it.
+            let leaves = guarantees.leaves.iter().filter_map(|oid| catalog.table(*oid));
+            for leaf in leaves.filter(|leaf| leaf.is_table()) {
                 let there = guarantees.indexes.iter().find(|i| i.table == leaf.oid && i.plain);
                 missing |= there.is_none();
                 let name = there.map_or_else(|| generated(leaf), |index| index.name.clone());
@@ -396,7 +448,7 @@ fn index(facts: &Facts) -> Vec<Step> {
                     Doer::Mend,
                     create(table, false, &generated(table)),
                     Lock::Share,
-                    &with_leaves(facts),
+                    &guarantees.family,
                     false,
                     "for an instant: it takes over the indexes of the partitions",
                 )
@@ -428,21 +480,24 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
         names.join(", ")
     };
     if !reference.unique {
-        let name = names::generated(&parent.name, &parent.names_of(&reference.key), "key", |name| {
-            parent.keys.iter().any(|key| key.name == name)
-        });
+        let name = facts.name(parent, &parent.names_of(&reference.key), "key");
+        let concurrently = if parent.kind == 'p' { "" } else { " CONCURRENTLY" };
         steps.push(step(
             if wanted.optional { Doer::Anybody } else { Doer::Hand },
             format!(
-                "CREATE UNIQUE INDEX CONCURRENTLY {} ON {} ({})",
+                "CREATE UNIQUE INDEX{concurrently} {} ON {} ({})",
                 Identifier::new(&name),
                 parent.sql(),
                 quoted(parent, &reference.key)
             ),
-            Lock::ShareUpdateExclusive,
+            match parent.kind {
+                'p' => Lock::Share,
+                _ => Lock::ShareUpdateExclusive,
+            },
             &[parent.oid],
             false,
             &match wanted.keeps_tenants_apart {
+                _ if parent.kind == 'p' => "keeps writers out while it is built: a partitioned table can have none CONCURRENTLY".into(),
                 true => format!(
                     "with this key of {} a foreign key can make references to other tenants impossible: call again with composite => true",
                     catalog.display(parent)
@@ -459,14 +514,11 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
     let gate = Gate::Reference(number);
     steps.push(step(
         Doer::Gate(gate),
-        super::validation(catalog, table),
+        super::validation(facts, wanted),
         Lock::AccessShare,
         &[table.oid, parent.oid],
-        there.is_some(),
-        match valid {
-            true => "the foreign key is valid",
-            false => "the foreign key is there already; it is validated below",
-        },
+        valid,
+        "the foreign key is valid",
     ));
     let both = |child: &Table| [child.oid, parent.oid];
     let add = |child: &Table, name: &str, columns: &[i16], valid: bool| {
@@ -482,7 +534,7 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
             quoted(child, columns),
             parent.sql(),
             quoted(parent, &reference.key),
-            wanted.actions,
+            actions(&wanted.like, wanted.only).unwrap_or_default(),
             if valid { "" } else { " NOT VALID" }
         )
     };
@@ -500,11 +552,7 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
             SCAN,
         )
     };
-    let generated = |child: &Table, columns: &[i16]| {
-        names::generated(&child.name, &child.names_of(columns), "fkey", |name| {
-            facts.guarantees.constraints.iter().any(|c| c == name)
-        })
-    };
+    let generated = |child: &Table, columns: &[i16]| facts.name(child, &child.names_of(columns), "fkey");
     let mut own: Vec<Step> = Vec::new();
     let on_partitions = table.kind == 'p' && !PARTITIONED_NOT_VALID;
     if on_partitions {
@@ -519,6 +567,7 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
                     && key.parent == parent.oid
                     && key.parent_columns == reference.key
                     && key.enforced
+                    && taken_over(facts, wanted, key)
             });
             let name = there.map_or_else(|| generated(leaf, &columns), |key| key.name.clone());
             own.push(step(
@@ -533,7 +582,7 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
         }
     }
     let name = there.map_or_else(|| generated(table, &reference.columns), |key| key.name.clone());
-    let mut locked = with_leaves(facts);
+    let mut locked = facts.guarantees.family.clone();
     locked.push(parent.oid);
     own.push(step(
         Doer::Mend,
@@ -543,7 +592,17 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
         there.is_some(),
         &match (on_partitions, wanted.keeps_tenants_apart) {
             (true, _) => "for an instant: it takes over the foreign keys of the partitions".to_string(),
-            (_, true) => format!("{INSTANT}; from now on no row can reference another tenant's"),
+            (_, true) => {
+                let nullable = match facts.nullable_tenant {
+                    Some(key) => format!(" (where its own {} is not NULL)", key.quoted),
+                    None => String::new(),
+                };
+                let moves = match wanted.like.on_update {
+                    'c' => "; ON UPDATE CASCADE: rows follow their parent to another tenant",
+                    _ => "",
+                };
+                format!("{INSTANT}; from now on no row{nullable} can reference another tenant's{moves}")
+            }
             _ => format!("{INSTANT}; from now on no orphan can be written"),
         },
     ));
@@ -573,7 +632,40 @@ fn foreign_key(facts: &Facts, number: usize) -> Vec<Step> {
     steps
 }
 
-/// What the rule for the rows of a deleted parent is, in SQL; `only`: the columns that become NULL.
+/// Does the foreign key on top take this one of a partition over? It does where they are alike in everything; what is not in the
+/// catalog that was read (which columns become NULL) is in the definition.
+fn taken_over(facts: &Facts, wanted: &Wanted, key: &ForeignKey) -> bool {
+    let like = &wanted.like;
+    let alike = (
+        key.on_delete,
+        key.on_update,
+        key.match_full,
+        key.deferrable,
+        key.deferred,
+    ) == (
+        like.on_delete,
+        like.on_update,
+        like.match_full,
+        like.deferrable,
+        like.deferred,
+    );
+    let definition = |of: &ForeignKey| {
+        let mut all = facts.guarantees.foreign_keys.iter();
+        all.find(|(table, name, _)| *table == of.table && *name == of.name)
+            .map(|(_, _, definition)| definition.clone())
+            .unwrap_or_default()
+    };
+    let names_columns =
+        |definition: String| definition.contains(" SET NULL (") || definition.contains(" SET DEFAULT (");
+    let wanted_names = match wanted.declared {
+        Some(there) => names_columns(definition(there)),
+        None => wanted.only.is_some() && matches!(like.on_delete, 'n' | 'd'),
+    };
+    alike && names_columns(definition(key)) == wanted_names
+}
+
+/// What becomes of the rows of a deleted parent and whether the check can wait, in SQL with a space in front; `only`: the column
+/// that becomes NULL. `None` where other columns would as well.
 pub fn actions(key: &ForeignKey, only: Option<&str>) -> Option<String> {
     let columns = match (only, SET_COLUMN) {
         (Some(column), true) => format!(" ({})", Identifier::new(column)),
@@ -597,7 +689,13 @@ pub fn actions(key: &ForeignKey, only: Option<&str>) -> Option<String> {
         'd' => " ON UPDATE SET DEFAULT",
         _ => "",
     };
-    Some(format!("{on_delete}{on_update}"))
+    let deferrable = match (key.deferrable, key.deferred) {
+        (true, true) => " DEFERRABLE INITIALLY DEFERRED",
+        (true, false) => " DEFERRABLE",
+        _ => "",
+    };
+    let full = if key.match_full { " MATCH FULL" } else { "" };
+    Some(format!("{full}{on_delete}{on_update}{deferrable}"))
 }
 
 /// Text to review: which setting holds the tenant is the application's.
@@ -606,9 +704,11 @@ fn policy(facts: &Facts, key: &Column) -> Vec<Step> {
     let name = names::generated(&table.name, &["tenant"], "isolation", |name| {
         facts.guarantees.policy_names.iter().any(|p| p == name)
     });
-    let base = facts.catalog.base_type(key.type_oid, -1);
-    let cast = base.map(|(base, _)| format!("::{}", base.display)).unwrap_or_default();
-    let is_tenant = format!("{} = pg_catalog.current_setting('app.tenant_id'){cast}", key.sql());
+    let is_tenant = format!(
+        "{} = pg_catalog.current_setting('app.tenant_id')::{}",
+        key.sql(),
+        facts.guarantees.type_sql
+    );
     let reads = facts.guarantees.policies.first();
     vec![
         step(

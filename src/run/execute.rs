@@ -61,6 +61,16 @@ pub fn lock(table: &Table) -> Result<(), Problem> {
     })?)
 }
 
+/// As [`lock`], but does not wait: false where another session has it.
+///
+/// Errors: those of SPI only.
+pub fn try_lock(table: &Table) -> Result<bool, Problem> {
+    let sql = "SELECT pg_catalog.pg_try_advisory_xact_lock($1, $2)";
+    let arguments = [LOCK.into(), (table.oid as i32).into()];
+    let locked = Spi::connect_mut(|client| client.update(sql, None, &arguments)?.first().get_one::<bool>())?;
+    Ok(locked == Some(true))
+}
+
 /// Errors: 25006 in a READ ONLY transaction and on a standby.
 pub fn may_write() -> Result<(), Problem> {
     if !pg::is_read_only() {

@@ -316,7 +316,7 @@ fn nothing_is_locked_in_while_rows_stand_in_the_way() {
     );
     assert_eq!(guarantees(&mut client, "jobs"), before);
     client.batch_execute(&failed.hint).unwrap();
-    // Now the reference to a tenant that does not exist: what is done before it stays.
+    // Now the reference to a tenant that does not exist: still nothing is begun.
     let failed = failure(&mut client, "CALL finalize_backfill('jobs', 'tenant_id')");
     assert_eq!(
         (failed.code.as_str(), failed.message.as_str()),
@@ -329,18 +329,7 @@ fn nothing_is_locked_in_while_rows_stand_in_the_way() {
         failed.hint,
         "SELECT * FROM repair_orphans('jobs', 'tenant_id', 'create_parent')"
     );
-    assert_eq!(
-        one(
-            &mut client,
-            "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'jobs'::regclass AND attname = 'tenant_id'"
-        ),
-        "t"
-    );
-    assert!(
-        !guarantees(&mut client, "jobs")
-            .iter()
-            .any(|g| g.starts_with("jobs_tenant_id_"))
-    );
+    assert_eq!(guarantees(&mut client, "jobs"), before);
     client
         .batch_execute("SELECT repair_orphans('jobs', 'tenant_id', 'create_parent', dry_run => false)")
         .unwrap();
@@ -362,11 +351,11 @@ fn nothing_is_locked_in_while_rows_stand_in_the_way() {
         )
         .unwrap();
     let failed = failure(&mut client, "CALL finalize_backfill('jobs', 'tenant_id')");
-    assert_eq!(failed.code, "23514");
-    assert!(
-        failed.hint.starts_with("SELECT assert_backfilled('jobs', 'tenant_id')"),
-        "{failed:?}"
+    assert_eq!(
+        (failed.code.as_str(), failed.message.as_str()),
+        ("P0004", "jobs.tenant_id is NULL in 1 of 102 rows")
     );
+    assert!(plan(&mut client, "'jobs', 'tenant_id'")[0].starts_with("blocked: "));
 }
 
 #[test]
@@ -906,4 +895,174 @@ fn what_validation_hands_out_leads_to_a_locked_in_example() {
         .len(),
         0
     );
+}
+
+#[test]
+fn what_can_never_work_is_refused_before_anything_is_begun() {
+    let (_database, mut client) = database_with(&format!(
+        "{SCHEMA} CREATE TYPE pair AS (x int, y int); CREATE TABLE rows_of (id int PRIMARY KEY, v pair); INSERT INTO rows_of VALUES (1, (1, NULL));
+         CREATE TABLE numbers (id int PRIMARY KEY, customer numeric); INSERT INTO numbers VALUES (1, 1);
+         CREATE TABLE late (id int PRIMARY KEY, code int, UNIQUE (code) DEFERRABLE);
+         CREATE TABLE uses_late (id int PRIMARY KEY, late_code int); INSERT INTO late VALUES (1, 1); INSERT INTO uses_late VALUES (1, 1);
+         CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;
+         CREATE TABLE ev (at int, customer_id int) PARTITION BY RANGE (at); CREATE TABLE ev1 PARTITION OF ev FOR VALUES FROM (0) TO (10);
+         CREATE FOREIGN TABLE ev2 PARTITION OF ev FOR VALUES FROM (10) TO (20) SERVER far;"
+    ));
+    for (call, code) in [
+        ("'rows_of', 'v'", "0A000"),
+        ("'numbers', 'customer', parent => 'customers'", "42804"),
+        ("'jobs', 'customer_id', on_delete => 'set null'", "22023"),
+        ("'ev', 'customer_id', not_null => false", "0A000"),
+    ] {
+        for sql in [
+            format!("SELECT * FROM finalize_plan({call})"),
+            format!("CALL finalize_backfill({call})"),
+        ] {
+            let failed = failure(&mut client, &sql);
+            assert_eq!(failed.code, code, "{sql}: {failed:?}");
+            assert!(!failed.hint.is_empty(), "{failed:?}");
+        }
+    }
+    // NULL and a row of NULLs are two things.
+    assert_eq!(
+        one(&mut client, "SELECT assert_backfilled('rows_of', 'v')"),
+        "rows_of.v is set in all 1 rows"
+    );
+    // A deferrable key is no key for a foreign key: the way to one is shown, and its name is free.
+    assert_eq!(
+        lines(
+            &mut client,
+            "SELECT state, statement FROM finalize_plan('uses_late', 'late_code', parent => 'late(code)') WHERE state = 'by hand'"
+        ),
+        [
+            "by hand|CREATE INDEX CONCURRENTLY \"uses_late_late_code_idx\" ON public.\"uses_late\" (\"late_code\")",
+            "by hand|CREATE UNIQUE INDEX CONCURRENTLY \"late_code_key1\" ON public.\"late\" (\"code\")"
+        ]
+    );
+}
+
+#[test]
+fn what_only_the_call_knows_is_declared_by_its_hints() {
+    let (_database, mut client) = database_with(&format!(
+        "{SCHEMA} CREATE TABLE notes (id int PRIMARY KEY, about int); INSERT INTO notes VALUES (1, 1), (2, 99);"
+    ));
+    let call = "CALL finalize_backfill('notes', 'about', not_null => false, parent => 'customers')";
+    let failed = failure(&mut client, call);
+    assert_eq!(failed.code, "23503");
+    client
+        .batch_execute(&failed.hint.replace("'quarantine'", "'quarantine', false"))
+        .unwrap();
+    client.batch_execute(call).unwrap();
+    assert!(
+        guarantees(&mut client, "notes")
+            .contains(&"notes_about_fkey FOREIGN KEY (about) REFERENCES customers(id)".to_string())
+    );
+    // A CHECK that an earlier call left is shown, and gone on with.
+    client
+        .batch_execute("SELECT finalize_backfill_step('jobs', 'tenant_id')")
+        .unwrap();
+    assert_eq!(
+        plan(&mut client, "'jobs', 'tenant_id', not_null => false")[0],
+        "optional: ALTER TABLE public.\"jobs\" DROP CONSTRAINT \"jobs_tenant_id_not_null\""
+    );
+    assert!(
+        one(&mut client, "CALL finalize_backfill('jobs', 'tenant_id')")
+            .starts_with("6 of 6 steps are done, 5 of them now")
+    );
+}
+
+#[test]
+fn foreign_keys_of_partitions_that_differ_are_left_and_names_are_given_once() {
+    let (_database, mut client) = database_with(
+        "CREATE TABLE p (id int PRIMARY KEY); INSERT INTO p VALUES (1);
+         CREATE TABLE c (id int, p_id int) PARTITION BY LIST (id); CREATE TABLE ca PARTITION OF c FOR VALUES IN (1); INSERT INTO c VALUES (1, 1);
+         ALTER TABLE ca ADD CONSTRAINT theirs FOREIGN KEY (p_id) REFERENCES p ON DELETE CASCADE;
+         CREATE TABLE m (id int, p_id int) PARTITION BY LIST (id);
+         CREATE TABLE measurements_of_the_north_eastern_region_of_the_country_2024_01 PARTITION OF m FOR VALUES IN (1);
+         CREATE TABLE measurements_of_the_north_eastern_region_of_the_country_2024_02 PARTITION OF m FOR VALUES IN (2);",
+    );
+    let database = &_database;
+    let notices = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut config = database.config();
+    let seen = notices.clone();
+    config.notice_callback(move |notice| seen.lock().unwrap().push(notice.message().to_string()));
+    let mut listening = config.connect(postgres::NoTls).unwrap();
+    listening.batch_execute("SET client_min_messages = debug1").unwrap();
+    listening
+        .batch_execute("CALL finalize_backfill('c', 'p_id', root => '')")
+        .unwrap();
+    let notices = notices.lock().unwrap().clone();
+    let scans: Vec<&String> = notices
+        .iter()
+        .filter(|n| n.starts_with("validating foreign key"))
+        .collect();
+    assert_eq!(
+        scans,
+        ["validating foreign key constraint \"ca_p_id_fkey\""],
+        "{notices:#?}"
+    );
+    assert!(
+        guarantees(&mut client, "ca")
+            .contains(&"theirs FOREIGN KEY (p_id) REFERENCES p(id) ON DELETE CASCADE".to_string())
+    );
+    let statements = lines(
+        &mut client,
+        "SELECT statement FROM finalize_plan('m', 'p_id', root => '') WHERE statement LIKE '%\"measurements%'",
+    );
+    let unique: std::collections::HashSet<&String> = statements.iter().collect();
+    assert_eq!((statements.len(), unique.len()), (6, 6), "{statements:#?}");
+    for statement in &statements {
+        client
+            .simple_query(statement)
+            .unwrap_or_else(|e| panic!("{statement}: {e:?}"));
+    }
+    assert!(one(&mut client, "CALL finalize_backfill('m', 'p_id', root => '')").ends_with("nothing is left"));
+}
+
+#[test]
+fn nothing_else_is_waited_for_while_a_strong_lock_is_held_and_two_calls_do_not_meet() {
+    let (database, mut client) = database_with(&format!(
+        "{SCHEMA} CREATE TABLE other (id int CHECK (id > 0), v int CHECK (v IS NOT NULL));"
+    ));
+    // An unrelated table that nobody can even look at.
+    let mut holder = database.connect();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE other IN ACCESS EXCLUSIVE MODE")
+        .unwrap();
+    client
+        .batch_execute("CALL finalize_backfill('jobs', 'tenant_id', '1s')")
+        .unwrap();
+    holder.batch_execute("ROLLBACK").unwrap();
+    // The table itself: what only looks has the same patience.
+    holder
+        .batch_execute("BEGIN; LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
+        .unwrap();
+    let failed = failure(
+        &mut client,
+        "CALL finalize_backfill('jobs', 'customer_id', '20ms', not_null => false)",
+    );
+    assert_eq!(failed.code, "55P03");
+    assert!(failed.detail.contains("AccessExclusiveLock on customers"), "{failed:?}");
+    holder.batch_execute("ROLLBACK").unwrap();
+    holder
+        .batch_execute("BEGIN; SELECT finalize_backfill_step('customers', 'id', parent => '')")
+        .unwrap();
+    let failed = failure(&mut client, "CALL finalize_backfill('customers', 'id', parent => '')");
+    assert_eq!(
+        (failed.code.as_str(), failed.message.as_str()),
+        ("55P03", "another run of pg_mend is at work on customers")
+    );
+    holder.batch_execute("ROLLBACK").unwrap();
+    // A second table in the same transaction would be read under the lock of the first.
+    client
+        .batch_execute("ALTER TABLE jobs ALTER tenant_id DROP NOT NULL")
+        .unwrap();
+    client
+        .batch_execute("BEGIN; SELECT finalize_backfill_step('jobs', 'tenant_id')")
+        .unwrap();
+    assert_eq!(
+        failure(&mut client, "SELECT finalize_backfill_step('other', 'v')").code,
+        "25001"
+    );
+    client.batch_execute("ROLLBACK").unwrap();
 }
