@@ -187,9 +187,14 @@ impl<'a> Pass<'a> {
             true => Number::Zero,
             false => self.counted(&tenants.cross),
         };
-        numbers.null_tenant = match tenants.own.never_null && tenants.own.direct {
-            true => Number::Zero,
-            false => self.counted(&tenants.null_tenant),
+        numbers.null_tenant = match (tenants.own.any.as_slice(), tenants.own.never_null && tenants.own.direct) {
+            (_, true) => Number::Zero,
+            // All rows but those that have it; both numbers are there already.
+            ([own], _) if tenants.is_key => {
+                let known = self.aggregate(format!("pg_catalog.count({own})"));
+                Number::Difference(0, known)
+            }
+            _ => self.counted(&tenants.null_tenant),
         };
         numbers.parent_null = match &tenants.counts_parent {
             Some((_, true)) => Number::Zero,

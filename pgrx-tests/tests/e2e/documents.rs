@@ -37,6 +37,11 @@ fn the_examples_of_the_details_produce_what_they_show() {
     produces_what_it_shows("docs/backfill.md");
 }
 
+#[test]
+fn the_examples_of_locking_in_produce_what_they_show() {
+    produces_what_it_shows("docs/locking-in.md");
+}
+
 fn produces_what_it_shows(page: &str) {
     let path = format!("{ROOT}{page}");
     let mut databases = vec![pgrx_tests::database()];

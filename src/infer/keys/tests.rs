@@ -209,6 +209,7 @@ fn trees_cycles_composite_keys_and_other_keys_of_the_root() {
             name: "other".into(),
             columns,
             primary: false,
+            immediate: true,
         });
     }
     assert_eq!(
