@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! gate      no NULL is left, every reference has its parent: or an error with counts and the next call
-//! steps     what is there → what is left to do; pure
+//! steps     what is there → what is left to do; pure. foreign_keys: those of them
 //! execute   one step in one transaction, under a lock_timeout; who was in the way
 //! ```
 //!
 //! Nothing is remembered between calls: how far an earlier try came is read from the catalog each time.
 
 mod execute;
+mod foreign_keys;
 mod gate;
 mod steps;
 
@@ -96,11 +97,10 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
     let facts = facts(session, request, table, column, &sides)?;
     let mut steps = steps::all(&facts);
     let mut blocked = false;
-    for at in 0..steps.len() {
-        if let Doer::Gate(gate) = steps[at].doer
-            && steps[at].state == steps::State::Pending
+    for step in &mut steps {
+        if let Doer::Gate(gate) = step.doer
+            && step.state == steps::State::Pending
         {
-            let step = &mut steps[at];
             match gate::look(session, &sides, &facts, gate)? {
                 Ok(found) => {
                     step.state = steps::State::Done;
@@ -492,7 +492,7 @@ fn composite<'a>(
     }
     let key = vec![parents, reference.key[0]];
     let unique = exactly_unique(reference.parent, &key);
-    steps::actions(&single.like, Some(&column.name))?;
+    foreign_keys::actions(&single.like, Some(&column.name))?;
     Some(Wanted {
         like: ForeignKey {
             match_full: false,

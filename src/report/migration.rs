@@ -6,20 +6,16 @@
 
 use std::collections::HashSet;
 
-use pgrx::prelude::*;
-use pgrx::spi::SpiError;
-
 use super::dead_columns::dead_columns;
-use crate::catalog::{Catalog, Column, Policy, Table, policies};
+use super::moved::{Counted, Moved, count, moved};
+use crate::catalog::{Catalog, Policy, Table, policies};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::keys::TenantKeys;
-use crate::infer::party;
 use crate::problem::Problem;
-use crate::rule::check::Problems;
 use crate::rule::typed;
-use crate::run::{Coverage, Session, readable, tenant_coverage};
+use crate::run::{Coverage, Session, tenant_coverage};
 use crate::validate::reference::{Found, KeyReference, collect};
-use crate::validate::{self, Checked, Verdict, declared, reading, tenants};
+use crate::validate::{self, Checked, Verdict, declared, tenants};
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -69,13 +65,6 @@ struct Finding {
     found: i64,
     detail: String,
     next: Option<String>,
-}
-
-/// A column that references a party, with the columns that did before.
-struct Moved<'a> {
-    table: &'a Table,
-    column: &'a Column,
-    legacy: Vec<&'a Column>,
 }
 
 /// Every question with its answer, then what it is made of; last, how it stands altogether.
@@ -198,84 +187,6 @@ fn total(answers: &[Answer], keys: Option<&TenantKeys>) -> Answer {
         detail: format!("{ok} questions ok, {open} open, {not_checked} without anything to check; {tenants}"),
         next: None,
     }
-}
-
-/// Columns that reference a party, and what they are filled from.
-fn moved<'a>(catalog: &'a Catalog, party: &Table) -> Result<Vec<Moved<'a>>, Problem> {
-    let mut found = Vec::new();
-    for column in party::columns(catalog, party)? {
-        let Some(table) = catalog.table(column.table) else {
-            continue;
-        };
-        let Some(to_fill) = table.column(column.column) else {
-            continue;
-        };
-        let mut legacy: Vec<&Column> = Vec::new();
-        for source in column.sources.iter().flatten().filter(|s| !s.hops.is_empty()) {
-            for start in source.columns.iter().filter_map(|c| table.column(*c)) {
-                if !legacy.iter().any(|c| c.number == start.number) {
-                    legacy.push(start);
-                }
-            }
-        }
-        found.push(Moved {
-            table,
-            column: to_fill,
-            legacy,
-        });
-    }
-    Ok(found)
-}
-
-/// Of one moved column: rows, rows without a party, those of them with a legacy value, and per legacy column rows with a value.
-struct Counted {
-    rows: i64,
-    nulls: i64,
-    left_behind: i64,
-    legacy: Vec<i64>,
-}
-
-fn count(session: &Session, moved: &[Moved]) -> Result<Vec<Counted>, Problem> {
-    let mut problems = Problems::default();
-    for of in moved {
-        let mut columns: Vec<i16> = of.legacy.iter().map(|c| c.number).collect();
-        columns.push(of.column.number);
-        readable(session, of.table, &columns, false, &mut problems);
-    }
-    problems.into_result()?;
-    let _settings = reading();
-    let mut counted = Vec::new();
-    for of in moved {
-        pgrx::check_for_interrupts!();
-        let is = of.column.sql();
-        let mut numbers = vec![
-            "pg_catalog.count(*)".to_string(),
-            format!("pg_catalog.count(*) FILTER (WHERE t.{is} IS NULL)"),
-        ];
-        let set: Vec<String> = of.legacy.iter().map(|c| format!("t.{} IS NOT NULL", c.sql())).collect();
-        numbers.push(match set.is_empty() {
-            true => "0::int8".into(),
-            false => format!(
-                "pg_catalog.count(*) FILTER (WHERE t.{is} IS NULL AND ({}))",
-                set.join(" OR ")
-            ),
-        });
-        numbers.extend(of.legacy.iter().map(|c| format!("pg_catalog.count(t.{})", c.sql())));
-        let sql = format!("SELECT {} FROM {} AS t", numbers.join(", "), of.table.relation_sql());
-        let row = Spi::connect(|client| {
-            let row = client.select(&sql, None, &[])?.first();
-            (1..=numbers.len())
-                .map(|i| row.get::<i64>(i).map(Option::unwrap_or_default))
-                .collect::<Result<Vec<i64>, SpiError>>()
-        })?;
-        counted.push(Counted {
-            rows: row[0],
-            nulls: row[1],
-            left_behind: row[2],
-            legacy: row[3..].to_vec(),
-        });
-    }
-    Ok(counted)
 }
 
 fn call(function: &str, table: &str, column: &str) -> String {

@@ -2,5 +2,6 @@
 
 pub mod dead_columns;
 pub mod migration;
+mod moved;
 pub mod tenant_columns;
 pub mod tenant_map;
