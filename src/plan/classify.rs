@@ -16,7 +16,7 @@
 use super::constraints::refused_by;
 use super::expression::{any, differs, equal};
 use super::sources::{SourceSql, hop_alias};
-use super::{Blueprint, View};
+use super::{Blueprint, COMPUTED, Computed, View};
 use crate::catalog::{Table, UniqueIndex};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::tenant::{Guard, TenantPath};
@@ -437,7 +437,14 @@ impl Blueprint<'_> {
     }
 
     pub(super) fn own(&self, column: i16) -> String {
-        format!("t.{}", self.column_sql(self.table.oid, column))
+        match self.computed(column) {
+            Some(computed) => computed.sql.clone(),
+            None => format!("t.{}", self.column_sql(self.table.oid, column)),
+        }
+    }
+
+    pub(super) fn computed(&self, column: i16) -> Option<&Computed> {
+        self.computed.get(usize::try_from(column.checked_sub(COMPUTED)?).ok()?)
     }
 
     pub(super) fn equal(&self, a: &str, a_type: u32, b: &str) -> String {
@@ -457,6 +464,9 @@ impl Blueprint<'_> {
     }
 
     pub(super) fn type_of(&self, table: u32, column: i16) -> u32 {
+        if let Some(computed) = self.computed(column) {
+            return computed.type_oid;
+        }
         self.table_of(table)
             .column(column)
             .map(|c| c.type_oid)

@@ -47,8 +47,24 @@ pub struct Blueprint<'a> {
     pub overlays: Overlays,
     /// Transaction ids under which this transaction has written rows before.
     pub touched: Vec<u32>,
+    /// Values that are computed from the row and stand for columns of it, see [`COMPUTED`].
+    pub computed: Vec<Computed>,
     /// Parameters are written as literals: for a person who reviews the statement, never for what we execute.
     pub for_review: bool,
+}
+
+/// The column number of the first computed value, far behind the 1,600 that a table may have.
+pub const COMPUTED: i16 = 20_000;
+
+/// A value that is computed from a row of the target, to be looked up like one of its columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Computed {
+    /// In words.
+    pub name: String,
+    /// Over `t`, of exactly this type.
+    pub sql: String,
+    /// Its type.
+    pub type_oid: u32,
 }
 
 /// A statement with its parameters (all of type text).
@@ -204,9 +220,15 @@ impl Overlays {
         }
     }
 
+    /// Adds a query that others may name; returns its name.
+    pub fn define(&mut self, sql: String) -> String {
+        self.queries.push(sql);
+        format!("{OVERLAY}{}", self.queries.len())
+    }
+
     /// `statement` with `WITH ...` in front of it: the queries that it names, directly or through others. Not all there are:
     /// a run over a thousand tables would have Postgres read each of them a thousand times.
-    fn with_sql(&self, statement: String) -> String {
+    pub fn with_sql(&self, statement: String) -> String {
         let mut needed = vec![false; self.queries.len()];
         let mut texts = vec![statement.as_str()];
         while let Some(text) = texts.pop() {

@@ -1,6 +1,8 @@
 //! A row as it would be after a write, for the expressions that decide whether it is accepted.
 
-use crate::catalog::{Column, Table};
+use crate::catalog::{Catalog, Column, Insertion, Table};
+
+use super::expression::{all_set, equal};
 
 /// `expression` (bare column names) evaluated on the row `t` as it would be.
 ///
@@ -36,4 +38,92 @@ pub fn in_new_row(
         row = format!("(SELECT new_row.*, {} FROM {row}) AS new_row", computed.join(", "));
     }
     format!("(SELECT {expression} FROM {row})")
+}
+
+/// Conditions under which a table refuses a new row, as far as its values are known before, each with the name of the
+/// constraint: CHECKs, unique keys (rows that are in the table and the other new ones, all rows of which are listed in the
+/// query that these stand in), foreign keys.
+///
+/// * `value`: what a column gets; `None`: its default.
+/// * `found_by`: the key by which the row was looked for and not found.
+pub fn refusals_of_new_row(
+    catalog: &Catalog,
+    parent: &Table,
+    insertion: &Insertion,
+    value: &dyn Fn(i16) -> Option<String>,
+    found_by: &[i16],
+) -> Vec<(String, String)> {
+    let empty = |c: i16| !insertion.with_default.contains(&c);
+    let mut refusals = Vec::new();
+    for check in &insertion.checks {
+        let predictable = !check.columns.contains(&0) && check.columns.iter().all(|c| value(*c).is_some() || empty(*c));
+        if !predictable {
+            continue;
+        }
+        let row: Vec<String> = check
+            .columns
+            .iter()
+            .filter_map(|c| parent.column(*c))
+            .map(|c| {
+                let type_sql = catalog.type_of(c.type_oid).map(|t| t.sql()).unwrap_or_default();
+                format!(
+                    "{}::{type_sql} AS {}",
+                    value(c.number).unwrap_or("NULL".into()),
+                    c.sql()
+                )
+            })
+            .collect();
+        let row = match row.is_empty() {
+            true => "1".into(),
+            false => row.join(", "),
+        };
+        refusals.push((
+            format!("NOT (SELECT {} FROM (SELECT {row}) AS new_row)", check.expression),
+            check.name.clone(),
+        ));
+    }
+    for key in parent.keys.iter().filter(|key| key.columns != *found_by) {
+        let values: Option<Vec<String>> = key.columns.iter().map(|c| value(*c)).collect();
+        let Some(values) = values else { continue };
+        let on: Vec<String> = key
+            .columns
+            .iter()
+            .filter_map(|c| parent.column(*c))
+            .zip(&values)
+            .map(|(c, value)| equal(catalog, &format!("existing.{}", c.sql()), c.type_oid, value))
+            .collect();
+        refusals.push((
+                format!(
+                    "{} AND (pg_catalog.count(*) OVER (PARTITION BY {}) > 1 OR EXISTS (SELECT FROM {} AS existing WHERE {}))",
+                    all_set(&values),
+                    values.join(", "),
+                    parent.sql(),
+                    on.join(" AND ")
+                ),
+                key.name.clone(),
+            ));
+    }
+    for key in catalog.foreign_keys_of(parent.oid).filter(|key| key.enforced) {
+        let values: Option<Vec<String>> = key.columns.iter().map(|c| value(*c)).collect();
+        let (Some(values), Some(above)) = (values, catalog.table(key.parent)) else {
+            continue;
+        };
+        let on: Vec<String> = key
+            .parent_columns
+            .iter()
+            .filter_map(|c| above.column(*c))
+            .zip(&values)
+            .map(|(c, value)| equal(catalog, &format!("above.{}", c.sql()), c.type_oid, value))
+            .collect();
+        refusals.push((
+            format!(
+                "{} AND NOT EXISTS (SELECT FROM {} AS above WHERE {})",
+                all_set(&values),
+                above.relation_sql(),
+                on.join(" AND ")
+            ),
+            key.name.clone(),
+        ));
+    }
+    refusals
 }

@@ -45,7 +45,15 @@ impl Blueprint<'_> {
         let own: Vec<String> = source.columns.iter().map(|c| self.own(*c)).collect();
         let set = all_set(&own);
         let not_set = any(&own.iter().map(|c| format!("{c} IS NULL")).collect::<Vec<_>>());
-        let names = self.table.names_of(&source.columns).join(", ");
+        let names: Vec<&str> = source
+            .columns
+            .iter()
+            .filter_map(|c| match self.computed(*c) {
+                Some(computed) => Some(computed.name.as_str()),
+                None => Some(self.table.column(*c)?.name.as_str()),
+            })
+            .collect();
+        let names = names.join(", ");
         let given = own
             .iter()
             .map(|c| format!("{c}::pg_catalog.text"))
@@ -66,7 +74,10 @@ impl Blueprint<'_> {
                 witness: None,
             };
         };
-        let label = source.to_path(self.catalog, self.table).to_string();
+        let label = match self.computed.is_empty() {
+            true => source.to_path(self.catalog, self.table).to_string(),
+            false => self.catalog.display(self.table_of(source.hops[0].parent)),
+        };
         let key = format!("{} || {given}", Literal::new(&format!("{names} = ")));
         let value_name = Literal::new(&format!(": {} is NULL", self.path_end(source))).to_string();
         let no_row = Literal::new(&format!(": {} finds no row", label)).to_string();
@@ -268,10 +279,14 @@ impl Blueprint<'_> {
         key.iter()
             .zip(&from.2)
             .map(|(key, column)| {
+                let value = match from.0 == "t" {
+                    true => self.own(*column),
+                    false => format!("{}.{}", from.0, self.column_sql(from.1, *column)),
+                };
                 self.equal(
                     &format!("{alias}.{}", self.column_sql(parent, *key)),
                     self.type_of(parent, *key),
-                    &format!("{}.{}", from.0, self.column_sql(from.1, *column)),
+                    &value,
                 )
             })
             .collect()

@@ -335,7 +335,9 @@ impl Blueprint<'_> {
             .flat_map(|index| index.expressions.iter().chain(&index.predicate));
         let generated = details.generated.iter().map(|(_, expression)| expression);
         let condition = self.rule.only_where.iter().map(|condition| &condition.qualified);
+        let computed = self.computed.iter().map(|computed| &computed.sql);
         checks
+            .chain(computed)
             .chain(indexes)
             .chain(generated)
             .chain(condition)

@@ -49,6 +49,7 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
         restriction: None,
         overlays: Overlays::default(),
         touched: vec![],
+        computed: vec![],
         for_review: false,
     }
 }

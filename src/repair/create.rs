@@ -13,6 +13,7 @@ use crate::identifier::Literal;
 use crate::pg;
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, equal, indent};
+use crate::plan::new_row::refusals_of_new_row;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::obstacles::relation_can_be_filled;
@@ -217,7 +218,6 @@ impl<'a> Creation<'a> {
         let catalog = &work.session.catalog;
         let known = self.known(work);
         let value = |c: i16| known.iter().find(|(n, _)| *n == c).map(|(_, value)| value.clone());
-        let empty = |c: i16| !self.insertion.with_default.contains(&c);
         let mut refusals = Vec::new();
         for key in &work.reference.key {
             if let Some(limit) = self
@@ -228,77 +228,13 @@ impl<'a> Creation<'a> {
                 refusals.push(limit);
             }
         }
-        for check in &self.insertion.checks {
-            let predictable =
-                !check.columns.contains(&0) && check.columns.iter().all(|c| value(*c).is_some() || empty(*c));
-            if !predictable {
-                continue;
-            }
-            let row: Vec<String> = check
-                .columns
-                .iter()
-                .filter_map(|c| self.parent.column(*c))
-                .map(|c| {
-                    let type_sql = catalog.type_of(c.type_oid).map(|t| t.sql()).unwrap_or_default();
-                    format!(
-                        "{}::{type_sql} AS {}",
-                        value(c.number).unwrap_or("NULL".into()),
-                        c.sql()
-                    )
-                })
-                .collect();
-            let row = match row.is_empty() {
-                true => "1".into(),
-                false => row.join(", "),
-            };
-            refusals.push((
-                format!("NOT (SELECT {} FROM (SELECT {row}) AS new_row)", check.expression),
-                check.name.clone(),
-            ));
-        }
-        for key in self.parent.keys.iter().filter(|key| key.columns != work.reference.key) {
-            let values: Option<Vec<String>> = key.columns.iter().map(|c| value(*c)).collect();
-            let Some(values) = values else { continue };
-            let on: Vec<String> = key
-                .columns
-                .iter()
-                .filter_map(|c| self.parent.column(*c))
-                .zip(&values)
-                .map(|(c, value)| equal(catalog, &format!("existing.{}", c.sql()), c.type_oid, value))
-                .collect();
-            refusals.push((
-                format!(
-                    "{} AND (pg_catalog.count(*) OVER (PARTITION BY {}) > 1 OR EXISTS (SELECT FROM {} AS existing WHERE {}))",
-                    all_set(&values),
-                    values.join(", "),
-                    self.parent.sql(),
-                    on.join(" AND ")
-                ),
-                key.name.clone(),
-            ));
-        }
-        for key in catalog.foreign_keys_of(self.parent.oid).filter(|key| key.enforced) {
-            let values: Option<Vec<String>> = key.columns.iter().map(|c| value(*c)).collect();
-            let (Some(values), Some(above)) = (values, catalog.table(key.parent)) else {
-                continue;
-            };
-            let on: Vec<String> = key
-                .parent_columns
-                .iter()
-                .filter_map(|c| above.column(*c))
-                .zip(&values)
-                .map(|(c, value)| equal(catalog, &format!("above.{}", c.sql()), c.type_oid, value))
-                .collect();
-            refusals.push((
-                format!(
-                    "{} AND NOT EXISTS (SELECT FROM {} AS above WHERE {})",
-                    all_set(&values),
-                    above.relation_sql(),
-                    on.join(" AND ")
-                ),
-                key.name.clone(),
-            ));
-        }
+        refusals.extend(refusals_of_new_row(
+            catalog,
+            self.parent,
+            &self.insertion,
+            &value,
+            &work.reference.key,
+        ));
         refusals
     }
 

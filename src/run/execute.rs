@@ -126,8 +126,15 @@ pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) 
 /// Errors: 25006 in a read-only transaction, 40001 where other writers never pause, 27000 where a trigger changes what
 /// was written, 21000 for a conflict under `on_conflict => 'error'`, and whatever the table's own triggers raise.
 pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem> {
-    may_write()?;
     let started = record::clock()?;
+    let (mut outcome, kept) = proved(session, blueprint)?;
+    outcome.run_id = Some(record::of_backfill(blueprint, &outcome, &started, kept)?);
+    Ok(outcome)
+}
+
+/// As [`real`], without the record of it; with the id of the run, where one was taken for what it replaced.
+pub fn proved(session: &Session, blueprint: &Blueprint) -> Result<(Outcome, Option<i64>), Problem> {
+    may_write()?;
     lock(blueprint.table)?;
     let mut attempt = 1;
     let mut kept = None;
@@ -164,13 +171,7 @@ pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem
     }
     let mut outcome = outcome(session, blueprint, done.counts, false, done.skipped_by_trigger);
     outcome.transaction = Some(done.transaction);
-    outcome.run_id = Some(record::of_backfill(
-        blueprint,
-        &outcome,
-        &started,
-        kept.map(|kept| kept.run),
-    )?);
-    Ok(outcome)
+    Ok((outcome, kept.map(|kept| kept.run)))
 }
 
 /// The statements that a real run would execute, for review: purpose and text.

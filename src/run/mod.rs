@@ -19,7 +19,7 @@ mod steps;
 mod tenants;
 
 pub use access::readable;
-pub use execute::{ATTEMPTS, PASSES, coverage, dry, lock, may_write, real, settings, sql, try_lock, unfilled};
+pub use execute::{ATTEMPTS, PASSES, coverage, dry, lock, may_write, proved, real, settings, sql, try_lock, unfilled};
 pub use outcome::{Counts, Outcome};
 pub use party::{PartyRequest, party};
 pub use prepare::{Request, prepare};

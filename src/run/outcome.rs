@@ -172,10 +172,8 @@ fn note(
     if blueprint.rule.tenant.is_some() && blueprint.restriction.is_none() {
         note.push("all rows are excluded: nothing says which tenant they belong to".into());
     }
-    let sources: Vec<String> = blueprint
-        .rule
-        .sources
-        .iter()
+    let sources = blueprint.rule.sources.iter().filter(|_| blueprint.computed.is_empty());
+    let sources: Vec<String> = sources
         .map(|source| source.to_path(catalog, table).to_string())
         .collect();
     if !sources.is_empty() {

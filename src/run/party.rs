@@ -106,6 +106,7 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
         will_write: !request.dry_run && without_sources.is_none(),
         count_only: false,
         tenant_key: false,
+        computed: vec![],
     };
     let why = without_sources.map(|error| match error {
         InferError::NoSource { looked_for, .. } => format!("nothing to fill it from: {looked_for}"),

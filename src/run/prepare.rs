@@ -16,7 +16,7 @@ use crate::infer::reference::{self, Reference};
 use crate::infer::tenant::{self, Guard, TenantPath};
 use crate::infer::{InferError, keys, party};
 use crate::pg;
-use crate::plan::{Blueprint, Overlays};
+use crate::plan::{Blueprint, Computed, Overlays};
 use crate::problem::Problem;
 use crate::rule::check::{self, Problems};
 use crate::rule::{Condition, Overwrite, Rule, RuleSpec, Source};
@@ -32,6 +32,8 @@ pub struct Request {
     pub will_write: bool,
     /// Rows will only be counted, so what would be in the way of an UPDATE is not.
     pub count_only: bool,
+    /// Values that the inferred sources start from, besides columns.
+    pub computed: Vec<Computed>,
     /// The column is known to be a tenant key.
     pub tenant_key: bool,
 }
@@ -179,7 +181,11 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         Some(None)
     };
     let root = setting.flatten();
-    let key_columns: Vec<i16> = found.iter().flat_map(|s| s.columns.iter().copied()).collect();
+    // Where parents are found by what they are, their tenant is part of it, and proves something.
+    let key_columns: Vec<i16> = match request.computed.is_empty() {
+        true => found.iter().flat_map(|s| s.columns.iter().copied()).collect(),
+        false => vec![],
+    };
     let guard = match (spec.tenant_guard && !request.count_only, &reference) {
         (false, _) => Guard::Off,
         // The setting is wrong: that is the problem, not what would be found without it.
@@ -236,6 +242,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         restriction,
         overlays: Overlays::default(),
         touched: session.transaction.into_iter().collect(),
+        computed: request.computed,
         for_review: false,
     };
     everything_can_be_read(session, &blueprint, request.will_write, &mut problems);

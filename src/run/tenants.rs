@@ -315,6 +315,7 @@ fn blueprint<'a>(
         will_write: rule.will_write,
         count_only: rule.count_only,
         tenant_key: true,
+        computed: vec![],
     };
     prepare(session, &spec, request)
 }
