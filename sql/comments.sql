@@ -6,6 +6,10 @@ COMMENT ON FUNCTION backfill(jsonb, boolean) IS
   'the same as backfill(table_name, column_name, ...), the rule as one JSON object: {"table": ..., "column": ..., "sources": [...], ...}';
 COMMENT ON FUNCTION backfill_party_ids(text, boolean, text, text, boolean, text, text) IS
   'fill every column that references Party from its legacy contact, organization and user columns, parents first; or count what that would do (dry_run, the default)';
+COMMENT ON FUNCTION backfill_parents(text, text, jsonb, jsonb, boolean, text, text, jsonb, text, bigint, text, text) IS
+  'link every row to its parent, found by what match says, and create the parents that are missing; or count what that would do (dry_run, the default)';
+COMMENT ON FUNCTION backfill_parents(jsonb, boolean) IS
+  'the same as backfill_parents(table_name, column_name, ...), the rule as one JSON object: {"table": ..., "column": ..., "match": {...}, ...}';
 COMMENT ON FUNCTION backfill_tenant_ids(text, boolean, text, text, text, text, text) IS
   'fill the tenant key of every table along the paths that tenant_columns shows, parents before children; or count what that would do (dry_run, the default)';
 COMMENT ON FUNCTION tenant_columns(text) IS

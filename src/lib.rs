@@ -12,6 +12,7 @@
 //! | [`validate`] | every reference, checked against the rows |
 //! | [`repair`] | rows that violate a reference: nullified, quarantined, or given their parent |
 //! | [`finalize`] | the gate, and NOT NULL, foreign keys, indexes with short locks |
+//! | [`parents`] | creating the missing parents of rows, and linking them |
 //! | [`report`] | what the database looks like: tenant columns, the map, dead columns |
 //! | `functions` | what SQL sees |
 //! | [`pg`] | the one room with `unsafe` |
@@ -26,6 +27,7 @@ mod functions;
 pub mod identifier;
 pub mod infer;
 pub mod names;
+pub mod parents;
 pub mod pg;
 pub mod plan;
 pub mod problem;

@@ -196,23 +196,98 @@ pub fn qualify_condition(
     }
 }
 
+/// An expression over the columns of one table, as the caller typed it, in the form in which we may embed it; and its type.
+///
+/// * `what`: what it is for, for the error.
+/// * the others as in [`qualify_condition`].
+///
+/// One value per row: no aggregate, window function or set; subqueries are fine.
+///
+/// Errors: 42601 for a text that is no single expression; whatever Postgres raises for unknown names and types.
+pub fn qualify_expression(
+    expression: &str,
+    what: &str,
+    relation: &str,
+    oid: u32,
+    alias: &str,
+    search_path: &str,
+) -> Result<(String, u32), Problem> {
+    let not_one = || {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            format!("{what} must be one expression over the table's columns"),
+        )
+        .detail(format!("got: {expression}"))
+        .hint("for example 'lower(address)', 'created_by', or a constant in its own quotes, $$'US'$$")
+    };
+    let text = format!("SELECT (\n{expression}\n) FROM {relation}");
+    let (Ok(text), Ok(alias)) = (CString::new(text), CString::new(alias)) else {
+        return Err(not_one());
+    };
+    // SAFETY: as in `qualify_condition`; the only target is asked for its expression after the list's length was checked.
+    unsafe {
+        let (value, type_oid) = {
+            let _path = Settings::push(&[("search_path", search_path)]);
+            let statements = pg_sys::pg_parse_query(text.as_ptr());
+            if statements.is_null() || (*statements).length != 1 {
+                return Err(not_one());
+            }
+            let raw = (*(*statements).elements).ptr_value.cast::<pg_sys::RawStmt>();
+            if !is_bare((*raw).stmt, 1) {
+                return Err(not_one());
+            }
+            #[cfg(any(feature = "pg13", feature = "pg14"))]
+            let query = pg_sys::parse_analyze(raw, text.as_ptr(), std::ptr::null_mut(), 0, std::ptr::null_mut());
+            #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+            let query =
+                pg_sys::parse_analyze_fixedparams(raw, text.as_ptr(), std::ptr::null(), 0, std::ptr::null_mut());
+            let targets = (*query).targetList;
+            if (*query).hasAggs
+                || (*query).hasWindowFuncs
+                || (*query).hasTargetSRFs
+                || targets.is_null()
+                || (*targets).length != 1
+            {
+                return Err(not_one());
+            }
+            let entry = (*(*targets).elements).ptr_value.cast::<pg_sys::TargetEntry>();
+            let value = (*entry).expr.cast::<pg_sys::Node>();
+            (value, pg_sys::exprType(value).to_u32())
+        };
+        let context = pg_sys::deparse_context_for(alias.as_ptr(), pg_sys::Oid::from(oid));
+        let text = CStr::from_ptr(pg_sys::deparse_expression(value, context, true, false))
+            .to_string_lossy()
+            .into_owned();
+        Ok((text, type_oid))
+    }
+}
+
 /// Is this `SELECT FROM one_table WHERE ...` and nothing more?
 ///
 /// # Safety
 /// `node` points at a valid parse node.
 unsafe fn is_bare_select(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller's promise; a bare statement is a SelectStmt.
+    unsafe { is_bare(node, 0) && !(*node.cast::<pg_sys::SelectStmt>()).whereClause.is_null() }
+}
+
+/// Is this a SELECT with so many targets from one table, with at most a condition?
+///
+/// # Safety
+/// `node` points at a valid parse node.
+unsafe fn is_bare(node: *mut pg_sys::Node, targets: i32) -> bool {
     // SAFETY: the tag is checked before the cast; the fields are pointers that are only compared with NULL, and the
-    // list header of a non-NULL fromClause.
+    // list headers of non-NULL lists.
     unsafe {
         if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_SelectStmt {
             return false;
         }
         let select = &*node.cast::<pg_sys::SelectStmt>();
+        let length = |list: *mut pg_sys::List| if list.is_null() { 0 } else { (*list).length };
         select.op == pg_sys::SetOperation::SETOP_NONE
-            && select.targetList.is_null()
-            && !select.fromClause.is_null()
-            && (*select.fromClause).length == 1
-            && !select.whereClause.is_null()
+            && length(select.targetList) == targets
+            && length(select.fromClause) == 1
+            && (targets == 0 || select.whereClause.is_null())
             && select.distinctClause.is_null()
             && select.intoClause.is_null()
             && select.groupClause.is_null()

@@ -14,6 +14,7 @@ mod statements;
 #[cfg(test)]
 mod tests;
 
+pub use classify::Extra;
 use std::collections::HashMap;
 
 use crate::catalog::{Catalog, Column, Details, Table};

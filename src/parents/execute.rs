@@ -1,0 +1,555 @@
+//! Counts what would be created and linked; creates, links, and looks again.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+use serde_json::{Value, json};
+
+use super::Request;
+use super::groups;
+use super::identity::Identity;
+use super::propose::proposed;
+use crate::identifier::Literal;
+use crate::infer::reference::Reference;
+use crate::pg::{self, Settings};
+use crate::plan::expression::calls_user_code;
+use crate::plan::{Blueprint, Extra, Overlays, Statement, View};
+use crate::problem::Problem;
+use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
+use crate::run::record::{self, Record};
+use crate::run::{self, ATTEMPTS, Counts, Outcome, PASSES, Session, lock, may_write, settings};
+use crate::validate::sides::Sides;
+use crate::validate::tenants;
+
+/// What was done, or would be.
+#[derive(Debug, Clone)]
+pub struct Parents {
+    /// As of a backfill.
+    pub outcome: Outcome,
+    /// Parents that were there, to which rows are linked now.
+    pub found: i64,
+    /// New ones.
+    pub created: i64,
+}
+
+/// One call, ready to be counted.
+struct Work<'a> {
+    session: &'a Session,
+    identity: Identity<'a>,
+    /// Over all rows, no parent but those that are there.
+    plain: Blueprint<'a>,
+    /// Over the rows of this page.
+    page: Blueprint<'a>,
+    on_conflict: OnConflict,
+    /// Rows wait for the next call.
+    more: bool,
+}
+
+/// What the rows come to, with a parent for each group that can be created.
+struct Predicted {
+    counts: Counts,
+    found: i64,
+    created: i64,
+}
+
+/// Creates the missing parents and links them, or counts what that would do.
+///
+/// Errors: those of `Identity::resolve` and `run::prepare`; 22004 for a real run whose `match` is not given; 21000 for a conflict
+/// under `on_conflict => 'error'`; 25006; 40001; and whatever triggers raise.
+pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> Result<Parents, Problem> {
+    if !dry_run {
+        may_write()?;
+    }
+    let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
+    let mut note = None;
+    let mut request = request.clone();
+    if request.matched.is_none() {
+        let (guess, call) = proposed(session, &sides, &request)?;
+        if !dry_run {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                "match is NULL: nothing is created on a guess",
+            )
+            .detail("same-named columns and the tenant are proposed in the hint; the dry run counts what they would do")
+            .hint(call));
+        }
+        note = Some(format!("proposed, nothing is created on a guess: {call}"));
+        request = guess;
+    }
+    let identity = Identity::resolve(session, &sides, &request)?;
+    if !groups::has_stand_in(&session.catalog, &identity) {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!(
+                "the key {} of {} is of a type that cannot be foretold",
+                identity.key.quoted,
+                session.catalog.display(identity.parent)
+            ),
+        )
+        .hint("numbers, uuid and texts can; or give the key in match or set"));
+    }
+    let plain = blueprint(session, &identity, &request, !dry_run)?;
+    let mut work = Work {
+        session,
+        page: plain.clone(),
+        plain,
+        identity,
+        on_conflict: request.on_conflict,
+        more: false,
+    };
+    if let Some(most) = request.max_rows {
+        work.limit(most)?;
+    }
+    let mut parents = match dry_run {
+        true => work.dry()?,
+        false => work.real(&request)?,
+    };
+    let note = [note, parents.outcome.note.take(), Some(work.said(dry_run)?)];
+    let note: Vec<String> = note.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    parents.outcome.note = Some(note.join("; "));
+    Ok(parents)
+}
+
+/// The rule by which rows find their parents.
+fn blueprint<'a>(
+    session: &'a Session,
+    identity: &Identity<'a>,
+    request: &Request,
+    will_write: bool,
+) -> Result<Blueprint<'a>, Problem> {
+    let spec = RuleSpec {
+        table: record::qualified(identity.table),
+        column: identity.column.quoted.clone(),
+        sources: None,
+        // Of the values of new parents; a row finds one parent or none.
+        on_conflict: OnConflict::Skip,
+        only_where: request.only_where.clone(),
+        tenant_guard: true,
+        tenant: request.tenant.clone(),
+        overwrite: Overwrite::Nothing,
+        references: None,
+    };
+    let source = Source {
+        columns: identity.numbers(),
+        hops: vec![Hop {
+            parent: identity.parent.oid,
+            key: identity.matched.iter().map(|g| g.column.number).collect(),
+            columns: vec![identity.key.number],
+        }],
+    };
+    let reference = Reference {
+        parent: identity.parent.oid,
+        key: identity.key.number,
+        declared: identity.declared,
+    };
+    let prepared = run::Request {
+        inferred: Some((vec![source], reference)),
+        computed: identity.computed(),
+        will_write,
+        ..run::Request::default()
+    };
+    let blueprint = run::prepare(session, &spec, prepared)?;
+    if will_write && !identity.parent.may_insert {
+        let shown = session.catalog.display(identity.parent);
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied to insert into {shown}"),
+        )
+        .hint(format!("GRANT INSERT ON {shown} TO ...")));
+    }
+    Ok(blueprint)
+}
+
+impl Work<'_> {
+    /// The overlays with which a blueprint sees the parents that would be, and what the query of the groups is called.
+    fn overlays(&self) -> (Overlays, String) {
+        let mut overlays = Overlays::default();
+        let groups = overlays.define(groups::groups(
+            &self.session.catalog,
+            &self.identity,
+            &self.plain,
+            self.on_conflict,
+        ));
+        overlays.push(self.identity.parent, groups::parents_after(&self.identity, &groups));
+        (overlays, groups)
+    }
+
+    /// A statement that reads, with the queries that it names in front.
+    fn reading(&self, overlays: &Overlays, sql: String) -> Statement {
+        let inner = overlays.with_sql(sql);
+        let parameters = match (&self.plain.restriction, &self.plain.rule.tenant) {
+            (Some(_), Some(tenant)) => vec![tenant.clone()],
+            _ => vec![],
+        };
+        let statement = Statement {
+            sql: format!("SELECT * FROM (\n{inner}\n) AS answer"),
+            parameters,
+        };
+        let asks = self.plain.asks_user_code() || self.identity.set.iter().any(|given| calls_user_code(&given.sql));
+        match asks {
+            true => statement.under_callers_settings(&self.session.search_path, &self.session.row_security, false),
+            false => statement,
+        }
+    }
+
+    fn pairs(&self, overlays: &Overlays, sql: String) -> Result<Vec<(String, i64)>, Problem> {
+        let statement = self.reading(overlays, sql);
+        let arguments = arguments(&statement);
+        Ok(Spi::connect(|client| {
+            let mut pairs = Vec::new();
+            for row in client.select(&statement.sql, None, &arguments)? {
+                pairs.push((
+                    row.get::<String>(1)?.unwrap_or_default(),
+                    row.get::<i64>(2)?.unwrap_or(0),
+                ));
+            }
+            Ok::<_, SpiError>(pairs)
+        })?)
+    }
+
+    /// Of the rows that can be linked, the first `most` (in the order of the primary key) are this page.
+    fn limit(&mut self, most: i64) -> Result<(), Problem> {
+        let table = self.identity.table;
+        if most < 1 {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "max_rows must be at least 1",
+            )
+            .hint("leave it out to link all rows"));
+        }
+        let Some(key) = table.primary_key() else {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                format!(
+                    "{} has no primary key, by which a page ends",
+                    self.session.catalog.display(table)
+                ),
+            )
+            .hint("leave max_rows out to link all rows"));
+        };
+        let (overlays, _) = self.overlays();
+        let page = Blueprint {
+            overlays: overlays.clone(),
+            ..self.plain.clone()
+        };
+        let columns: Vec<String> = key.columns.iter().map(|c| format!("classified.column_{c}")).collect();
+        let texts: Vec<String> = columns.iter().map(|c| format!("{c}::pg_catalog.text")).collect();
+        let last = format!(
+            "SELECT ARRAY[{}] AS last, pg_catalog.count(*) OVER () AS rows\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\nORDER BY {}\nOFFSET {}\nLIMIT 1",
+            texts.join(", "),
+            page.classification(View::All, Extra::Columns),
+            columns.join(", "),
+            most - 1
+        );
+        let statement = self.reading(&overlays, last);
+        let _settings = settings(true);
+        let found = Spi::connect(|client| {
+            let rows = client.select(&statement.sql, None, &arguments(&statement))?;
+            match rows.is_empty() {
+                true => Ok(None),
+                false => rows.first().get_two::<Vec<Option<String>>, i64>().map(Some),
+            }
+        })?;
+        let Some((Some(last), rows)) = found else { return Ok(()) };
+        self.more = rows.unwrap_or(0) > most;
+        let own: Vec<String> = key
+            .columns
+            .iter()
+            .filter_map(|c| table.column(*c))
+            .map(|c| c.sql().to_string())
+            .collect();
+        let values: Vec<String> = key
+            .columns
+            .iter()
+            .zip(last)
+            .filter_map(|(c, value)| {
+                let column = table.column(*c)?;
+                let (base, _) = self.session.catalog.base_type(column.type_oid, -1)?;
+                Some(format!("{}::{}", Literal::new(&value?), base.sql()))
+            })
+            .collect();
+        let bounded = |prefix: &str, before: Option<&String>| {
+            let own: Vec<String> = own.iter().map(|c| format!("{prefix}{c}")).collect();
+            let page = format!("ROW({}) <= ROW({})", own.join(", "), values.join(", "));
+            match before {
+                Some(before) => format!("(({before}) IS TRUE AND {page})"),
+                None => page,
+            }
+        };
+        let before = self.plain.rule.only_where.as_ref();
+        self.page.rule.only_where = Some(Condition {
+            portable: bounded("", before.map(|c| &c.portable)),
+            qualified: bounded("t.", before.map(|c| &c.qualified)),
+        });
+        Ok(())
+    }
+
+    fn predict(&self) -> Result<(Outcome, Predicted), Problem> {
+        let (overlays, groups) = self.overlays();
+        let mut page = Blueprint {
+            overlays: overlays.clone(),
+            ..self.page.clone()
+        };
+        let mut outcome = run::dry(self.session, &mut page, false)?;
+        let mut counts = outcome.counts.clone();
+        let _settings = settings(true);
+        // What finds no parent even then is what its group says.
+        let left = self.pairs(&overlays, groups::left_over(&self.identity, &page, &groups))?;
+        let missing = counts.reasons.remove("source_missing").unwrap_or(0);
+        if left.iter().map(|(_, rows)| rows).sum::<i64>() != missing || left.iter().any(|(what, _)| what == "create") {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("{missing} rows without a parent, and their groups are {left:?}"),
+            )
+            .hint("this is a bug in pg_mend: please report it with the call that you made"));
+        }
+        for (what, rows) in left {
+            match what.split_once(": ") {
+                Some((reason, name)) => {
+                    *counts.reasons.entry(reason.into()).or_default() += rows;
+                    *counts.refused_by.entry(name.into()).or_default() += rows;
+                }
+                None => *counts.reasons.entry(what).or_default() += rows,
+            }
+        }
+        // Those of the groups are known only now.
+        let rest = outcome.note.as_deref().unwrap_or_default();
+        let rest = match rest.strip_prefix("refused: ") {
+            Some(refused) => refused.split_once("; ").map_or("", |(_, rest)| rest),
+            None => rest,
+        };
+        let refused: Vec<String> = counts
+            .refused_by
+            .iter()
+            .map(|(name, rows)| format!("{rows} by {name}"))
+            .collect();
+        outcome.note = Some(match (refused.is_empty(), rest.is_empty()) {
+            (true, _) => rest.to_string(),
+            (false, true) => format!("refused: {}", refused.join(", ")),
+            (false, false) => format!("refused: {}; {rest}", refused.join(", ")),
+        });
+        let statement = self.reading(&overlays, groups::linked_parents(&page, &groups));
+        let (all, new) = Spi::connect(|client| {
+            client
+                .select(&statement.sql, None, &arguments(&statement))?
+                .first()
+                .get_two::<i64, i64>()
+        })?;
+        let (all, new) = (all.unwrap_or(0), new.unwrap_or(0));
+        let conflicts = counts.reasons.get("conflict").copied().unwrap_or(0);
+        if self.on_conflict == OnConflict::Error && conflicts > 0 {
+            return Err(self.conflict(conflicts));
+        }
+        let predicted = Predicted {
+            counts,
+            found: all - new,
+            created: new,
+        };
+        Ok((outcome, predicted))
+    }
+
+    fn conflict(&self, rows: i64) -> Problem {
+        let shown = self.session.catalog.display(self.identity.table);
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_CARDINALITY_VIOLATION,
+            format!("{rows} rows of {shown} would give the parent that they share different values"),
+        )
+        .detail("nothing was written")
+        .hint("on_conflict => 'skip' leaves them, 'first' takes the values of the first row")
+    }
+
+    fn dry(&self) -> Result<Parents, Problem> {
+        let (outcome, predicted) = self.predict()?;
+        Ok(Parents {
+            outcome: Outcome {
+                counts: predicted.counts,
+                ..outcome
+            },
+            found: predicted.found,
+            created: predicted.created,
+        })
+    }
+
+    fn real(&self, request: &Request) -> Result<Parents, Problem> {
+        let started = record::clock()?;
+        lock(self.identity.table)?;
+        record::comes_last()?;
+        let run = record::next_id()?;
+        // With an id of its own, each statement sees what is committed by then.
+        pg::current_transaction_id();
+        let (mut filled, mut created, mut linked_to) = (0, 0, 0);
+        for _ in 0..PASSES {
+            pgrx::check_for_interrupts!();
+            created += self.create(run)?;
+            let (linked, _) = run::proved(self.session, &self.page)?;
+            filled += linked.counts.filled;
+            if let Some(transaction) = linked.transaction.filter(|_| linked.counts.filled > 0) {
+                linked_to += self.parents_of(transaction)?;
+            }
+            // With fresh eyes: nothing may be left that could be linked.
+            let (mut outcome, after) = self.predict()?;
+            if after.counts.filled > 0 {
+                continue;
+            }
+            let mut counts = after.counts;
+            counts.already_set -= filled;
+            counts.filled = filled;
+            outcome.counts = counts;
+            outcome.dry_run = false;
+            let mut parents = Parents {
+                outcome,
+                found: (linked_to - created).max(0),
+                created,
+            };
+            parents.outcome.run_id = Some(self.record(request, &parents, started, run)?);
+            return Ok(parents);
+        }
+        Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!(
+                "the rows of {} change faster than they can be linked",
+                self.session.catalog.display(self.identity.table)
+            ),
+        )
+        .detail("nothing was written")
+        .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction"))
+    }
+
+    /// Creates what is missing; a deadlock with whoever else creates is not left to the caller.
+    fn create(&self, run: i64) -> Result<i64, Problem> {
+        let mut attempt = 1;
+        loop {
+            let result = pg::subtransaction(AssertUnwindSafe(|| {
+                pg::current_transaction_id();
+                let (overlays, groups) = self.overlays();
+                let statement = self.creating(&overlays, &groups, run, false);
+                let _settings = settings(false);
+                let _policies = Settings::push(&[("row_security", "on")]);
+                let rows = Spi::connect_mut(|client| {
+                    client
+                        .update(&statement.sql, None, &arguments(&statement))?
+                        .first()
+                        .get_one::<i64>()
+                })?;
+                Ok(rows.unwrap_or(0))
+            }));
+            match result {
+                Err(problem) if attempt < ATTEMPTS && problem.code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => {
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Creates what is missing on this page, under the caller's settings for triggers and defaults.
+    fn creating(&self, overlays: &Overlays, groups: &str, run: i64, for_review: bool) -> Statement {
+        let page = Blueprint {
+            overlays: overlays.clone(),
+            for_review,
+            ..self.page.clone()
+        };
+        let table = record::qualified(self.identity.parent);
+        let parameters = match (&self.plain.restriction, &self.plain.rule.tenant) {
+            (Some(_), Some(tenant)) => vec![tenant.clone()],
+            _ => vec![],
+        };
+        let mut statement = Statement {
+            sql: groups::insert(&self.identity, &page, groups),
+            parameters,
+        };
+        if !for_review {
+            statement = statement.under_callers_settings(&self.session.search_path, &self.session.row_security, true);
+        }
+        let create = groups::create(&self.identity, &statement.sql, run, &table);
+        // WITH a AS (...), made AS (...): the queries of the overlays and those of the statement are one list.
+        let sql = overlays.with_sql(create.clone());
+        statement.sql = sql.replacen(&format!(")\n{create}"), &format!("),\n{create}"), 1);
+        statement
+    }
+
+    /// Parents of the rows that were linked under this id.
+    fn parents_of(&self, transaction: u32) -> Result<i64, Problem> {
+        let sql = format!(
+            "SELECT pg_catalog.count(DISTINCT t.{}) FROM {} AS t WHERE t.xmin = '{transaction}'::pg_catalog.xid",
+            self.identity.column.sql(),
+            self.identity.table.relation_sql()
+        );
+        let _settings = settings(false);
+        Ok(Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0))
+    }
+
+    fn record(&self, request: &Request, parents: &Parents, started: String, run: i64) -> Result<i64, Problem> {
+        let counts = &parents.outcome.counts;
+        let mut rule: Value = serde_json::to_value(request)?;
+        rule["table"] = json!(record::qualified(self.identity.table));
+        rule["parents_found"] = json!(parents.found);
+        rule["parents_created"] = json!(parents.created);
+        let (overlays, groups) = self.overlays();
+        let record = Record {
+            operation: "backfill_parents",
+            table: record::qualified(self.identity.table),
+            column: self.identity.column.name.clone(),
+            rule,
+            statement: self.creating(&overlays, &groups, run, true).sql,
+            counts: (
+                counts.already_set,
+                counts.filled,
+                serde_json::to_value(&counts.reasons)?,
+                counts.unfilled(),
+            ),
+            note: parents.outcome.note.clone(),
+            started,
+            fingerprint: record::fingerprinted(
+                &self.session.catalog,
+                vec![self.identity.table.oid, self.identity.parent.oid],
+                &self.plain.details,
+            ),
+        };
+        record::insert(&record, Some(run))
+    }
+
+    /// What a reader should know besides the numbers.
+    fn said(&self, dry_run: bool) -> Result<String, Problem> {
+        let identity = &self.identity;
+        let shown = self.session.catalog.display(identity.parent);
+        let mut note = vec![format!("{shown} by {}", Identity::said(&identity.matched))];
+        if let Some(tenant) = identity.tenant.and_then(|c| identity.parent.column(c)) {
+            note[0].push_str(&format!(" ({}: its tenant)", tenant.quoted));
+        }
+        if !identity.set.is_empty() {
+            note.push(format!("new ones with {}", Identity::said(&identity.set)));
+        }
+        if self.more {
+            note.push("more rows wait for the next call (max_rows)".into());
+        }
+        let insertion = &identity.insertion;
+        let mut unpredicted: Vec<&str> = insertion.other_indexes.iter().map(String::as_str).collect();
+        let unknown = |c: &i16| identity.value(*c).is_none() && insertion.with_default.contains(c);
+        unpredicted.extend(
+            insertion
+                .checks
+                .iter()
+                .filter(|check| check.columns.contains(&0) || check.columns.iter().any(unknown))
+                .map(|check| check.name.as_str()),
+        );
+        if !unpredicted.is_empty() {
+            note.push(format!(
+                "not predicted, would fail the whole run: {}",
+                unpredicted.join(", ")
+            ));
+        }
+        if !insertion.triggers.is_empty() {
+            note.push(format!("triggers of {shown} fire: {}", insertion.triggers.join(", ")));
+        }
+        if dry_run && !identity.parent.may_insert {
+            note.push(format!("the real run needs INSERT on {shown}"));
+        }
+        Ok(note.join("; "))
+    }
+}
+
+fn arguments(statement: &Statement) -> Vec<pgrx::datum::DatumWithOid<'_>> {
+    statement.parameters.iter().map(|value| value.as_str().into()).collect()
+}

@@ -1,0 +1,264 @@
+//! Rows without a parent, one group per identity, as SQL: what each would be given, or why it cannot be created. Pure.
+
+use super::identity::{Given, Identity};
+use crate::catalog::{Catalog, Table};
+use crate::identifier::Literal;
+use crate::plan::expression::indent;
+use crate::plan::new_row::refusals_of_new_row;
+use crate::plan::{Blueprint, Extra, View};
+use crate::rule::OnConflict;
+
+/// The rows of the target that find no parent, as `t`, with `mend_order`: the first of them is the first.
+pub fn orphaned_rows(blueprint: &Blueprint) -> String {
+    let table = blueprint.table;
+    let mut columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|c| format!("classified.column_{} AS {}", c.number, c.sql()))
+        .collect();
+    let order: Vec<String> = match table.primary_key() {
+        Some(key) => key.columns.iter().map(|c| format!("classified.column_{c}")).collect(),
+        None => vec!["classified.row_ctid".into()],
+    };
+    columns.push(format!(
+        "pg_catalog.row_number() OVER (ORDER BY {}) AS mend_order",
+        order.join(", ")
+    ));
+    format!(
+        "SELECT {}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'source_missing'",
+        columns.join(", "),
+        indent(&blueprint.classification(View::All, Extra::Columns), 2)
+    )
+}
+
+/// What the rows of [`orphaned_rows`] are looked up by: `match_1 ...`.
+fn identity_sql(identity: &Identity) -> Vec<String> {
+    named(&identity.matched, "match")
+}
+
+fn named(list: &[Given], what: &str) -> Vec<String> {
+    list.iter()
+        .enumerate()
+        .map(|(i, given)| format!("{} AS {what}_{}", given.sql, i + 1))
+        .collect()
+}
+
+fn numbers(count: usize, what: &str) -> Vec<String> {
+    (1..=count).map(|i| format!("{what}_{i}")).collect()
+}
+
+/// One row per identity that no parent has: `match_1 ...`, `set_1 ...`, `mend_rows`, `mend_outcome` (`create`, `conflict`,
+/// `constraint_failed: name`) and `mend_key`, a key that no parent has, to stand in for the one that a new parent will get.
+pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_conflict: OnConflict) -> String {
+    let keys = numbers(identity.matched.len(), "match");
+    let mut values = identity_sql(identity);
+    values.extend(named(&identity.set, "set"));
+    for (i, given) in identity.set.iter().enumerate() {
+        if let Some((misfit, _)) = &given.misfit {
+            values.push(format!("{misfit} AS misfit_{}", i + 1));
+        }
+    }
+    let mut select = keys.clone();
+    let mut conflicts = vec!["false".to_string()];
+    for i in 1..=identity.set.len() {
+        select.push(format!(
+            "(pg_catalog.array_agg(set_{i} ORDER BY mend_order) FILTER (WHERE set_{i} IS NOT NULL))[1] AS set_{i}"
+        ));
+        conflicts.push(format!("pg_catalog.count(DISTINCT set_{i}) > 1"));
+    }
+    for (i, given) in identity.set.iter().enumerate() {
+        if given.misfit.is_some() {
+            select.push(format!("pg_catalog.bool_or(misfit_{n}) AS misfit_{n}", n = i + 1));
+        }
+    }
+    select.push("pg_catalog.count(*) AS mend_rows".into());
+    select.push(format!("({}) AS conflict", conflicts.join(" OR ")));
+    let mut whens: Vec<String> = Vec::new();
+    if on_conflict != OnConflict::First {
+        whens.push("WHEN given.conflict THEN 'conflict'".into());
+    }
+    let refused = |condition: String, name: &str| {
+        format!(
+            "WHEN {condition} THEN {}",
+            Literal::new(&format!("constraint_failed: {name}"))
+        )
+    };
+    for (i, given) in identity.set.iter().enumerate() {
+        if let Some((_, type_name)) = &given.misfit {
+            whens.push(refused(format!("given.misfit_{}", i + 1), type_name));
+        }
+    }
+    for given in identity.matched.iter().chain(&identity.set) {
+        let Some(value) = identity.value(given.column.number) else {
+            continue;
+        };
+        if let Some((condition, name)) = limit(catalog, given, &value) {
+            whens.push(refused(condition, &name));
+        }
+        let not_null = given.column.not_null || identity.insertion.domain_not_null.contains(&given.column.number);
+        if not_null {
+            whens.push(refused(
+                format!("{value} IS NULL"),
+                &format!("NOT NULL of {}", given.column.name),
+            ));
+        }
+    }
+    for (column, name, expression) in &identity.domain_checks {
+        if let Some(value) = identity.value(*column) {
+            whens.push(refused(
+                format!("NOT (SELECT {expression} FROM (SELECT {value} AS \"value\") AS domain_value)"),
+                name,
+            ));
+        }
+    }
+    let value = |column: i16| identity.value(column);
+    for (condition, name) in refusals_of_new_row(
+        catalog,
+        identity.parent,
+        &identity.insertion,
+        &value,
+        &identity.index.columns,
+    ) {
+        whens.push(refused(condition, &name));
+    }
+    let outcome = match whens.is_empty() {
+        true => "'create'".to_string(),
+        false => format!("CASE\n    {}\n    ELSE 'create' END", whens.join("\n    ")),
+    };
+    format!(
+        "SELECT given.*, {outcome}::pg_catalog.text AS mend_outcome,\n  {} AS mend_key\nFROM (\n  SELECT {}\n  FROM (\n    SELECT t.mend_order, {}\n    FROM (\n{}\n    ) AS t\n  ) AS wanted\n  GROUP BY {}\n) AS given",
+        stand_in(catalog, identity),
+        select.join(",\n    "),
+        values.join(",\n      "),
+        indent(&orphaned_rows(blueprint), 6),
+        keys.join(", ")
+    )
+}
+
+/// A varchar(n) that is too long is refused by an INSERT, and cut by a cast.
+fn limit(catalog: &Catalog, given: &Given, value: &str) -> Option<(String, String)> {
+    let (base, modifier) = catalog.base_type(given.column.type_oid, given.column.type_modifier)?;
+    let bounded = base.schema == "pg_catalog" && matches!(base.name.as_str(), "varchar" | "bpchar") && modifier > 4;
+    bounded.then(|| {
+        (
+            format!("pg_catalog.char_length({value}::pg_catalog.text) > {}", modifier - 4),
+            format!("{}({})", base.display, modifier - 4),
+        )
+    })
+}
+
+/// The key of a parent that is not there yet: what it is given, else one that no parent has.
+fn stand_in(catalog: &Catalog, identity: &Identity) -> String {
+    if let Some(value) = identity.value(identity.key.number) {
+        return value;
+    }
+    let Some((base, _)) = catalog.base_type(identity.key.type_oid, -1) else {
+        return "NULL".into();
+    };
+    let keys: Vec<String> = numbers(identity.matched.len(), "given.match");
+    let text: Vec<String> = keys.iter().map(|k| format!("{k}::pg_catalog.text")).collect();
+    let hash = format!(
+        "pg_catalog.md5(pg_catalog.concat_ws(E'\\x01', 'mend', {}))",
+        text.join(", ")
+    );
+    match (base.category, base.name.as_str()) {
+        ('N', _) => format!(
+            "((SELECT COALESCE(pg_catalog.max(p.{}), 0) FROM {} AS p) + pg_catalog.row_number() OVER (ORDER BY {}))::{}",
+            identity.key.sql(),
+            identity.parent.sql(),
+            keys.join(", "),
+            base.sql()
+        ),
+        (_, "uuid") => format!("{hash}::pg_catalog.uuid"),
+        _ => format!("('mend ' || {hash})::{}", base.sql()),
+    }
+}
+
+/// Can a key stand in for one that is not there yet?
+pub fn has_stand_in(catalog: &Catalog, identity: &Identity) -> bool {
+    let base = catalog.base_type(identity.key.type_oid, -1).map(|(base, _)| base);
+    identity.value(identity.key.number).is_some()
+        || base.is_some_and(|base| base.category == 'N' || base.name == "uuid" || base.is_string())
+}
+
+/// The parents as they would be: those that are there, and one for each group that can be created. `groups`: how the query of the
+/// groups is called.
+pub fn parents_after(identity: &Identity, groups: &str) -> String {
+    let parent: &Table = identity.parent;
+    let existing: Vec<String> = parent.columns.iter().map(|c| format!("p.{}", c.sql())).collect();
+    let new: Vec<String> = parent
+        .columns
+        .iter()
+        .map(|c| match (c.number == identity.key.number, identity.value(c.number)) {
+            (true, _) => "given.mend_key".to_string(),
+            (_, Some(value)) => value,
+            // Whatever its default will be.
+            (_, None) => "NULL".into(),
+        })
+        .collect();
+    format!(
+        "SELECT {} FROM {} AS p\nUNION ALL\nSELECT {} FROM {groups} AS given WHERE given.mend_outcome = 'create'",
+        existing.join(", "),
+        parent.relation_sql(),
+        new.join(", ")
+    )
+}
+
+/// Rows that find no parent even then: outcome of their group, number of rows.
+pub fn left_over(identity: &Identity, blueprint: &Blueprint, groups: &str) -> String {
+    let on: Vec<String> = numbers(identity.matched.len(), "match")
+        .iter()
+        .map(|m| format!("given.{m} = wanted.{m}"))
+        .collect();
+    format!(
+        "SELECT COALESCE(given.mend_outcome, 'source_missing'), pg_catalog.count(*)\nFROM (\n  SELECT {}\n  FROM (\n{}\n  ) AS t\n) AS wanted\nLEFT JOIN {groups} AS given ON {}\nGROUP BY 1",
+        identity_sql(identity).join(", "),
+        indent(&orphaned_rows(blueprint), 4),
+        on.join(" AND ")
+    )
+}
+
+/// Parents that rows would be linked to: all of them, and those that are new.
+pub fn linked_parents(blueprint: &Blueprint, groups: &str) -> String {
+    format!(
+        "SELECT pg_catalog.count(DISTINCT classified.value), pg_catalog.count(DISTINCT given.mend_key)\nFROM (\n{}\n) AS classified\n\
+         LEFT JOIN {groups} AS given ON given.mend_outcome = 'create' AND given.mend_key = classified.value\nWHERE classified.outcome = 'filled'",
+        indent(&blueprint.classification(View::All, Extra::None), 2)
+    )
+}
+
+/// Parents to which rows would be linked, as an INSERT without its end: it ends in a WHERE clause.
+pub fn insert(identity: &Identity, blueprint: &Blueprint, groups: &str) -> String {
+    let named: Vec<&Given> = identity.matched.iter().chain(&identity.set).collect();
+    let columns: Vec<String> = named.iter().map(|g| g.column.sql().to_string()).collect();
+    let values: Vec<String> = named.iter().filter_map(|g| identity.value(g.column.number)).collect();
+    format!(
+        "INSERT INTO {} ({})\nSELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'\n  AND given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled')",
+        identity.parent.sql(),
+        columns.join(", "),
+        values.join(", "),
+        indent(&blueprint.classification(View::All, Extra::None), 6),
+    )
+}
+
+/// Completes [`insert`]: in the order of their identity; one that somebody else created meanwhile is left as it is. Returns the number
+/// of those that are new; their keys are kept under `run`.
+pub fn create(identity: &Identity, insert: &str, run: i64, table: &str) -> String {
+    let keys: Vec<String> = numbers(identity.matched.len(), "given.match");
+    let index: Vec<String> = identity
+        .index
+        .columns
+        .iter()
+        .filter_map(|c| identity.parent.column(*c))
+        .map(|c| c.sql().to_string())
+        .collect();
+    format!(
+        "made AS (\n{}\n  ORDER BY {}\n  ON CONFLICT ({}) DO NOTHING\n  RETURNING {} AS made_key\n), kept AS (\n  INSERT INTO mend.created_rows (run_id, table_name, row_key)\n  SELECT {run}, {}, pg_catalog.jsonb_build_object({}, made_key) FROM made\n)\nSELECT pg_catalog.count(*) FROM made",
+        indent(insert, 2),
+        keys.join(", "),
+        index.join(", "),
+        identity.key.sql(),
+        Literal::new(table),
+        Literal::new(&identity.key.name),
+    )
+}

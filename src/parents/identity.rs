@@ -1,0 +1,550 @@
+//! From what was asked to SQL: which parent, by what it is found, what it is given; everything that is wrong at once.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::prelude::*;
+use serde_json::{Map, Value};
+
+use super::Request;
+use crate::catalog::{Column, Details, Insertion, Key, Table};
+use crate::identifier::{Identifier, Literal};
+use crate::infer::reference;
+use crate::pg;
+use crate::plan::{COMPUTED, Computed};
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::rule::typed;
+use crate::run::obstacles::relation_can_be_filled;
+use crate::run::{Session, readable};
+use crate::validate::declared::parent_typed;
+use crate::validate::sides::{Sides, Whose};
+
+/// One column of the parent and where its value comes from.
+#[derive(Debug, Clone)]
+pub struct Given<'a> {
+    /// The parent's column.
+    pub column: &'a Column,
+    /// As typed, for the note and the record.
+    pub expression: String,
+    /// Over `t`, of the column's base type.
+    pub sql: String,
+    /// The column's base type.
+    pub type_oid: u32,
+    /// Over `t`: the value exists and is none of the type's (an enum's labels); with the type's name.
+    pub misfit: Option<(String, String)>,
+}
+
+/// Everything about one call that does not depend on rows.
+pub struct Identity<'a> {
+    /// The table whose rows lack a parent.
+    pub table: &'a Table,
+    /// The column that references it.
+    pub column: &'a Column,
+    /// The parent.
+    pub parent: &'a Table,
+    /// Its key, as the column references it.
+    pub key: &'a Column,
+    /// A foreign key says so.
+    pub declared: bool,
+    /// What a parent is found by: never NULL, never empty.
+    pub matched: Vec<Given<'a>>,
+    /// What else a new one is given.
+    pub set: Vec<Given<'a>>,
+    /// The unique index on what it is found by.
+    pub index: &'a Key,
+    /// What a new row of the parent needs and meets.
+    pub insertion: Insertion,
+    /// CHECKs of domains: parent column, name, expression over VALUE.
+    pub domain_checks: Vec<(i16, String, String)>,
+    /// Which of `matched` is the tenant, added by us.
+    pub tenant: Option<i16>,
+}
+
+impl<'a> Identity<'a> {
+    /// Resolves a request whose `match` is given.
+    ///
+    /// Errors: 42P01, 42703 (names), 42601 and whatever Postgres says (expressions), 42830 (no unique key), 23502 (required
+    /// columns, all at once), 0A000, 22023, 42501; several as one.
+    pub fn resolve(session: &'a Session, sides: &Sides<'a>, request: &Request) -> Result<Self, Problem> {
+        let catalog = &session.catalog;
+        let table = catalog.resolve_table(&request.table)?;
+        let column = catalog.resolve_column(table, &request.column)?;
+        let (parent, key, declared) = parent_of(session, table, column, request.parent.as_deref())?;
+        let mut problems = Problems::default();
+        relation_can_be_filled(session, parent, &mut problems);
+        let insertion = match parent.is_table() {
+            true => catalog.insertion(parent)?,
+            false => Insertion::default(),
+        };
+        let shown = catalog.display(parent);
+        if parent.oid == table.oid {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("{shown} is its own parent: rows that are created could lack a parent themselves"),
+                )
+                .hint("create them by hand, one level after the other"),
+            );
+        }
+        for rule in &insertion.rules {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("rule {rule} rewrites every INSERT into {shown}"),
+                )
+                .hint("disable it for the run: ALTER TABLE ... DISABLE RULE ..."),
+            );
+        }
+        let normalize = request.normalize.clone().unwrap_or_default();
+        let empty = Map::new();
+        let asked = request.matched.as_ref().unwrap_or(&empty);
+        let mut matched = given(session, table, parent, "match", asked, Some(&normalize), &mut problems);
+        for name in normalize.keys() {
+            let known = catalog
+                .resolve_column(parent, name)
+                .is_ok_and(|column| matched.iter().any(|m| m.column.number == column.number));
+            if !known {
+                problems.push(invalid(
+                    format!("normalize: {name} is not in match"),
+                    "normalize names columns of match, as in '{\"address\": [\"trim\", \"casefold\"]}'".into(),
+                ));
+            }
+        }
+        let set = given(
+            session,
+            table,
+            parent,
+            "set",
+            request.set.as_ref().unwrap_or(&empty),
+            None,
+            &mut problems,
+        );
+        for twice in set
+            .iter()
+            .filter(|s| matched.iter().any(|m| m.column.number == s.column.number))
+        {
+            problems.push(invalid(
+                format!("{} of {shown} is in match and in set", twice.column.quoted),
+                "leave it out of set: a parent has what it is found by".into(),
+            ));
+        }
+        let tenant = tenant(session, sides, table, parent, &matched, &set, &mut problems);
+        let tenant_column = tenant.as_ref().map(|tenant| tenant.column.number);
+        matched.extend(tenant);
+        let index = index(session, parent, &matched, &mut problems);
+        let named: Vec<i16> = matched.iter().chain(&set).map(|g| g.column.number).collect();
+        let missing: Vec<&Column> = parent
+            .columns
+            .iter()
+            .filter(|c| c.not_null || insertion.domain_not_null.contains(&c.number))
+            .filter(|c| !insertion.with_default.contains(&c.number) && !named.contains(&c.number))
+            .collect();
+        if !missing.is_empty() {
+            problems.push(required(session, parent, &missing));
+        }
+        let mut domain_checks = Vec::new();
+        for given in matched.iter().chain(&set) {
+            if catalog.type_of(given.column.type_oid).is_some_and(|t| t.kind == 'd') {
+                let details: Details = catalog.details(parent, given.column)?;
+                domain_checks.extend(
+                    details
+                        .domain_checks
+                        .into_iter()
+                        .map(|check| (given.column.number, check.name, check.expression)),
+                );
+            }
+        }
+        let all: Vec<i16> = parent.columns.iter().map(|c| c.number).collect();
+        readable(session, parent, &all, false, &mut problems);
+        let every: Vec<i16> = table.columns.iter().map(|c| c.number).collect();
+        readable(session, table, &every, true, &mut problems);
+        problems.into_result()?;
+        let Some(index) = index else {
+            return Err(invalid(
+                "match is empty".into(),
+                "name what a parent is found by".into(),
+            ));
+        };
+        Ok(Identity {
+            table,
+            column,
+            parent,
+            key,
+            declared,
+            matched,
+            set,
+            index,
+            insertion,
+            domain_checks,
+            tenant: tenant_column,
+        })
+    }
+
+    /// What a new row is given in this column, in the query of the groups.
+    pub fn value(&self, column: i16) -> Option<String> {
+        let at = |list: &[Given]| list.iter().position(|g| g.column.number == column);
+        match (at(&self.matched), at(&self.set)) {
+            (Some(at), _) => Some(format!("given.match_{}", at + 1)),
+            (None, Some(at)) => Some(format!("given.set_{}", at + 1)),
+            _ => None,
+        }
+    }
+
+    /// What the parents are looked up by, in the order of the unique index.
+    pub fn computed(&self) -> Vec<Computed> {
+        self.matched
+            .iter()
+            .map(|given| Computed {
+                name: given.expression.clone(),
+                sql: given.sql.clone(),
+                type_oid: given.type_oid,
+            })
+            .collect()
+    }
+
+    /// Their numbers as columns of the row.
+    pub fn numbers(&self) -> Vec<i16> {
+        (0..self.matched.len()).map(|at| COMPUTED + at as i16).collect()
+    }
+
+    /// `org_id = created_by, addr_key = lower(address)`.
+    pub fn said(list: &[Given]) -> String {
+        let parts: Vec<String> = list
+            .iter()
+            .map(|given| format!("{} = {}", given.column.quoted, given.expression))
+            .collect();
+        parts.join(", ")
+    }
+}
+
+/// The parent and its key.
+pub fn parent_of<'a>(
+    session: &'a Session,
+    table: &Table,
+    column: &Column,
+    named: Option<&str>,
+) -> Result<(&'a Table, &'a Column, bool), Problem> {
+    let catalog = &session.catalog;
+    let found = reference::of(catalog, table, column);
+    if let Some(named) = named {
+        let (parent, key) = parent_typed(catalog, table, column, named)?;
+        let declared = found.is_some_and(|f| f.declared && f.parent == parent.oid && f.key == key[0].number);
+        return Ok((parent, key[0], declared));
+    }
+    let to = found.and_then(|f| {
+        let parent = catalog.table(f.parent)?;
+        Some((parent, parent.column(f.key)?, f.declared))
+    });
+    to.ok_or_else(|| {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!(
+                "nothing says what {} of {} references",
+                column.quoted,
+                catalog.display(table)
+            ),
+        )
+        .detail("no foreign key, and no table after which it is named")
+        .hint("name it: parent => 'properties' or parent => 'properties(id)'")
+    })
+}
+
+fn invalid(message: String, hint: String) -> Problem {
+    Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).hint(hint)
+}
+
+fn given<'a>(
+    session: &'a Session,
+    table: &Table,
+    parent: &'a Table,
+    what: &str,
+    asked: &Map<String, Value>,
+    normalize: Option<&Map<String, Value>>,
+    problems: &mut Problems,
+) -> Vec<Given<'a>> {
+    let catalog = &session.catalog;
+    let mut found: Vec<Given> = Vec::new();
+    for (name, value) in asked {
+        let Some(column) = problems.keep(catalog.resolve_column(parent, name)) else {
+            continue;
+        };
+        let place = format!("{what}: {} of {}", column.quoted, catalog.display(parent));
+        if found.iter().any(|g| g.column.number == column.number) {
+            problems.push(invalid(format!("{place} is named twice"), "name it once".into()));
+            continue;
+        }
+        if column.generated || column.identity_always {
+            problems.push(invalid(
+                format!("{place} is computed by Postgres"),
+                format!("leave it out of {what}"),
+            ));
+            continue;
+        }
+        let expression = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Bool(value) => value.to_string(),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                problems.push(invalid(
+                    format!("{place} is no expression"),
+                    "give a text with an SQL expression over the row, a number or a boolean".into(),
+                ));
+                continue;
+            }
+        };
+        let (relation, path) = (table.relation_sql(), session.search_path.as_str());
+        let read = pg::subtransaction(AssertUnwindSafe(|| {
+            pg::qualify_expression(&expression, &place, &relation, table.oid, "t", path)
+        }));
+        let read = read.map_err(|problem| Problem {
+            message: match problem.message.starts_with(&place) {
+                true => problem.message.clone(),
+                false => format!("{place}: {}", problem.message),
+            },
+            hint: problem.hint.or_else(|| {
+                let columns: Vec<&str> = table.columns.iter().map(|c| c.quoted.as_str()).collect();
+                Some(format!(
+                    "it is an expression over the columns of {}: {}",
+                    catalog.display(table),
+                    columns.join(", ")
+                ))
+            }),
+            ..problem
+        });
+        let Some((sql, _)) = problems.keep(read) else { continue };
+        let Some((base, _)) = catalog.base_type(column.type_oid, -1) else {
+            continue;
+        };
+        if base.equality.is_none() || base.category == 'A' {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!(
+                        "{place} is of type {}, whose values cannot be compared here",
+                        base.display
+                    ),
+                )
+                .hint(format!("leave it out of {what}, and fill it afterwards")),
+            );
+            continue;
+        }
+        let mut misfit = None;
+        let mut cast = format!("({sql})::{}", base.sql());
+        if base.kind == 'e' {
+            let labels: Vec<String> = base
+                .labels
+                .iter()
+                .map(|label| Literal::new(label).to_string())
+                .collect();
+            let text = format!("({sql})::pg_catalog.text");
+            let fits = format!("{text} = ANY (ARRAY[{}]::pg_catalog.text[])", labels.join(", "));
+            misfit = Some((format!("NOT ({fits})"), base.display.clone()));
+            cast = format!("CASE WHEN {fits} THEN {text}::{} END", base.sql());
+        }
+        if let Some(normalize) = normalize {
+            let mine = normalize.iter().find(|(name, _)| {
+                catalog
+                    .resolve_column(parent, name)
+                    .is_ok_and(|c| c.number == column.number)
+            });
+            if let Some((_, ways)) = mine {
+                cast = match base.is_string() {
+                    true => normalized(&place, &cast, ways, problems),
+                    false => {
+                        problems.push(invalid(
+                            format!("normalize: {} is of type {}", column.quoted, base.display),
+                            "only texts are normalized".into(),
+                        ));
+                        cast
+                    }
+                };
+                cast = format!("({cast})::{}", base.sql());
+            }
+            // An empty part says as little as none.
+            if base.is_string() {
+                cast = format!("NULLIF({cast}, ''::{})", base.sql());
+            }
+        }
+        found.push(Given {
+            column,
+            expression,
+            sql: cast,
+            type_oid: base.oid,
+            misfit,
+        });
+    }
+    found
+}
+
+fn normalized(place: &str, sql: &str, ways: &Value, problems: &mut Problems) -> String {
+    let ways: Vec<&Value> = match ways {
+        Value::Array(ways) => ways.iter().collect(),
+        one => vec![one],
+    };
+    let mut sql = format!("({sql})::pg_catalog.text");
+    for way in ways {
+        sql = match way.as_str() {
+            Some("trim") => format!("pg_catalog.btrim({sql}, E' \\t\\n\\r')"),
+            Some("casefold") => format!("pg_catalog.lower({sql})"),
+            Some("spaces") => format!("pg_catalog.regexp_replace({sql}, E'\\\\s+', ' ', 'g')"),
+            _ => {
+                problems.push(invalid(
+                    format!("{place}: there is no way to normalize called {way}"),
+                    "normalize offers 'trim', 'casefold' and 'spaces', or a list of them; any other is an expression in match".into(),
+                ));
+                sql
+            }
+        };
+    }
+    sql
+}
+
+/// The tenant of a new parent is that of the rows, and part of its identity.
+fn tenant<'a>(
+    session: &'a Session,
+    sides: &Sides<'a>,
+    table: &Table,
+    parent: &'a Table,
+    matched: &[Given],
+    set: &[Given],
+    problems: &mut Problems,
+) -> Option<Given<'a>> {
+    let catalog = &session.catalog;
+    if sides.root().is_some_and(|root| root.oid == parent.oid) {
+        return None;
+    }
+    let shown = catalog.display(parent);
+    let key = match sides.of(parent).as_ref() {
+        Whose::Own(columns) if columns.len() == 1 => parent.column(columns[0])?,
+        _ => return None,
+    };
+    if let Some(fixed) = set.iter().find(|g| g.column.number == key.number) {
+        problems.push(invalid(
+            format!("set: {} of {shown} is the tenant", fixed.column.quoted),
+            "leave it out: it is that of the rows; or put the expression into match".into(),
+        ));
+        return None;
+    }
+    if matched.iter().any(|g| g.column.number == key.number) {
+        return None;
+    }
+    match sides.of(table).as_ref() {
+        Whose::Own(columns) if columns.len() == 1 => {
+            let own = table.column(columns[0])?;
+            let (base, _) = catalog.base_type(key.type_oid, -1)?;
+            Some(Given {
+                column: key,
+                expression: own.quoted.clone(),
+                sql: format!("t.{}::{}", own.sql(), base.sql()),
+                type_oid: base.oid,
+                misfit: None,
+            })
+        }
+        _ => {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("whose a new row of {shown} would be is not known"),
+                )
+                .detail(format!(
+                    "{} of {shown} is its tenant, and {} has no single column that is the same",
+                    key.quoted,
+                    catalog.display(table)
+                ))
+                .hint(format!(
+                    "say it in match: {}",
+                    serde_json::json!({ key.name.clone(): "an expression over the row" })
+                )),
+            );
+            None
+        }
+    }
+}
+
+/// The unique index by which parents are found, and by which nobody else can create the same one meanwhile.
+fn index<'a>(session: &Session, parent: &'a Table, matched: &[Given], problems: &mut Problems) -> Option<&'a Key> {
+    let columns: Vec<i16> = matched.iter().map(|g| g.column.number).collect();
+    if columns.is_empty() {
+        problems.push(invalid(
+            "match names nothing by which a parent is found".into(),
+            "for example match => '{\"address_key\": \"lower(address)\"}'".into(),
+        ));
+        return None;
+    }
+    let same = |key: &&Key| {
+        key.columns.len() == columns.len() && columns.iter().all(|c| key.columns.contains(c)) && key.immediate
+    };
+    let found = parent.keys.iter().find(same);
+    if found.is_none() {
+        let shown = session.catalog.display(parent);
+        let names: Vec<String> = matched
+            .iter()
+            .map(|g| Identifier::new(&g.column.name).to_string())
+            .collect();
+        let keys: Vec<String> = parent
+            .keys
+            .iter()
+            .map(|key| {
+                parent
+                    .names_of(&key.columns)
+                    .iter()
+                    .map(|n| typed(n))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            })
+            .collect();
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                format!("{shown} has no unique key on {}", names.join(", ")),
+            )
+            .detail(format!(
+                "without it two runs could create the same parent twice; unique keys: {}",
+                match keys.is_empty() {
+                    true => "none".to_string(),
+                    false => keys.join("; "),
+                }
+            ))
+            .hint(format!(
+                "CREATE UNIQUE INDEX CONCURRENTLY ON {} ({})",
+                parent.sql(),
+                names.join(", ")
+            )),
+        );
+    }
+    found
+}
+
+fn required(session: &Session, parent: &Table, missing: &[&Column]) -> Problem {
+    let type_of = |c: &Column| session.catalog.base_type(c.type_oid, c.type_modifier).map(|(t, _)| t);
+    let list: Vec<String> = missing
+        .iter()
+        .map(|c| match type_of(c) {
+            Some(t) if t.kind == 'e' => format!("{} {} ({})", c.quoted, t.display, t.labels.join(", ")),
+            Some(t) => format!("{} {}", c.quoted, t.display),
+            None => c.quoted.clone(),
+        })
+        .collect();
+    let mut example = Map::new();
+    for column in missing {
+        let value = match type_of(column) {
+            Some(t) if t.kind == 'e' => Literal::new(t.labels.first().map_or("", |l| l.as_str())).to_string(),
+            Some(t) if t.category == 'N' => "0".into(),
+            _ => "'...'".into(),
+        };
+        example.insert(column.name.clone(), Value::String(value));
+    }
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+        format!(
+            "new rows of {} need more than that: {}",
+            session.catalog.display(parent),
+            list.join(", ")
+        ),
+    )
+    .detail("these columns are NOT NULL and have no default")
+    .hint(format!(
+        "give them values, expressions over the row: set => {}",
+        Literal::new(&Value::Object(example).to_string())
+    ))
+}

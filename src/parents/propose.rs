@@ -1,0 +1,100 @@
+//! What the identity of a parent could be, where the call does not say: a unique key of which every column has a namesake in the
+//! row, or is the tenant. A proposal only.
+
+use pgrx::prelude::PgSqlErrorCode;
+use serde_json::{Map, Value};
+
+use super::Request;
+use super::identity::parent_of;
+use crate::catalog::{Column, Table};
+use crate::identifier::{Identifier, Literal};
+use crate::names;
+use crate::problem::Problem;
+use crate::run::Session;
+use crate::validate::sides::{Sides, Whose};
+
+/// The request with `match` and `set` spelled out, and the call that says so.
+///
+/// Errors: 42P01, 42703 (names); 42704 where nothing can be proposed.
+pub fn proposed(session: &Session, sides: &Sides, request: &Request) -> Result<(Request, String), Problem> {
+    let catalog = &session.catalog;
+    let table = catalog.resolve_table(&request.table)?;
+    let column = catalog.resolve_column(table, &request.column)?;
+    let (parent, key, _) = parent_of(session, table, column, request.parent.as_deref())?;
+    let namesake = |of: &Column| -> Option<&Column> {
+        let same = |c: &&Column| c.number != column.number && catalog.comparable(c.type_oid, of.type_oid);
+        let mut exactly = table.columns.iter().filter(same).filter(|c| c.name == of.name);
+        exactly.next().or_else(|| {
+            let mut alike = table
+                .columns
+                .iter()
+                .filter(same)
+                .filter(|c| names::words(&c.name) == names::words(&of.name));
+            alike.next()
+        })
+    };
+    let own = |of: &Table| match sides.of(of).as_ref() {
+        Whose::Own(columns) if columns.len() == 1 => Some(columns[0]),
+        _ => None,
+    };
+    let (tenant, row_tenant) = (own(parent), own(table).and_then(|c| table.column(c)));
+    let value = |number: i16| -> Option<&Column> {
+        match Some(number) == tenant && row_tenant.is_some() {
+            true => row_tenant,
+            false => parent.column(number).and_then(namesake),
+        }
+    };
+    let identity = parent.keys.iter().find(|k| {
+        let says_more = k.columns.iter().any(|c| Some(*c) != tenant && *c != key.number);
+        !k.primary && k.immediate && says_more && k.columns.iter().all(|c| value(*c).is_some())
+    });
+    let Some(identity) = identity else {
+        let shown = catalog.display(parent);
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("what tells one row of {shown} from another is not known"),
+        )
+        .detail(format!(
+            "no unique key of {shown} has a namesake in {} for each of its columns",
+            catalog.display(table)
+        ))
+        .hint(format!(
+            "say it: backfill_parents({}, {}, match => '{{\"a column of {}\": \"an expression over the row\"}}', set => '{{}}')",
+            Literal::new(&request.table),
+            Literal::new(&request.column),
+            parent.name
+        )));
+    };
+    let expression = |column: &Column| Value::String(Identifier::new(&column.name).to_string());
+    let mut matched = Map::new();
+    for number in &identity.columns {
+        if let (Some(of), Some(from)) = (parent.column(*number), value(*number)) {
+            matched.insert(of.name.clone(), expression(from));
+        }
+    }
+    let mut set = Map::new();
+    let insertion = catalog.insertion(parent)?;
+    for of in &parent.columns {
+        let plain = of.number != key.number
+            && !identity.columns.contains(&of.number)
+            && !insertion.with_default.contains(&of.number)
+            && !of.generated;
+        if let Some(from) = namesake(of).filter(|_| plain) {
+            set.insert(of.name.clone(), expression(from));
+        }
+    }
+    let proposal = Request {
+        matched: Some(matched.clone()),
+        set: Some(request.set.clone().unwrap_or(set)),
+        ..request.clone()
+    };
+    let set = Value::Object(proposal.set.clone().unwrap_or_default()).to_string();
+    let call = format!(
+        "SELECT * FROM backfill_parents({}, {}, match => {}, set => {}, dry_run => false)",
+        Literal::new(&request.table),
+        Literal::new(&request.column),
+        Literal::new(&Value::Object(matched).to_string()),
+        Literal::new(&set)
+    );
+    Ok((proposal, call))
+}
