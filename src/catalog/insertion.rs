@@ -13,6 +13,9 @@ use crate::problem::Problem;
 pub struct Insertion {
     /// Columns that have a value without being named: a default, an identity, a generated column, a domain's default.
     pub with_default: Vec<i16>,
+    /// What a column gets where it is not named, as SQL: its default, or the next value of its identity.
+    #[serde(default)]
+    pub defaults: Vec<(i16, String)>,
     /// Columns whose domain refuses NULL.
     pub domain_not_null: Vec<i16>,
     /// CHECK constraints.
@@ -58,6 +61,17 @@ SELECT jsonb_build_object(
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
       AND (a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> ''
            OR EXISTS (SELECT FROM domains d WHERE d.attnum = a.attnum AND d.typtype = 'd' AND d.typdefault IS NOT NULL))),
+  'defaults', (
+    SELECT coalesce(jsonb_agg(jsonb_build_array(d.attnum, d.value) ORDER BY d.attnum), '[]')
+    FROM (
+      SELECT a.attnum, pg_get_expr(f.adbin, f.adrelid) AS value
+      FROM pg_attribute a JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+      WHERE a.attrelid = $1 AND a.attgenerated = '' AND NOT a.attisdropped
+      UNION ALL
+      SELECT d.refobjsubid, 'nextval(' || quote_literal(d.objid::regclass::text) || '::regclass)'
+      FROM pg_depend d
+      WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'
+        AND d.refobjsubid > 0 AND EXISTS (SELECT FROM pg_class s WHERE s.oid = d.objid AND s.relkind = 'S')) d),
   'domain_not_null', (
     SELECT coalesce(jsonb_agg(DISTINCT d.attnum), '[]') FROM domains d WHERE d.typtype = 'd' AND d.typnotnull),
   'checks', (

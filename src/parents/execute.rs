@@ -381,11 +381,16 @@ impl Work<'_> {
         let (mut filled, mut created, mut linked_to) = (0, 0, 0);
         for _ in 0..PASSES {
             pgrx::check_for_interrupts!();
-            created += self.create(run)?;
-            let (linked, _) = run::proved(self.session, &self.page)?;
-            filled += linked.counts.filled;
-            if let Some(transaction) = linked.transaction.filter(|_| linked.counts.filled > 0) {
-                linked_to += self.parents_of(transaction)?;
+            if self.identity.each.is_some() {
+                let made = self.create(run)?;
+                (created, filled, linked_to) = (created + made, filled + made, linked_to + made);
+            } else {
+                created += self.create(run)?;
+                let (linked, _) = run::proved(self.session, &self.page)?;
+                filled += linked.counts.filled;
+                if let Some(transaction) = linked.transaction.filter(|_| linked.counts.filled > 0) {
+                    linked_to += self.parents_of(transaction)?;
+                }
             }
             // With fresh eyes: nothing may be left that could be linked.
             let (mut outcome, after) = self.predict()?;
@@ -416,23 +421,49 @@ impl Work<'_> {
         .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction"))
     }
 
+    /// Keeps the rows of this page as they are: what a parent is given is read from them before they are linked.
+    fn hold(&self) -> Result<(), Problem> {
+        let page = match &self.page.rule.only_where {
+            Some(condition) => format!(" AND ({}) IS TRUE", condition.qualified),
+            None => String::new(),
+        };
+        let statement = Statement {
+            sql: format!(
+                "SELECT pg_catalog.count(*) FROM (\n  SELECT FROM {} AS t WHERE t.{} IS NULL{page}\n  FOR UPDATE\n) AS held",
+                self.identity.table.relation_sql(),
+                self.identity.column.sql()
+            ),
+            parameters: vec![],
+        }
+        .under_callers_settings(&self.session.search_path, &self.session.row_security, false);
+        Ok(Spi::connect_mut(|client| {
+            client.update(&statement.sql, None, &arguments(&statement)).map(|_| ())
+        })?)
+    }
+
     /// Creates what is missing; a deadlock with whoever else creates is not left to the caller.
     fn create(&self, run: i64) -> Result<i64, Problem> {
         let mut attempt = 1;
         loop {
             let result = pg::subtransaction(AssertUnwindSafe(|| {
                 pg::current_transaction_id();
+                if self.identity.each.is_some() {
+                    self.hold()?;
+                }
                 let (overlays, groups) = self.overlays();
                 let statement = self.creating(&overlays, &groups, run, false);
                 let _settings = settings(false);
                 let _policies = Settings::push(&[("row_security", "on")]);
-                let rows = Spi::connect_mut(|client| {
-                    client
-                        .update(&statement.sql, None, &arguments(&statement))?
-                        .first()
-                        .get_one::<i64>()
+                let each = self.identity.each.is_some();
+                let (made, linked) = Spi::connect_mut(|client| {
+                    let row = client.update(&statement.sql, None, &arguments(&statement))?.first();
+                    let linked = if each { row.get::<i64>(2)? } else { None };
+                    Ok::<_, SpiError>((row.get::<i64>(1)?.unwrap_or(0), linked))
                 })?;
-                Ok(rows.unwrap_or(0))
+                if linked.is_some_and(|linked| linked != made) {
+                    return Err(self.not_accepted(made, linked.unwrap_or(0)));
+                }
+                Ok(made)
             }));
             match result {
                 Err(problem) if attempt < ATTEMPTS && problem.code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => {
@@ -441,6 +472,20 @@ impl Work<'_> {
                 result => return result,
             }
         }
+    }
+
+    fn not_accepted(&self, made: i64, linked: i64) -> Problem {
+        let catalog = &self.session.catalog;
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+            format!(
+                "{made} rows of {} were created and {linked} rows of {} linked; nothing was written",
+                catalog.display(self.identity.parent),
+                catalog.display(self.identity.table)
+            ),
+        )
+        .detail("a trigger of one of the tables returns NULL or changes what is written")
+        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction")
     }
 
     /// Creates what is missing on this page, under the caller's settings for triggers and defaults.
@@ -456,13 +501,19 @@ impl Work<'_> {
             _ => vec![],
         };
         let mut statement = Statement {
-            sql: groups::insert(&self.identity, &page, groups),
+            sql: match self.identity.each {
+                Some(_) => groups::candidates(&self.identity, &page, groups),
+                None => groups::insert(&self.identity, &page, groups),
+            },
             parameters,
         };
         if !for_review {
             statement = statement.under_callers_settings(&self.session.search_path, &self.session.row_security, true);
         }
-        let create = groups::create(&self.identity, &statement.sql, run, &table);
+        let create = match &self.identity.each {
+            Some(default) => groups::create_each(&self.identity, default, &statement.sql, run, &table),
+            None => groups::create(&self.identity, &statement.sql, run, &table),
+        };
         // WITH a AS (...), made AS (...): the queries of the overlays and those of the statement are one list.
         let sql = overlays.with_sql(create.clone());
         statement.sql = sql.replacen(&format!(")\n{create}"), &format!("),\n{create}"), 1);
@@ -514,8 +565,15 @@ impl Work<'_> {
     fn said(&self, dry_run: bool) -> Result<String, Problem> {
         let identity = &self.identity;
         let shown = self.session.catalog.display(identity.parent);
-        let mut note = vec![format!("{shown} by {}", Identity::said(&identity.matched))];
-        if let Some(tenant) = identity.tenant.and_then(|c| identity.parent.column(c)) {
+        let mut note = vec![match identity.each {
+            Some(_) => format!("a row of {shown} for each row"),
+            None => format!("{shown} by {}", Identity::said(&identity.matched)),
+        }];
+        if let Some(tenant) = identity
+            .tenant
+            .and_then(|c| identity.parent.column(c))
+            .filter(|_| identity.each.is_none())
+        {
             note[0].push_str(&format!(" ({}: its tenant)", tenant.quoted));
         }
         if !identity.set.is_empty() {

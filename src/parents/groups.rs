@@ -262,3 +262,42 @@ pub fn create(identity: &Identity, insert: &str, run: i64, table: &str) -> Strin
         Literal::new(&identity.key.name),
     )
 }
+
+/// Where each row gets a parent of its own: keys are allocated first, so that which row gets which is exact; then parents are
+/// created and rows linked, in one statement. Returns the numbers of both.
+///
+/// * `default`: what the key gets by default.
+/// * `candidates`: see [`candidates`], ends in a WHERE clause.
+pub fn create_each(identity: &Identity, default: &str, candidates: &str, run: i64, table: &str) -> String {
+    let columns: Vec<String> = identity.set.iter().map(|g| g.column.sql().to_string()).collect();
+    let values = numbers(identity.set.len(), "allocated.set");
+    let with = |first: &str, rest: &[String]| -> String {
+        let mut all = vec![first.to_string()];
+        all.extend(rest.iter().cloned());
+        all.join(", ")
+    };
+    let stand_in = &identity.matched[0].sql;
+    format!(
+        "allocated AS MATERIALIZED (\n  SELECT candidate.*, {default} AS new_key\n  FROM (\n{}\n  ) AS candidate\n), made AS (\n  INSERT INTO {} ({})\n  OVERRIDING SYSTEM VALUE\n  SELECT {}\n  FROM allocated\n  RETURNING {key} AS made_key\n), linked AS (\n  UPDATE {} AS t SET {column} = allocated.new_key\n  FROM allocated\n  WHERE {stand_in} = allocated.stand_in AND t.{column} IS NULL\n  RETURNING 1\n), kept AS (\n  INSERT INTO mend.created_rows (run_id, table_name, row_key)\n  SELECT {run}, {}, pg_catalog.jsonb_build_object({}, made_key) FROM made\n)\nSELECT (SELECT pg_catalog.count(*) FROM made), (SELECT pg_catalog.count(*) FROM linked)",
+        indent(candidates, 4),
+        identity.parent.sql(),
+        with(&identity.key.sql().to_string(), &columns),
+        with("allocated.new_key", &values),
+        identity.table.relation_sql(),
+        Literal::new(table),
+        Literal::new(&identity.key.name),
+        key = identity.key.sql(),
+        column = identity.column.sql(),
+    )
+}
+
+/// The rows that get a parent of their own: `stand_in`, `set_1 ...`.
+pub fn candidates(identity: &Identity, blueprint: &Blueprint, groups: &str) -> String {
+    let mut select = vec!["given.match_1 AS stand_in".to_string()];
+    select.extend(numbers(identity.set.len(), "set").iter().map(|s| format!("given.{s}")));
+    format!(
+        "SELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'\n  AND given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled')",
+        select.join(", "),
+        indent(&blueprint.classification(View::All, Extra::None), 6),
+    )
+}

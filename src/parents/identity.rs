@@ -56,8 +56,10 @@ pub struct Identity<'a> {
     pub insertion: Insertion,
     /// CHECKs of domains: parent column, name, expression over VALUE.
     pub domain_checks: Vec<(i16, String, String)>,
-    /// Which of `matched` is the tenant, added by us.
+    /// Which column is the tenant, added by us.
     pub tenant: Option<i16>,
+    /// Each row gets a parent of its own: what the key gets by default. `matched` is a key that stands in for it.
+    pub each: Option<String>,
 }
 
 impl<'a> Identity<'a> {
@@ -110,7 +112,8 @@ impl<'a> Identity<'a> {
                 ));
             }
         }
-        let set = given(
+        let each = request.matched.as_ref().is_some_and(Map::is_empty);
+        let mut set = given(
             session,
             table,
             parent,
@@ -128,10 +131,34 @@ impl<'a> Identity<'a> {
                 "leave it out of set: a parent has what it is found by".into(),
             ));
         }
-        let tenant = tenant(session, sides, table, parent, &matched, &set, &mut problems);
+        let tenant = tenant(session, sides, table, parent, &matched, &set, each, &mut problems);
         let tenant_column = tenant.as_ref().map(|tenant| tenant.column.number);
-        matched.extend(tenant);
-        let index = index(session, parent, &matched, &mut problems);
+        let mut default = None;
+        match each {
+            true => {
+                set.extend(tenant);
+                matched.extend(stand_in(session, table, parent, key, &mut problems));
+                default = insertion
+                    .defaults
+                    .iter()
+                    .find(|(c, _)| *c == key.number)
+                    .map(|(_, sql)| sql.clone());
+                if default.is_none() {
+                    problems.push(
+                        Problem::new(
+                            PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                            format!("{} of {shown} has no default, so that a new row has no key", key.quoted),
+                        )
+                        .hint("give it a default, or name in match what a parent is found by"),
+                    );
+                }
+            }
+            false => matched.extend(tenant),
+        }
+        let index = match each {
+            true => parent.keys.iter().find(|k| k.columns == [key.number]),
+            false => index(session, parent, &matched, &mut problems),
+        };
         let named: Vec<i16> = matched.iter().chain(&set).map(|g| g.column.number).collect();
         let missing: Vec<&Column> = parent
             .columns
@@ -177,6 +204,7 @@ impl<'a> Identity<'a> {
             insertion,
             domain_checks,
             tenant: tenant_column,
+            each: default,
         })
     }
 
@@ -407,6 +435,7 @@ fn tenant<'a>(
     parent: &'a Table,
     matched: &[Given],
     set: &[Given],
+    each: bool,
     problems: &mut Problems,
 ) -> Option<Given<'a>> {
     let catalog = &session.catalog;
@@ -419,6 +448,9 @@ fn tenant<'a>(
         _ => return None,
     };
     if let Some(fixed) = set.iter().find(|g| g.column.number == key.number) {
+        if each {
+            return None;
+        }
         problems.push(invalid(
             format!("set: {} of {shown} is the tenant", fixed.column.quoted),
             "leave it out: it is that of the rows; or put the expression into match".into(),
@@ -452,13 +484,87 @@ fn tenant<'a>(
                     catalog.display(table)
                 ))
                 .hint(format!(
-                    "say it in match: {}",
+                    "say it in {}: {}",
+                    if each { "set" } else { "match" },
                     serde_json::json!({ key.name.clone(): "an expression over the row" })
                 )),
             );
             None
         }
     }
+}
+
+/// For a row that gets a parent of its own: a key that no parent has, told from the row, to stand in for the one that it will get.
+fn stand_in<'a>(
+    session: &Session,
+    table: &Table,
+    parent: &Table,
+    key: &'a Column,
+    problems: &mut Problems,
+) -> Option<Given<'a>> {
+    let catalog = &session.catalog;
+    let own: Vec<&Column> = match table.primary_key() {
+        Some(own) => own.columns.iter().filter_map(|c| table.column(*c)).collect(),
+        None => {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                    format!(
+                        "{} has no primary key, by which its rows are told apart",
+                        catalog.display(table)
+                    ),
+                )
+                .hint("add one, or name in match what a parent is found by"),
+            );
+            return None;
+        }
+    };
+    let (base, _) = catalog.base_type(key.type_oid, -1)?;
+    let text: Vec<String> = own.iter().map(|c| format!("t.{}::pg_catalog.text", c.sql())).collect();
+    let hash = format!(
+        "pg_catalog.md5(pg_catalog.concat_ws(E'\\x01', 'mend', {}))",
+        text.join(", ")
+    );
+    let integer = |c: &Column| {
+        catalog
+            .base_type(c.type_oid, -1)
+            .is_some_and(|(b, _)| b.integer_range().is_some())
+    };
+    let sql = match (base.category, base.name.as_str(), own.as_slice()) {
+        (_, "uuid", _) => format!("{hash}::pg_catalog.uuid"),
+        _ if base.is_string() => format!("('mend ' || {hash})::{}", base.sql()),
+        ('N', _, [one]) if integer(one) => format!(
+            "((SELECT COALESCE(pg_catalog.max(p.{}), 0) FROM {} AS p)::pg_catalog.numeric + t.{own}::pg_catalog.numeric \
+             - (SELECT pg_catalog.min(c.{own}) FROM {} AS c) + 1)::{}",
+            key.sql(),
+            parent.sql(),
+            table.sql(),
+            base.sql(),
+            own = one.sql(),
+        ),
+        _ => {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!(
+                        "a key of {} cannot be foretold for each row of {}",
+                        catalog.display(parent),
+                        catalog.display(table)
+                    ),
+                )
+                .detail("it can for uuid and text keys, and for numbers where the row has an integer primary key")
+                .hint("name in match what a parent is found by"),
+            );
+            return None;
+        }
+    };
+    Some(Given {
+        column: key,
+        expression: "one for each row".into(),
+        sql,
+        type_oid: base.oid,
+        misfit: None,
+    })
 }
 
 /// The unique index by which parents are found, and by which nobody else can create the same one meanwhile.
