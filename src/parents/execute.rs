@@ -10,6 +10,7 @@ use super::Request;
 use super::groups;
 use super::identity::Identity;
 use super::propose::proposed;
+use crate::catalog::Column;
 use crate::identifier::Literal;
 use crate::infer::reference::Reference;
 use crate::pg::{self, Settings};
@@ -22,6 +23,9 @@ use crate::run::{self, ATTEMPTS, Counts, Outcome, PASSES, Session, lock, may_wri
 use crate::validate::sides::Sides;
 use crate::validate::tenants;
 
+/// How many rows a page may have: their keys are part of the statement.
+const MOST_ROWS: i64 = 100_000;
+
 /// What was done, or would be.
 #[derive(Debug, Clone)]
 pub struct Parents {
@@ -31,6 +35,8 @@ pub struct Parents {
     pub found: i64,
     /// New ones.
     pub created: i64,
+    /// Rows that wait for the next call; they are `excluded`.
+    waiting: i64,
 }
 
 /// One call, ready to be counted.
@@ -42,8 +48,8 @@ struct Work<'a> {
     /// Over the rows of this page.
     page: Blueprint<'a>,
     on_conflict: OnConflict,
-    /// Rows wait for the next call.
-    more: bool,
+    /// How many rows this page has, where it is limited.
+    limited: Option<i64>,
 }
 
 /// What the rows come to, with a parent for each group that can be created.
@@ -96,7 +102,7 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
         plain,
         identity,
         on_conflict: request.on_conflict,
-        more: false,
+        limited: None,
     };
     if let Some(most) = request.max_rows {
         work.limit(most)?;
@@ -105,7 +111,11 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
         true => work.dry()?,
         false => work.real(&request)?,
     };
-    let note = [note, parents.outcome.note.take(), Some(work.said(dry_run)?)];
+    let note = [
+        note,
+        parents.outcome.note.take(),
+        Some(work.said(parents.waiting, dry_run)),
+    ];
     let note: Vec<String> = note.into_iter().flatten().filter(|part| !part.is_empty()).collect();
     parents.outcome.note = Some(note.join("; "));
     Ok(parents)
@@ -208,13 +218,14 @@ impl Work<'_> {
         })?)
     }
 
-    /// Of the rows that can be linked, the first `most` (in the order of the primary key) are this page.
+    /// Of the rows that can be linked, the first `most` (in the order of the primary key) are this page. By their keys: what the rows
+    /// behind them are decides about these as well (a unique index), so that a mere boundary would let more through.
     fn limit(&mut self, most: i64) -> Result<(), Problem> {
         let table = self.identity.table;
-        if most < 1 {
+        if !(1..=MOST_ROWS).contains(&most) {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                "max_rows must be at least 1",
+                format!("max_rows must be between 1 and {MOST_ROWS}"),
             )
             .hint("leave it out to link all rows"));
         }
@@ -222,7 +233,7 @@ impl Work<'_> {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
                 format!(
-                    "{} has no primary key, by which a page ends",
+                    "{} has no primary key, by which a page is told",
                     self.session.catalog.display(table)
                 ),
             )
@@ -235,67 +246,57 @@ impl Work<'_> {
         };
         let columns: Vec<String> = key.columns.iter().map(|c| format!("classified.column_{c}")).collect();
         let texts: Vec<String> = columns.iter().map(|c| format!("{c}::pg_catalog.text")).collect();
-        let last = format!(
-            "SELECT ARRAY[{}] AS last, pg_catalog.count(*) OVER () AS rows\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\nORDER BY {}\nOFFSET {}\nLIMIT 1",
+        let first = format!(
+            "SELECT ARRAY[{}] AS key\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\nORDER BY {}\nLIMIT {most}",
             texts.join(", "),
             page.classification(View::All, Extra::Columns),
             columns.join(", "),
-            most - 1
         );
-        let statement = self.reading(&overlays, last);
+        let statement = self.reading(&overlays, first);
         let _settings = settings(true);
-        let found = Spi::connect(|client| {
-            let rows = client.select(&statement.sql, None, &arguments(&statement))?;
-            match rows.is_empty() {
-                true => Ok(None),
-                false => rows.first().get_two::<Vec<Option<String>>, i64>().map(Some),
+        let keys = Spi::connect(|client| {
+            let mut keys: Vec<Vec<Option<String>>> = Vec::new();
+            for row in client.select(&statement.sql, None, &arguments(&statement))? {
+                keys.extend(row.get::<Vec<Option<String>>>(1)?);
             }
+            Ok::<_, SpiError>(keys)
         })?;
-        let Some((Some(last), rows)) = found else { return Ok(()) };
-        self.more = rows.unwrap_or(0) > most;
-        let own: Vec<String> = key
-            .columns
-            .iter()
-            .filter_map(|c| table.column(*c))
-            .map(|c| c.sql().to_string())
-            .collect();
-        let values: Vec<String> = key
-            .columns
-            .iter()
-            .zip(last)
-            .filter_map(|(c, value)| {
-                let column = table.column(*c)?;
-                let (base, _) = self.session.catalog.base_type(column.type_oid, -1)?;
-                Some(format!("{}::{}", Literal::new(&value?), base.sql()))
-            })
-            .collect();
-        let bounded = |prefix: &str, before: Option<&String>| {
-            let own: Vec<String> = own.iter().map(|c| format!("{prefix}{c}")).collect();
-            let page = format!("ROW({}) <= ROW({})", own.join(", "), values.join(", "));
-            match before {
-                Some(before) => format!("(({before}) IS TRUE AND {page})"),
-                None => page,
+        let own: Vec<&Column> = key.columns.iter().filter_map(|c| table.column(*c)).collect();
+        let row = |key: &Vec<Option<String>>| -> String {
+            let values = own.iter().zip(key).map(|(column, value)| {
+                let base = self.session.catalog.base_type(column.type_oid, -1);
+                let cast = base.map(|(base, _)| base.sql()).unwrap_or_default();
+                format!("{}::{cast}", Literal::new(value.as_deref().unwrap_or_default()))
+            });
+            format!("ROW({})", values.collect::<Vec<_>>().join(", "))
+        };
+        let rows: Vec<String> = keys.iter().map(row).collect();
+        let condition = |prefix: &str| match rows.is_empty() {
+            true => "false".to_string(),
+            false => {
+                let own: Vec<String> = own.iter().map(|c| format!("{prefix}{}", c.sql())).collect();
+                format!("ROW({}) IN ({})", own.join(", "), rows.join(", "))
             }
         };
-        let before = self.plain.rule.only_where.as_ref();
+        self.limited = Some(rows.len() as i64);
         self.page.rule.only_where = Some(Condition {
-            portable: bounded("", before.map(|c| &c.portable)),
-            qualified: bounded("t.", before.map(|c| &c.qualified)),
+            portable: condition(""),
+            qualified: condition("t."),
         });
         Ok(())
     }
 
     fn predict(&self) -> Result<(Outcome, Predicted), Problem> {
         let (overlays, groups) = self.overlays();
-        let mut page = Blueprint {
+        let mut all = Blueprint {
             overlays: overlays.clone(),
-            ..self.page.clone()
+            ..self.plain.clone()
         };
-        let mut outcome = run::dry(self.session, &mut page, false)?;
+        let mut outcome = run::dry(self.session, &mut all, false)?;
         let mut counts = outcome.counts.clone();
         let _settings = settings(true);
         // What finds no parent even then is what its group says.
-        let left = self.pairs(&overlays, groups::left_over(&self.identity, &page, &groups))?;
+        let left = self.pairs(&overlays, groups::left_over(&self.identity, &all, &groups))?;
         let missing = counts.reasons.remove("source_missing").unwrap_or(0);
         if left.iter().map(|(_, rows)| rows).sum::<i64>() != missing || left.iter().any(|(what, _)| what == "create") {
             return Err(Problem::new(
@@ -329,6 +330,10 @@ impl Work<'_> {
             (false, true) => format!("refused: {}", refused.join(", ")),
             (false, false) => format!("refused: {}; {rest}", refused.join(", ")),
         });
+        let page = Blueprint {
+            overlays: overlays.clone(),
+            ..self.page.clone()
+        };
         let statement = self.reading(&overlays, groups::linked_parents(&page, &groups));
         let (all, new) = Spi::connect(|client| {
             client
@@ -360,7 +365,11 @@ impl Work<'_> {
     }
 
     fn dry(&self) -> Result<Parents, Problem> {
-        let (outcome, predicted) = self.predict()?;
+        let (outcome, mut predicted) = self.predict()?;
+        let waiting = match self.limited {
+            Some(rows) => wait(&mut predicted.counts, rows),
+            None => 0,
+        };
         Ok(Parents {
             outcome: Outcome {
                 counts: predicted.counts,
@@ -368,6 +377,7 @@ impl Work<'_> {
             },
             found: predicted.found,
             created: predicted.created,
+            waiting,
         })
     }
 
@@ -394,10 +404,11 @@ impl Work<'_> {
             }
             // With fresh eyes: nothing may be left that could be linked.
             let (mut outcome, after) = self.predict()?;
-            if after.counts.filled > 0 {
+            if after.counts.filled > 0 && self.limited.is_none() {
                 continue;
             }
             let mut counts = after.counts;
+            let waiting = wait(&mut counts, 0);
             counts.already_set -= filled;
             counts.filled = filled;
             outcome.counts = counts;
@@ -406,6 +417,7 @@ impl Work<'_> {
                 outcome,
                 found: (linked_to - created).max(0),
                 created,
+                waiting,
             };
             parents.outcome.run_id = Some(self.record(request, &parents, started, run)?);
             return Ok(parents);
@@ -562,7 +574,7 @@ impl Work<'_> {
     }
 
     /// What a reader should know besides the numbers.
-    fn said(&self, dry_run: bool) -> Result<String, Problem> {
+    fn said(&self, waiting: i64, dry_run: bool) -> String {
         let identity = &self.identity;
         let shown = self.session.catalog.display(identity.parent);
         let mut note = vec![match identity.each {
@@ -579,8 +591,10 @@ impl Work<'_> {
         if !identity.set.is_empty() {
             note.push(format!("new ones with {}", Identity::said(&identity.set)));
         }
-        if self.more {
-            note.push("more rows wait for the next call (max_rows)".into());
+        if self.limited.is_some() && waiting > 0 {
+            note.push(format!(
+                "{waiting} of the excluded rows wait for the next call (max_rows)"
+            ));
         }
         let insertion = &identity.insertion;
         let mut unpredicted: Vec<&str> = insertion.other_indexes.iter().map(String::as_str).collect();
@@ -604,8 +618,18 @@ impl Work<'_> {
         if dry_run && !identity.parent.may_insert {
             note.push(format!("the real run needs INSERT on {shown}"));
         }
-        Ok(note.join("; "))
+        note.join("; ")
     }
+}
+
+/// Of the rows that could be linked, all but `now` wait for the next call, and are `excluded`; how many.
+fn wait(counts: &mut Counts, now: i64) -> i64 {
+    let waiting = counts.filled - now;
+    if waiting > 0 {
+        *counts.reasons.entry("excluded".into()).or_default() += waiting;
+        counts.filled = now;
+    }
+    waiting.max(0)
 }
 
 fn arguments(statement: &Statement) -> Vec<pgrx::datum::DatumWithOid<'_>> {

@@ -12,6 +12,7 @@
 //! * `tenants`, `tenant_graph`: tenant keys by inference; random graphs of tables against a reference
 //! * `validate`: references against the rows, random schemas against one query per check
 //! * `repair`: what is done about them, and put back
+//! * `parents`: missing parents created and linked, random rows against a model
 //! * `finalize`: the gate, and locking in with short locks
 //! * `migration`: one checklist for all of it
 //! * `dead_columns`: what is empty, and what uses it
@@ -27,6 +28,7 @@ mod finalize;
 mod inference;
 mod kinds;
 mod migration;
+mod parents;
 mod places;
 mod property;
 mod refusals;

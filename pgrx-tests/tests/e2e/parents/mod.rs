@@ -1,0 +1,3 @@
+//! `backfill_parents`: missing parents are created and linked.
+
+mod property;
