@@ -10,6 +10,8 @@ COMMENT ON FUNCTION backfill_parents(text, text, jsonb, jsonb, boolean, text, te
   'link every row to its parent, found by what match says, and create the parents that are missing; or count what that would do (dry_run, the default)';
 COMMENT ON FUNCTION backfill_parents(jsonb, boolean) IS
   'the same as backfill_parents(table_name, column_name, ...), the rule as one JSON object: {"table": ..., "column": ..., "match": {...}, ...}';
+COMMENT ON FUNCTION backfill_parents_by_tenant(jsonb) IS
+  'what backfill_parents with this rule would do, tenant by tenant: scanned, linked, parents found and created, skipped and why';
 COMMENT ON FUNCTION backfill_tenant_ids(text, boolean, text, text, text, text, text) IS
   'fill the tenant key of every table along the paths that tenant_columns shows, parents before children; or count what that would do (dry_run, the default)';
 COMMENT ON FUNCTION tenant_columns(text) IS

@@ -8,6 +8,9 @@ pub const PARTY: &str = include_str!("../../examples/party.sql");
 /// The organizations half-way: every status of a tenant key, trees, two paths that disagree, a view and a policy on top.
 pub const ORGANIZATIONS: &str = include_str!("../../examples/organizations.sql");
 
+/// Orders with an address, and properties to be created from them: seed data with every reason.
+pub const PROPERTIES: &str = include_str!("../../examples/properties.sql");
+
 /// Every table of the party model with the column to fill, in the order of a run over all of them.
 pub const PARTY_COLUMNS: &[(&str, &str)] = &[
     ("Contact", "partyId"),
@@ -39,6 +42,13 @@ pub fn load_organizations(client: &mut Client) {
     client
         .batch_execute(ORGANIZATIONS)
         .unwrap_or_else(|error| panic!("examples/organizations.sql: {error:?}"));
+}
+
+/// Loads the properties example.
+pub fn load_properties(client: &mut Client) {
+    client
+        .batch_execute(PROPERTIES)
+        .unwrap_or_else(|error| panic!("examples/properties.sql: {error:?}"));
 }
 
 /// One line per row of the query, values joined with `|`, NULL as `-`.

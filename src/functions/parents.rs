@@ -158,16 +158,73 @@ fn backfill_parents_rule(
     ErrorReport,
 > {
     let JsonB(value) = given(rule, "rule")?;
-    let request: Request = serde_json::from_value(value).map_err(|error| {
+    let request = parsed(value)?;
+    let done = parents::backfill_parents(&Session::begin()?, &request, given(dry_run, "dry_run")?)?;
+    Ok(TableIterator::once(row(done)))
+}
+
+/// What `backfill_parents` with this rule would do, tenant by tenant; `tenant` in the rule: for one. Writes nothing.
+///
+/// Returns one row per tenant (NULL: rows without one): rows scanned, those that are linked already, those that would be, parents
+/// found and created for them, rows skipped and why.
+///
+/// Errors: those of `backfill_parents`; 22004 where the rule has no `match`; 22023 where the parents belong to nobody.
+///
+/// ```sql
+/// SELECT * FROM backfill_parents_by_tenant('{"table": "orders", "column": "property_id", "match": {"addr_key": "lower(address)"}}');
+/// ```
+#[pg_extern]
+fn backfill_parents_by_tenant(
+    rule: Option<JsonB>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(tenant, Option<String>),
+            name!(scanned, i64),
+            name!(already_linked, i64),
+            name!(linked, i64),
+            name!(parents_found, i64),
+            name!(parents_created, i64),
+            name!(skipped, i64),
+            name!(reasons, JsonB),
+        ),
+    >,
+    ErrorReport,
+> {
+    let JsonB(value) = given(rule, "rule")?;
+    let found = parents::by_tenant(&Session::begin()?, &parsed(value)?)?;
+    // Rows of other tenants, where the rule names one, were not looked at.
+    let seen = found.into_iter().map(|mut of| {
+        let excluded = of.counts.reasons.remove("excluded").unwrap_or(0);
+        (of, excluded)
+    });
+    Ok(TableIterator::new(
+        seen.filter(|(of, excluded)| of.counts.total() > 0 || *excluded == 0)
+            .map(|(of, _)| {
+                (
+                    of.tenant,
+                    of.counts.total(),
+                    of.counts.already_set,
+                    of.counts.filled,
+                    of.found,
+                    of.created,
+                    of.counts.unfilled(),
+                    reasons(&of.counts.reasons),
+                )
+            }),
+    ))
+}
+
+fn parsed(rule: Value) -> Result<Request, Problem> {
+    serde_json::from_value(rule).map_err(|error| {
         Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("this JSON is no rule: {error}"),
         )
         .detail("keys: table, column, match, set, normalize, tenant, only_where, on_conflict, max_rows, parent, root")
-        .hint(r#"for example backfill_parents('{"table": "orders", "column": "property_id", "match": {"addr_key": "lower(address)"}}')"#)
-    })?;
-    let done = parents::backfill_parents(&Session::begin()?, &request, given(dry_run, "dry_run")?)?;
-    Ok(TableIterator::once(row(done)))
+        .hint(r#"for example '{"table": "orders", "column": "property_id", "match": {"addr_key": "lower(address)"}}'"#)
+    })
 }
 
 fn object(value: Option<JsonB>, name: &str) -> Result<Option<Map<String, Value>>, Problem> {

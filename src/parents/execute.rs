@@ -10,21 +10,16 @@ use super::Request;
 use super::groups;
 use super::identity::Identity;
 use super::propose::proposed;
-use crate::catalog::Column;
-use crate::identifier::Literal;
 use crate::infer::reference::Reference;
 use crate::pg::{self, Settings};
 use crate::plan::expression::calls_user_code;
-use crate::plan::{Blueprint, Extra, Overlays, Statement, View};
+use crate::plan::{Blueprint, Overlays, Statement};
 use crate::problem::Problem;
-use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
+use crate::rule::{Hop, OnConflict, Overwrite, RuleSpec, Source};
 use crate::run::record::{self, Record};
 use crate::run::{self, ATTEMPTS, Counts, Outcome, PASSES, Session, lock, may_write, settings};
 use crate::validate::sides::Sides;
 use crate::validate::tenants;
-
-/// How many rows a page may have: their keys are part of the statement.
-const MOST_ROWS: i64 = 100_000;
 
 /// What was done, or would be.
 #[derive(Debug, Clone)]
@@ -40,16 +35,16 @@ pub struct Parents {
 }
 
 /// One call, ready to be counted.
-struct Work<'a> {
-    session: &'a Session,
-    identity: Identity<'a>,
+pub(super) struct Work<'a> {
+    pub(super) session: &'a Session,
+    pub(super) identity: Identity<'a>,
     /// Over all rows, no parent but those that are there.
-    plain: Blueprint<'a>,
+    pub(super) plain: Blueprint<'a>,
     /// Over the rows of this page.
-    page: Blueprint<'a>,
+    pub(super) page: Blueprint<'a>,
     on_conflict: OnConflict,
     /// How many rows this page has, where it is limited.
-    limited: Option<i64>,
+    pub(super) limited: Option<i64>,
 }
 
 /// What the rows come to, with a parent for each group that can be created.
@@ -67,7 +62,7 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
     if !dry_run {
         may_write()?;
     }
-    let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
+    let sides = sides(session, request)?;
     let mut note = None;
     let mut request = request.clone();
     if request.matched.is_none() {
@@ -83,27 +78,7 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
         note = Some(format!("proposed, nothing is created on a guess: {call}"));
         request = guess;
     }
-    let identity = Identity::resolve(session, &sides, &request)?;
-    if !groups::has_stand_in(&session.catalog, &identity) {
-        return Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!(
-                "the key {} of {} is of a type that cannot be foretold",
-                identity.key.quoted,
-                session.catalog.display(identity.parent)
-            ),
-        )
-        .hint("numbers, uuid and texts can; or give the key in match or set"));
-    }
-    let plain = blueprint(session, &identity, &request, !dry_run)?;
-    let mut work = Work {
-        session,
-        page: plain.clone(),
-        plain,
-        identity,
-        on_conflict: request.on_conflict,
-        limited: None,
-    };
+    let mut work = Work::prepare(session, &sides, &request, !dry_run)?;
     if let Some(most) = request.max_rows {
         work.limit(most)?;
     }
@@ -119,6 +94,17 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
     let note: Vec<String> = note.into_iter().flatten().filter(|part| !part.is_empty()).collect();
     parents.outcome.note = Some(note.join("; "));
     Ok(parents)
+}
+
+/// The tenants; the guard of the run goes by the same ones.
+///
+/// Errors: those of `validate::tenants`.
+pub(super) fn sides<'a>(session: &'a Session, request: &Request) -> Result<Sides<'a>, Problem> {
+    let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
+    if let Some(root) = sides.root() {
+        session.use_tenant_root(&record::qualified(root))?;
+    }
+    Ok(sides)
 }
 
 /// The rule by which rows find their parents.
@@ -171,9 +157,39 @@ fn blueprint<'a>(
     Ok(blueprint)
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    /// Looks everything up.
+    pub(super) fn prepare(
+        session: &'a Session,
+        sides: &Sides<'a>,
+        request: &Request,
+        will_write: bool,
+    ) -> Result<Work<'a>, Problem> {
+        let identity = Identity::resolve(session, sides, request)?;
+        if !groups::has_stand_in(&session.catalog, &identity) {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "the key {} of {} is of a type that cannot be foretold",
+                    identity.key.quoted,
+                    session.catalog.display(identity.parent)
+                ),
+            )
+            .hint("numbers, uuid and texts can; or give the key in match or set"));
+        }
+        let plain = blueprint(session, &identity, request, will_write)?;
+        Ok(Work {
+            session,
+            page: plain.clone(),
+            plain,
+            identity,
+            on_conflict: request.on_conflict,
+            limited: None,
+        })
+    }
+
     /// The overlays with which a blueprint sees the parents that would be, and what the query of the groups is called.
-    fn overlays(&self) -> (Overlays, String) {
+    pub(super) fn overlays(&self) -> (Overlays, String) {
         let mut overlays = Overlays::default();
         let groups = overlays.define(groups::groups(
             &self.session.catalog,
@@ -186,7 +202,7 @@ impl Work<'_> {
     }
 
     /// A statement that reads, with the queries that it names in front.
-    fn reading(&self, overlays: &Overlays, sql: String) -> Statement {
+    pub(super) fn reading(&self, overlays: &Overlays, sql: String) -> Statement {
         let inner = overlays.with_sql(sql);
         let parameters = match (&self.plain.restriction, &self.plain.rule.tenant) {
             (Some(_), Some(tenant)) => vec![tenant.clone()],
@@ -216,74 +232,6 @@ impl Work<'_> {
             }
             Ok::<_, SpiError>(pairs)
         })?)
-    }
-
-    /// Of the rows that can be linked, the first `most` (in the order of the primary key) are this page. By their keys: what the rows
-    /// behind them are decides about these as well (a unique index), so that a mere boundary would let more through.
-    fn limit(&mut self, most: i64) -> Result<(), Problem> {
-        let table = self.identity.table;
-        if !(1..=MOST_ROWS).contains(&most) {
-            return Err(Problem::new(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("max_rows must be between 1 and {MOST_ROWS}"),
-            )
-            .hint("leave it out to link all rows"));
-        }
-        let Some(key) = table.primary_key() else {
-            return Err(Problem::new(
-                PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
-                format!(
-                    "{} has no primary key, by which a page is told",
-                    self.session.catalog.display(table)
-                ),
-            )
-            .hint("leave max_rows out to link all rows"));
-        };
-        let (overlays, _) = self.overlays();
-        let page = Blueprint {
-            overlays: overlays.clone(),
-            ..self.plain.clone()
-        };
-        let columns: Vec<String> = key.columns.iter().map(|c| format!("classified.column_{c}")).collect();
-        let texts: Vec<String> = columns.iter().map(|c| format!("{c}::pg_catalog.text")).collect();
-        let first = format!(
-            "SELECT ARRAY[{}] AS key\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\nORDER BY {}\nLIMIT {most}",
-            texts.join(", "),
-            page.classification(View::All, Extra::Columns),
-            columns.join(", "),
-        );
-        let statement = self.reading(&overlays, first);
-        let _settings = settings(true);
-        let keys = Spi::connect(|client| {
-            let mut keys: Vec<Vec<Option<String>>> = Vec::new();
-            for row in client.select(&statement.sql, None, &arguments(&statement))? {
-                keys.extend(row.get::<Vec<Option<String>>>(1)?);
-            }
-            Ok::<_, SpiError>(keys)
-        })?;
-        let own: Vec<&Column> = key.columns.iter().filter_map(|c| table.column(*c)).collect();
-        let row = |key: &Vec<Option<String>>| -> String {
-            let values = own.iter().zip(key).map(|(column, value)| {
-                let base = self.session.catalog.base_type(column.type_oid, -1);
-                let cast = base.map(|(base, _)| base.sql()).unwrap_or_default();
-                format!("{}::{cast}", Literal::new(value.as_deref().unwrap_or_default()))
-            });
-            format!("ROW({})", values.collect::<Vec<_>>().join(", "))
-        };
-        let rows: Vec<String> = keys.iter().map(row).collect();
-        let condition = |prefix: &str| match rows.is_empty() {
-            true => "false".to_string(),
-            false => {
-                let own: Vec<String> = own.iter().map(|c| format!("{prefix}{}", c.sql())).collect();
-                format!("ROW({}) IN ({})", own.join(", "), rows.join(", "))
-            }
-        };
-        self.limited = Some(rows.len() as i64);
-        self.page.rule.only_where = Some(Condition {
-            portable: condition(""),
-            qualified: condition("t."),
-        });
-        Ok(())
     }
 
     fn predict(&self) -> Result<(Outcome, Predicted), Problem> {
@@ -632,6 +580,6 @@ fn wait(counts: &mut Counts, now: i64) -> i64 {
     waiting.max(0)
 }
 
-fn arguments(statement: &Statement) -> Vec<pgrx::datum::DatumWithOid<'_>> {
+pub(super) fn arguments(statement: &Statement) -> Vec<pgrx::datum::DatumWithOid<'_>> {
     statement.parameters.iter().map(|value| value.as_str().into()).collect()
 }

@@ -301,3 +301,27 @@ pub fn candidates(identity: &Identity, blueprint: &Blueprint, groups: &str) -> S
         indent(&blueprint.classification(View::All, Extra::None), 6),
     )
 }
+
+/// Per tenant (`tenant`: an expression over `t`) and outcome: rows, the parents that they would be linked to, those of them that are
+/// new.
+pub fn by_tenant(identity: &Identity, blueprint: &Blueprint, groups: &str, tenant: &str) -> String {
+    let columns: Vec<String> = blueprint
+        .table
+        .columns
+        .iter()
+        .map(|c| format!("classified.column_{} AS {}", c.number, c.sql()))
+        .collect();
+    let on: Vec<String> = numbers(identity.matched.len(), "match")
+        .iter()
+        .map(|m| format!("given.{m} = wanted.{m}"))
+        .collect();
+    format!(
+        "SELECT wanted.mend_tenant,\n  CASE wanted.mend_outcome WHEN 'source_missing' THEN COALESCE(given.mend_outcome, 'source_missing') ELSE wanted.mend_outcome END,\n  \
+         pg_catalog.count(*), pg_catalog.count(DISTINCT wanted.mend_value), pg_catalog.count(DISTINCT new.mend_key)\nFROM (\n  SELECT ({tenant})::pg_catalog.text AS mend_tenant, t.mend_outcome, t.mend_value, {}\n  FROM (\n    SELECT classified.outcome AS mend_outcome, classified.value AS mend_value, {}\n    FROM (\n{}\n    ) AS classified\n  ) AS t\n) AS wanted\n\
+         LEFT JOIN {groups} AS given ON {}\nLEFT JOIN {groups} AS new ON new.mend_outcome = 'create' AND new.mend_key = wanted.mend_value\nGROUP BY 1, 2",
+        identity_sql(identity).join(", "),
+        columns.join(", "),
+        indent(&blueprint.classification(View::All, Extra::Columns), 6),
+        on.join(" AND ")
+    )
+}

@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
 use super::Request;
+use super::whose::{stand_in, tenant};
 use crate::catalog::{Column, Details, Insertion, Key, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::reference;
@@ -58,6 +59,8 @@ pub struct Identity<'a> {
     pub domain_checks: Vec<(i16, String, String)>,
     /// Which column is the tenant, added by us.
     pub tenant: Option<i16>,
+    /// The parent's tenant column, whoever named it.
+    pub tenant_column: Option<i16>,
     /// Each row gets a parent of its own: what the key gets by default. `matched` is a key that stands in for it.
     pub each: Option<String>,
 }
@@ -204,8 +207,20 @@ impl<'a> Identity<'a> {
             insertion,
             domain_checks,
             tenant: tenant_column,
+            tenant_column: match sides.of(parent).as_ref() {
+                Whose::Own(columns) if columns.len() == 1 => Some(columns[0]),
+                _ => None,
+            },
             each: default,
         })
+    }
+
+    /// The tenant that the parent of a row gets, over `t`; `None`: parents belong to nobody, or the call gives no such column.
+    pub fn tenant_of_row(&self) -> Option<&str> {
+        let column = self.tenant_column?;
+        let mut all = self.matched.iter().chain(&self.set);
+        all.find(|given| given.column.number == column)
+            .map(|given| given.sql.as_str())
     }
 
     /// What a new row is given in this column, in the query of the groups.
@@ -277,7 +292,7 @@ pub fn parent_of<'a>(
     })
 }
 
-fn invalid(message: String, hint: String) -> Problem {
+pub(super) fn invalid(message: String, hint: String) -> Problem {
     Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).hint(hint)
 }
 
@@ -425,146 +440,6 @@ fn normalized(place: &str, sql: &str, ways: &Value, problems: &mut Problems) -> 
         };
     }
     sql
-}
-
-/// The tenant of a new parent is that of the rows, and part of its identity.
-fn tenant<'a>(
-    session: &'a Session,
-    sides: &Sides<'a>,
-    table: &Table,
-    parent: &'a Table,
-    matched: &[Given],
-    set: &[Given],
-    each: bool,
-    problems: &mut Problems,
-) -> Option<Given<'a>> {
-    let catalog = &session.catalog;
-    if sides.root().is_some_and(|root| root.oid == parent.oid) {
-        return None;
-    }
-    let shown = catalog.display(parent);
-    let key = match sides.of(parent).as_ref() {
-        Whose::Own(columns) if columns.len() == 1 => parent.column(columns[0])?,
-        _ => return None,
-    };
-    if let Some(fixed) = set.iter().find(|g| g.column.number == key.number) {
-        if each {
-            return None;
-        }
-        problems.push(invalid(
-            format!("set: {} of {shown} is the tenant", fixed.column.quoted),
-            "leave it out: it is that of the rows; or put the expression into match".into(),
-        ));
-        return None;
-    }
-    if matched.iter().any(|g| g.column.number == key.number) {
-        return None;
-    }
-    match sides.of(table).as_ref() {
-        Whose::Own(columns) if columns.len() == 1 => {
-            let own = table.column(columns[0])?;
-            let (base, _) = catalog.base_type(key.type_oid, -1)?;
-            Some(Given {
-                column: key,
-                expression: own.quoted.clone(),
-                sql: format!("t.{}::{}", own.sql(), base.sql()),
-                type_oid: base.oid,
-                misfit: None,
-            })
-        }
-        _ => {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                    format!("whose a new row of {shown} would be is not known"),
-                )
-                .detail(format!(
-                    "{} of {shown} is its tenant, and {} has no single column that is the same",
-                    key.quoted,
-                    catalog.display(table)
-                ))
-                .hint(format!(
-                    "say it in {}: {}",
-                    if each { "set" } else { "match" },
-                    serde_json::json!({ key.name.clone(): "an expression over the row" })
-                )),
-            );
-            None
-        }
-    }
-}
-
-/// For a row that gets a parent of its own: a key that no parent has, told from the row, to stand in for the one that it will get.
-fn stand_in<'a>(
-    session: &Session,
-    table: &Table,
-    parent: &Table,
-    key: &'a Column,
-    problems: &mut Problems,
-) -> Option<Given<'a>> {
-    let catalog = &session.catalog;
-    let own: Vec<&Column> = match table.primary_key() {
-        Some(own) => own.columns.iter().filter_map(|c| table.column(*c)).collect(),
-        None => {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
-                    format!(
-                        "{} has no primary key, by which its rows are told apart",
-                        catalog.display(table)
-                    ),
-                )
-                .hint("add one, or name in match what a parent is found by"),
-            );
-            return None;
-        }
-    };
-    let (base, _) = catalog.base_type(key.type_oid, -1)?;
-    let text: Vec<String> = own.iter().map(|c| format!("t.{}::pg_catalog.text", c.sql())).collect();
-    let hash = format!(
-        "pg_catalog.md5(pg_catalog.concat_ws(E'\\x01', 'mend', {}))",
-        text.join(", ")
-    );
-    let integer = |c: &Column| {
-        catalog
-            .base_type(c.type_oid, -1)
-            .is_some_and(|(b, _)| b.integer_range().is_some())
-    };
-    let sql = match (base.category, base.name.as_str(), own.as_slice()) {
-        (_, "uuid", _) => format!("{hash}::pg_catalog.uuid"),
-        _ if base.is_string() => format!("('mend ' || {hash})::{}", base.sql()),
-        ('N', _, [one]) if integer(one) => format!(
-            "((SELECT COALESCE(pg_catalog.max(p.{}), 0) FROM {} AS p)::pg_catalog.numeric + t.{own}::pg_catalog.numeric \
-             - (SELECT pg_catalog.min(c.{own}) FROM {} AS c) + 1)::{}",
-            key.sql(),
-            parent.sql(),
-            table.sql(),
-            base.sql(),
-            own = one.sql(),
-        ),
-        _ => {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!(
-                        "a key of {} cannot be foretold for each row of {}",
-                        catalog.display(parent),
-                        catalog.display(table)
-                    ),
-                )
-                .detail("it can for uuid and text keys, and for numbers where the row has an integer primary key")
-                .hint("name in match what a parent is found by"),
-            );
-            return None;
-        }
-    };
-    Some(Given {
-        column: key,
-        expression: "one for each row".into(),
-        sql,
-        type_oid: base.oid,
-        misfit: None,
-    })
 }
 
 /// The unique index by which parents are found, and by which nobody else can create the same one meanwhile.

@@ -13,12 +13,16 @@
 mod execute;
 mod groups;
 mod identity;
+mod page;
 mod propose;
+mod statistics;
+mod whose;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use execute::{Parents, backfill_parents};
+pub use statistics::{OfTenant, by_tenant};
 
 use crate::rule::OnConflict;
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::Request;
 use super::identity::parent_of;
 use crate::catalog::{Column, Table};
-use crate::identifier::{Identifier, Literal};
+use crate::identifier::Literal;
 use crate::names;
 use crate::problem::Problem;
 use crate::run::Session;
@@ -48,8 +48,42 @@ pub fn proposed(session: &Session, sides: &Sides, request: &Request) -> Result<(
         let says_more = k.columns.iter().any(|c| Some(*c) != tenant && *c != key.number);
         !k.primary && k.immediate && says_more && k.columns.iter().all(|c| value(*c).is_some())
     });
+    let expression = |column: &Column| Value::String(column.quoted.clone());
+    // What a parent could be found by, where the row says it in other words.
+    let nearest = parent
+        .keys
+        .iter()
+        .find(|k| !k.primary && k.immediate && !k.columns.contains(&key.number));
+    let by: &[i16] = identity.or(nearest).map_or(&[], |k| &k.columns);
+    let insertion = catalog.insertion(parent)?;
+    let mut set = Map::new();
+    for of in &parent.columns {
+        let plain = of.number != key.number
+            && Some(of.number) != tenant
+            && !by.contains(&of.number)
+            && !insertion.with_default.contains(&of.number)
+            && !of.generated;
+        if let Some(from) = namesake(of).filter(|_| plain) {
+            set.insert(of.name.clone(), expression(from));
+        }
+    }
     let Some(identity) = identity else {
         let shown = catalog.display(parent);
+        let mut example = Map::new();
+        for of in by
+            .iter()
+            .filter_map(|c| parent.column(*c))
+            .filter(|of| Some(of.number) != tenant || row_tenant.is_none())
+        {
+            let from = value(of.number).map_or(Value::String("an expression over the row".into()), expression);
+            example.insert(of.name.clone(), from);
+        }
+        if example.is_empty() {
+            example.insert(
+                format!("a column of {}", parent.name),
+                "an expression over the row".into(),
+            );
+        }
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("what tells one row of {shown} from another is not known"),
@@ -59,28 +93,17 @@ pub fn proposed(session: &Session, sides: &Sides, request: &Request) -> Result<(
             catalog.display(table)
         ))
         .hint(format!(
-            "say it: backfill_parents({}, {}, match => '{{\"a column of {}\": \"an expression over the row\"}}', set => '{{}}')",
+            "say it: SELECT * FROM backfill_parents({}, {}, match => {}, set => {})",
             Literal::new(&request.table),
             Literal::new(&request.column),
-            parent.name
+            Literal::new(&Value::Object(example).to_string()),
+            Literal::new(&Value::Object(set).to_string()),
         )));
     };
-    let expression = |column: &Column| Value::String(Identifier::new(&column.name).to_string());
     let mut matched = Map::new();
     for number in &identity.columns {
         if let (Some(of), Some(from)) = (parent.column(*number), value(*number)) {
             matched.insert(of.name.clone(), expression(from));
-        }
-    }
-    let mut set = Map::new();
-    let insertion = catalog.insertion(parent)?;
-    for of in &parent.columns {
-        let plain = of.number != key.number
-            && !identity.columns.contains(&of.number)
-            && !insertion.with_default.contains(&of.number)
-            && !of.generated;
-        if let Some(from) = namesake(of).filter(|_| plain) {
-            set.insert(of.name.clone(), expression(from));
         }
     }
     let proposal = Request {

@@ -54,7 +54,8 @@ impl Counts {
         self.reasons.values().sum()
     }
 
-    pub(super) fn add(&mut self, outcome: &str, rows: i64, unguarded: i64) {
+    /// Adds rows with an outcome as the classification names it: a reason, or `constraint_failed: name`.
+    pub fn add(&mut self, outcome: &str, rows: i64, unguarded: i64) {
         match outcome {
             "already_set" => self.already_set += rows,
             "filled" => {

@@ -3,7 +3,7 @@
 //! Each block ```` ```sql ```` is run, in order, in one database with the example loaded; a block ```` ```text ```` behind it
 //! is its output (```` ```mermaid ````: its one value). `<!-- example: organizations -->` goes on in another database. Blocks ```` ```sql skip ```` are not run here (installation for real, pg_cron: see `places`).
 
-use pgrx_tests::example::{load_organizations, load_party, one};
+use pgrx_tests::example::{load_organizations, load_party, load_properties, one};
 use pgrx_tests::print;
 use postgres::Client;
 
@@ -59,6 +59,11 @@ fn produces_what_it_shows(page: &str) {
             databases.push(pgrx_tests::database());
             client = databases[databases.len() - 1].connect();
             load_organizations(&mut client);
+        }
+        if line == "<!-- example: properties -->" {
+            databases.push(pgrx_tests::database());
+            client = databases[databases.len() - 1].connect();
+            load_properties(&mut client);
         }
         if line != "```sql" {
             continue;

@@ -1,0 +1,85 @@
+//! A page of rows: so many that can be linked, by their keys.
+
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+
+use super::execute::{Work, arguments};
+use crate::catalog::Column;
+use crate::identifier::Literal;
+use crate::plan::{Blueprint, Extra, View};
+use crate::problem::Problem;
+use crate::rule::Condition;
+use crate::run::settings;
+
+/// How many rows a page may have: their keys are part of the statement.
+const MOST_ROWS: i64 = 100_000;
+
+impl Work<'_> {
+    /// Of the rows that can be linked, the first `most` (in the order of the primary key) are this page. By their keys: what the rows
+    /// behind them are decides about these as well (a unique index), so that a mere boundary would let more through.
+    pub(super) fn limit(&mut self, most: i64) -> Result<(), Problem> {
+        let table = self.identity.table;
+        if !(1..=MOST_ROWS).contains(&most) {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("max_rows must be between 1 and {MOST_ROWS}"),
+            )
+            .hint("leave it out to link all rows"));
+        }
+        let Some(key) = table.primary_key() else {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                format!(
+                    "{} has no primary key, by which a page is told",
+                    self.session.catalog.display(table)
+                ),
+            )
+            .hint("leave max_rows out to link all rows"));
+        };
+        let (overlays, _) = self.overlays();
+        let page = Blueprint {
+            overlays: overlays.clone(),
+            ..self.plain.clone()
+        };
+        let columns: Vec<String> = key.columns.iter().map(|c| format!("classified.column_{c}")).collect();
+        let texts: Vec<String> = columns.iter().map(|c| format!("{c}::pg_catalog.text")).collect();
+        let first = format!(
+            "SELECT ARRAY[{}] AS key\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\nORDER BY {}\nLIMIT {most}",
+            texts.join(", "),
+            page.classification(View::All, Extra::Columns),
+            columns.join(", "),
+        );
+        let statement = self.reading(&overlays, first);
+        let _settings = settings(true);
+        let keys = Spi::connect(|client| {
+            let mut keys: Vec<Vec<Option<String>>> = Vec::new();
+            for row in client.select(&statement.sql, None, &arguments(&statement))? {
+                keys.extend(row.get::<Vec<Option<String>>>(1)?);
+            }
+            Ok::<_, SpiError>(keys)
+        })?;
+        let own: Vec<&Column> = key.columns.iter().filter_map(|c| table.column(*c)).collect();
+        let row = |key: &Vec<Option<String>>| -> String {
+            let values = own.iter().zip(key).map(|(column, value)| {
+                let base = self.session.catalog.base_type(column.type_oid, -1);
+                let cast = base.map(|(base, _)| base.sql()).unwrap_or_default();
+                format!("{}::{cast}", Literal::new(value.as_deref().unwrap_or_default()))
+            });
+            format!("ROW({})", values.collect::<Vec<_>>().join(", "))
+        };
+        let rows: Vec<String> = keys.iter().map(row).collect();
+        let condition = |prefix: &str| match rows.is_empty() {
+            true => "false".to_string(),
+            false => {
+                let own: Vec<String> = own.iter().map(|c| format!("{prefix}{}", c.sql())).collect();
+                format!("ROW({}) IN ({})", own.join(", "), rows.join(", "))
+            }
+        };
+        self.limited = Some(rows.len() as i64);
+        self.page.rule.only_where = Some(Condition {
+            portable: condition(""),
+            qualified: condition("t."),
+        });
+        Ok(())
+    }
+}
