@@ -196,7 +196,8 @@ pub fn qualify_condition(
     }
 }
 
-/// An expression over the columns of one table, as the caller typed it, in the form in which we may embed it; and its type.
+/// An expression over the columns of one table, as the caller typed it, in the form in which we may embed it; and whether it may
+/// give something else the next time.
 ///
 /// * `what`: what it is for, for the error.
 /// * the others as in [`qualify_condition`].
@@ -211,7 +212,7 @@ pub fn qualify_expression(
     oid: u32,
     alias: &str,
     search_path: &str,
-) -> Result<(String, u32), Problem> {
+) -> Result<(String, bool), Problem> {
     let not_one = || {
         Problem::new(
             PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
@@ -226,7 +227,7 @@ pub fn qualify_expression(
     };
     // SAFETY: as in `qualify_condition`; the only target is asked for its expression after the list's length was checked.
     unsafe {
-        let (value, type_oid) = {
+        let (value, volatile) = {
             let _path = Settings::push(&[("search_path", search_path)]);
             let statements = pg_sys::pg_parse_query(text.as_ptr());
             if statements.is_null() || (*statements).length != 1 {
@@ -252,13 +253,13 @@ pub fn qualify_expression(
             }
             let entry = (*(*targets).elements).ptr_value.cast::<pg_sys::TargetEntry>();
             let value = (*entry).expr.cast::<pg_sys::Node>();
-            (value, pg_sys::exprType(value).to_u32())
+            (value, pg_sys::contain_volatile_functions(value))
         };
         let context = pg_sys::deparse_context_for(alias.as_ptr(), pg_sys::Oid::from(oid));
         let text = CStr::from_ptr(pg_sys::deparse_expression(value, context, true, false))
             .to_string_lossy()
             .into_owned();
-        Ok((text, type_oid))
+        Ok((text, volatile))
     }
 }
 

@@ -39,6 +39,13 @@ const ENFORCED: &str = if cfg!(feature = "pg18") {
     ""
 };
 
+/// `indnullsnotdistinct` exists since 15.
+const NULLS_NOT_DISTINCT: &str = if cfg!(any(feature = "pg13", feature = "pg14")) {
+    "false"
+} else {
+    "i.indnullsnotdistinct"
+};
+
 impl Catalog {
     /// Reads what a new row of `table` needs.
     ///
@@ -87,7 +94,7 @@ SELECT jsonb_build_object(
     SELECT coalesce(jsonb_agg(c.relname ORDER BY c.relname), '[]')
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
     WHERE i.indrelid = $1 AND i.indisready
-      AND (i.indisexclusion OR i.indisunique AND (i.indpred IS NOT NULL OR i.indexprs IS NOT NULL))),
+      AND (i.indisexclusion OR i.indisunique AND (i.indpred IS NOT NULL OR i.indexprs IS NOT NULL OR {NULLS_NOT_DISTINCT}))),
   'triggers', (
     SELECT coalesce(jsonb_agg(g.tgname ORDER BY g.tgname), '[]') FROM pg_trigger g
     WHERE g.tgrelid = $1 AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND (g.tgtype & 4) <> 0),

@@ -217,7 +217,10 @@ fn backfill_parents_by_tenant(
 }
 
 fn parsed(rule: Value) -> Result<Request, Problem> {
-    serde_json::from_value(rule).map_err(|error| {
+    let Some(rule) = object(Some(JsonB(rule)), "rule")? else {
+        return Ok(serde_json::from_value(Value::Null)?);
+    };
+    serde_json::from_value(Value::Object(rule)).map_err(|error| {
         Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("this JSON is no rule: {error}"),

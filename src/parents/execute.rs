@@ -1,5 +1,6 @@
 //! Counts what would be created and linked; creates, links, and looks again.
 
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
@@ -12,7 +13,7 @@ use super::identity::Identity;
 use super::propose::proposed;
 use crate::infer::reference::Reference;
 use crate::pg::{self, Settings};
-use crate::plan::expression::calls_user_code;
+use crate::plan::expression::equal;
 use crate::plan::{Blueprint, Overlays, Statement};
 use crate::problem::Problem;
 use crate::rule::{Hop, OnConflict, Overwrite, RuleSpec, Source};
@@ -47,6 +48,13 @@ pub(super) struct Work<'a> {
     pub(super) limited: Option<i64>,
 }
 
+/// What one attempt did.
+struct Done {
+    created: i64,
+    filled: i64,
+    found: i64,
+}
+
 /// What the rows come to, with a parent for each group that can be created.
 struct Predicted {
     counts: Counts,
@@ -79,11 +87,20 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
         request = guess;
     }
     let mut work = Work::prepare(session, &sides, &request, !dry_run)?;
-    if let Some(most) = request.max_rows {
-        work.limit(most)?;
+    if request.on_conflict == OnConflict::AnyTwo {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "on_conflict => 'any_two' is for sources of one value, of which there are none here",
+        )
+        .hint("on_conflict is 'skip' (default), 'first' or 'error'"));
     }
     let mut parents = match dry_run {
-        true => work.dry()?,
+        true => {
+            if let Some(most) = request.max_rows {
+                work.limit(most)?;
+            }
+            work.dry()?
+        }
         false => work.real(&request)?,
     };
     let note = [
@@ -212,8 +229,7 @@ impl<'a> Work<'a> {
             sql: format!("SELECT * FROM (\n{inner}\n) AS answer"),
             parameters,
         };
-        let asks = self.plain.asks_user_code() || self.identity.set.iter().any(|given| calls_user_code(&given.sql));
-        match asks {
+        match self.plain.asks_user_code() {
             true => statement.under_callers_settings(&self.session.search_path, &self.session.row_security, false),
             false => statement,
         }
@@ -244,7 +260,10 @@ impl<'a> Work<'a> {
         let mut counts = outcome.counts.clone();
         let _settings = settings(true);
         // What finds no parent even then is what its group says.
-        let left = self.pairs(&overlays, groups::left_over(&self.identity, &all, &groups))?;
+        let left = self.pairs(
+            &overlays,
+            groups::left_over(&self.session.catalog, &self.identity, &all, &groups),
+        )?;
         let missing = counts.reasons.remove("source_missing").unwrap_or(0);
         if left.iter().map(|(_, rows)| rows).sum::<i64>() != missing || left.iter().any(|(what, _)| what == "create") {
             return Err(Problem::new(
@@ -329,41 +348,48 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn real(&self, request: &Request) -> Result<Parents, Problem> {
+    fn real(&mut self, request: &Request) -> Result<Parents, Problem> {
         let started = record::clock()?;
         lock(self.identity.table)?;
         record::comes_last()?;
         let run = record::next_id()?;
         // With an id of its own, each statement sees what is committed by then.
         pg::current_transaction_id();
-        let (mut filled, mut created, mut linked_to) = (0, 0, 0);
+        let (_, before) = self.predict()?;
+        // Whoever had the lock has linked rows: the page is told from what is there now.
+        if let Some(most) = request.max_rows {
+            self.limit(most)?;
+        }
+        let (mut filled, mut created, mut found) = (0, 0, 0);
         for _ in 0..PASSES {
             pgrx::check_for_interrupts!();
-            if self.identity.each.is_some() {
-                let made = self.create(run)?;
-                (created, filled, linked_to) = (created + made, filled + made, linked_to + made);
-            } else {
-                created += self.create(run)?;
-                let (linked, _) = run::proved(self.session, &self.page)?;
-                filled += linked.counts.filled;
-                if let Some(transaction) = linked.transaction.filter(|_| linked.counts.filled > 0) {
-                    linked_to += self.parents_of(transaction)?;
-                }
-            }
+            let done = self.create_and_link(run)?;
+            created += done.created;
+            filled += done.filled;
+            found += done.found;
             // With fresh eyes: nothing may be left that could be linked.
             let (mut outcome, after) = self.predict()?;
             if after.counts.filled > 0 && self.limited.is_none() {
+                if done.created == 0 && done.filled == 0 {
+                    return Err(self.not_accepted(format!("{} rows are not linked", after.counts.filled)));
+                }
                 continue;
             }
             let mut counts = after.counts;
             let waiting = wait(&mut counts, 0);
-            counts.already_set -= filled;
+            // What was linked is set now, or excluded by a condition that speaks of the column itself.
+            let set = (counts.already_set - before.counts.already_set).clamp(0, filled);
+            counts.already_set -= set;
+            if let Some(excluded) = counts.reasons.get_mut("excluded").filter(|_| set < filled) {
+                *excluded -= filled - set;
+            }
+            counts.reasons.retain(|_, rows| *rows != 0);
             counts.filled = filled;
             outcome.counts = counts;
             outcome.dry_run = false;
             let mut parents = Parents {
                 outcome,
-                found: (linked_to - created).max(0),
+                found,
                 created,
                 waiting,
             };
@@ -379,6 +405,78 @@ impl<'a> Work<'a> {
         )
         .detail("nothing was written")
         .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction"))
+    }
+
+    /// One attempt, rolled back as a whole where a parent would be left that no row is linked to; what only others caused is tried
+    /// again.
+    fn create_and_link(&self, run: i64) -> Result<Done, Problem> {
+        let mut attempt = 1;
+        loop {
+            let again = Cell::new(false);
+            let result = pg::subtransaction(AssertUnwindSafe(|| {
+                let creator = pg::current_transaction_id();
+                self.hold()?;
+                let created = self.create(run)?;
+                if self.identity.each.is_some() {
+                    return Ok(Done {
+                        created,
+                        filled: created,
+                        found: 0,
+                    });
+                }
+                let (linked, _) = run::proved(self.session, &self.page)?;
+                let filled = linked.counts.filled;
+                let (parents, new) = match linked.transaction.filter(|_| filled > 0) {
+                    Some(linker) => self.parents_of(linker, creator)?,
+                    None => (0, 0),
+                };
+                if new < created {
+                    again.set(true);
+                    return Err(self.not_accepted(format!("{} new parents would have no row", created - new)));
+                }
+                Ok(Done {
+                    created,
+                    filled,
+                    found: parents - new,
+                })
+            }));
+            match result {
+                Err(problem)
+                    if attempt < ATTEMPTS
+                        && (again.get()
+                            || matches!(
+                                problem.code,
+                                PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+                                    | PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION
+                            )) =>
+                {
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn not_accepted(&self, what: String) -> Problem {
+        let catalog = &self.session.catalog;
+        let mut triggers = self.identity.insertion.triggers.clone();
+        triggers.extend(self.plain.details.triggers.iter().cloned());
+        let by = match triggers.is_empty() {
+            true => String::new(),
+            false => format!(" (triggers: {})", triggers.join(", ")),
+        };
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+            format!(
+                "{} and {} do not come together; nothing was written",
+                catalog.display(self.identity.table),
+                catalog.display(self.identity.parent)
+            ),
+        )
+        .detail(format!(
+            "{what}: a trigger returns NULL or changes what is written{by}, or a condition reads the table of the parents"
+        ))
+        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction; or say it without the parents' table")
     }
 
     /// Keeps the rows of this page as they are: what a parent is given is read from them before they are linked.
@@ -401,51 +499,22 @@ impl<'a> Work<'a> {
         })?)
     }
 
-    /// Creates what is missing; a deadlock with whoever else creates is not left to the caller.
+    /// Creates what is missing; returns how many. With a parent for each row, the rows are linked as well.
     fn create(&self, run: i64) -> Result<i64, Problem> {
-        let mut attempt = 1;
-        loop {
-            let result = pg::subtransaction(AssertUnwindSafe(|| {
-                pg::current_transaction_id();
-                if self.identity.each.is_some() {
-                    self.hold()?;
-                }
-                let (overlays, groups) = self.overlays();
-                let statement = self.creating(&overlays, &groups, run, false);
-                let _settings = settings(false);
-                let _policies = Settings::push(&[("row_security", "on")]);
-                let each = self.identity.each.is_some();
-                let (made, linked) = Spi::connect_mut(|client| {
-                    let row = client.update(&statement.sql, None, &arguments(&statement))?.first();
-                    let linked = if each { row.get::<i64>(2)? } else { None };
-                    Ok::<_, SpiError>((row.get::<i64>(1)?.unwrap_or(0), linked))
-                })?;
-                if linked.is_some_and(|linked| linked != made) {
-                    return Err(self.not_accepted(made, linked.unwrap_or(0)));
-                }
-                Ok(made)
-            }));
-            match result {
-                Err(problem) if attempt < ATTEMPTS && problem.code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => {
-                    attempt += 1;
-                }
-                result => return result,
-            }
+        let (overlays, groups) = self.overlays();
+        let statement = self.creating(&overlays, &groups, run, false);
+        let _settings = settings(false);
+        let _policies = Settings::push(&[("row_security", "on"), ("enable_nestloop", "off")]);
+        let each = self.identity.each.is_some();
+        let (made, linked) = Spi::connect_mut(|client| {
+            let row = client.update(&statement.sql, None, &arguments(&statement))?.first();
+            let linked = if each { row.get::<i64>(2)? } else { None };
+            Ok::<_, SpiError>((row.get::<i64>(1)?.unwrap_or(0), linked))
+        })?;
+        match linked.filter(|linked| *linked != made) {
+            Some(linked) => Err(self.not_accepted(format!("{made} new parents, {linked} rows linked"))),
+            None => Ok(made),
         }
-    }
-
-    fn not_accepted(&self, made: i64, linked: i64) -> Problem {
-        let catalog = &self.session.catalog;
-        Problem::new(
-            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
-            format!(
-                "{made} rows of {} were created and {linked} rows of {} linked; nothing was written",
-                catalog.display(self.identity.parent),
-                catalog.display(self.identity.table)
-            ),
-        )
-        .detail("a trigger of one of the tables returns NULL or changes what is written")
-        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction")
     }
 
     /// Creates what is missing on this page, under the caller's settings for triggers and defaults.
@@ -480,15 +549,24 @@ impl<'a> Work<'a> {
         statement
     }
 
-    /// Parents of the rows that were linked under this id.
-    fn parents_of(&self, transaction: u32) -> Result<i64, Problem> {
+    /// Parents of the rows that were linked under one id, and those of them that were created under the other.
+    fn parents_of(&self, linker: u32, creator: u32) -> Result<(i64, i64), Problem> {
+        let (column, key) = (self.identity.column.sql(), self.identity.key.sql());
+        let same = equal(
+            &self.session.catalog,
+            &format!("p.{key}"),
+            self.identity.key.type_oid,
+            &format!("linked.{column}"),
+        );
         let sql = format!(
-            "SELECT pg_catalog.count(DISTINCT t.{}) FROM {} AS t WHERE t.xmin = '{transaction}'::pg_catalog.xid",
-            self.identity.column.sql(),
-            self.identity.table.relation_sql()
+            "SELECT pg_catalog.count(*), pg_catalog.count(p.{key})\nFROM (SELECT DISTINCT t.{column} FROM {} AS t WHERE t.xmin = '{linker}'::pg_catalog.xid) AS linked\n\
+             LEFT JOIN {} AS p ON {same} AND p.xmin = '{creator}'::pg_catalog.xid",
+            self.identity.table.relation_sql(),
+            self.identity.parent.relation_sql()
         );
         let _settings = settings(false);
-        Ok(Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0))
+        let (all, new) = Spi::connect(|client| client.select(&sql, None, &[])?.first().get_two::<i64, i64>())?;
+        Ok((all.unwrap_or(0), new.unwrap_or(0)))
     }
 
     fn record(&self, request: &Request, parents: &Parents, started: String, run: i64) -> Result<i64, Problem> {
@@ -554,6 +632,43 @@ impl<'a> Work<'a> {
                 .filter(|check| check.columns.contains(&0) || check.columns.iter().any(unknown))
                 .map(|check| check.name.as_str()),
         );
+        let known = |c: &i16| identity.value(*c).is_some() || *c == identity.key.number;
+        unpredicted.extend(
+            identity
+                .parent
+                .keys
+                .iter()
+                .filter(|key| {
+                    key.name != identity.index.name
+                        && key
+                            .columns
+                            .iter()
+                            .any(|c| !known(c) && insertion.with_default.contains(c))
+                })
+                .map(|key| key.name.as_str()),
+        );
+        if identity.parent.kind == 'p' {
+            unpredicted.push("a partition for each new row");
+        }
+        let judged: Vec<&str> = self
+            .plain
+            .details
+            .checks
+            .iter()
+            .filter(|check| check.columns.contains(&identity.column.number))
+            .chain(&self.plain.details.domain_checks)
+            .map(|check| check.name.as_str())
+            .collect();
+        if !judged.is_empty()
+            && identity
+                .value(identity.key.number)
+                .is_none_or(|_| identity.each.is_some())
+        {
+            note.push(format!(
+                "judged with a key that stands in for the new one: {}",
+                judged.join(", ")
+            ));
+        }
         if !unpredicted.is_empty() {
             note.push(format!(
                 "not predicted, would fail the whole run: {}",

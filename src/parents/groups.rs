@@ -1,9 +1,9 @@
 //! Rows without a parent, one group per identity, as SQL: what each would be given, or why it cannot be created. Pure.
 
-use super::identity::{Given, Identity};
+use super::identity::{Given, Identity, longest};
 use crate::catalog::{Catalog, Table};
 use crate::identifier::Literal;
-use crate::plan::expression::indent;
+use crate::plan::expression::{equal, indent};
 use crate::plan::new_row::refusals_of_new_row;
 use crate::plan::{Blueprint, Extra, View};
 use crate::rule::OnConflict;
@@ -21,7 +21,7 @@ pub fn orphaned_rows(blueprint: &Blueprint) -> String {
         None => vec!["classified.row_ctid".into()],
     };
     columns.push(format!(
-        "pg_catalog.row_number() OVER (ORDER BY {}) AS mend_order",
+        "pg_catalog.row_number() OVER (ORDER BY {}) AS \"pg_mend order\"",
         order.join(", ")
     ));
     format!(
@@ -61,14 +61,23 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
     let mut select = keys.clone();
     let mut conflicts = vec!["false".to_string()];
     for i in 1..=identity.set.len() {
+        // All that rows say, where they agree; else what the first one says, NULLs included.
+        let some = match on_conflict == OnConflict::First {
+            true => String::new(),
+            false => format!(" FILTER (WHERE set_{i} IS NOT NULL)"),
+        };
         select.push(format!(
-            "(pg_catalog.array_agg(set_{i} ORDER BY mend_order) FILTER (WHERE set_{i} IS NOT NULL))[1] AS set_{i}"
+            "(pg_catalog.array_agg(set_{i} ORDER BY mend_order){some})[1] AS set_{i}"
         ));
         conflicts.push(format!("pg_catalog.count(DISTINCT set_{i}) > 1"));
     }
     for (i, given) in identity.set.iter().enumerate() {
         if given.misfit.is_some() {
-            select.push(format!("pg_catalog.bool_or(misfit_{n}) AS misfit_{n}", n = i + 1));
+            let n = i + 1;
+            select.push(match on_conflict == OnConflict::First {
+                true => format!("(pg_catalog.array_agg(misfit_{n} ORDER BY mend_order))[1] AS misfit_{n}"),
+                false => format!("pg_catalog.bool_or(misfit_{n}) AS misfit_{n}"),
+            });
         }
     }
     select.push("pg_catalog.count(*) AS mend_rows".into());
@@ -126,7 +135,7 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
         false => format!("CASE\n    {}\n    ELSE 'create' END", whens.join("\n    ")),
     };
     format!(
-        "SELECT given.*, {outcome}::pg_catalog.text AS mend_outcome,\n  {} AS mend_key\nFROM (\n  SELECT {}\n  FROM (\n    SELECT t.mend_order, {}\n    FROM (\n{}\n    ) AS t\n  ) AS wanted\n  GROUP BY {}\n) AS given",
+        "SELECT given.*, {outcome}::pg_catalog.text AS mend_outcome,\n  {} AS mend_key\nFROM (\n  SELECT {}\n  FROM (\n    SELECT t.\"pg_mend order\" AS mend_order, {}\n    FROM (\n{}\n    ) AS t\n  ) AS wanted\n  GROUP BY {}\n) AS given",
         stand_in(catalog, identity),
         select.join(",\n    "),
         values.join(",\n      "),
@@ -137,14 +146,12 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
 
 /// A varchar(n) that is too long is refused by an INSERT, and cut by a cast.
 fn limit(catalog: &Catalog, given: &Given, value: &str) -> Option<(String, String)> {
-    let (base, modifier) = catalog.base_type(given.column.type_oid, given.column.type_modifier)?;
-    let bounded = base.schema == "pg_catalog" && matches!(base.name.as_str(), "varchar" | "bpchar") && modifier > 4;
-    bounded.then(|| {
-        (
-            format!("pg_catalog.char_length({value}::pg_catalog.text) > {}", modifier - 4),
-            format!("{}({})", base.display, modifier - 4),
-        )
-    })
+    let longest = longest(catalog, given.column)?;
+    let (base, _) = catalog.base_type(given.column.type_oid, -1)?;
+    Some((
+        format!("pg_catalog.char_length({value}::pg_catalog.text) > {longest}"),
+        format!("{}({longest})", base.display),
+    ))
 }
 
 /// The key of a parent that is not there yet: what it is given, else one that no parent has.
@@ -204,12 +211,24 @@ pub fn parents_after(identity: &Identity, groups: &str) -> String {
     )
 }
 
+fn same_identity(catalog: &Catalog, identity: &Identity) -> Vec<String> {
+    let numbered = identity.matched.iter().enumerate();
+    numbered
+        .map(|(i, given)| {
+            let n = i + 1;
+            equal(
+                catalog,
+                &format!("given.match_{n}"),
+                given.type_oid,
+                &format!("wanted.match_{n}"),
+            )
+        })
+        .collect()
+}
+
 /// Rows that find no parent even then: outcome of their group, number of rows.
-pub fn left_over(identity: &Identity, blueprint: &Blueprint, groups: &str) -> String {
-    let on: Vec<String> = numbers(identity.matched.len(), "match")
-        .iter()
-        .map(|m| format!("given.{m} = wanted.{m}"))
-        .collect();
+pub fn left_over(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, groups: &str) -> String {
+    let on = same_identity(catalog, identity);
     format!(
         "SELECT COALESCE(given.mend_outcome, 'source_missing'), pg_catalog.count(*)\nFROM (\n  SELECT {}\n  FROM (\n{}\n  ) AS t\n) AS wanted\nLEFT JOIN {groups} AS given ON {}\nGROUP BY 1",
         identity_sql(identity).join(", "),
@@ -304,17 +323,14 @@ pub fn candidates(identity: &Identity, blueprint: &Blueprint, groups: &str) -> S
 
 /// Per tenant (`tenant`: an expression over `t`) and outcome: rows, the parents that they would be linked to, those of them that are
 /// new.
-pub fn by_tenant(identity: &Identity, blueprint: &Blueprint, groups: &str, tenant: &str) -> String {
+pub fn by_tenant(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, groups: &str, tenant: &str) -> String {
     let columns: Vec<String> = blueprint
         .table
         .columns
         .iter()
         .map(|c| format!("classified.column_{} AS {}", c.number, c.sql()))
         .collect();
-    let on: Vec<String> = numbers(identity.matched.len(), "match")
-        .iter()
-        .map(|m| format!("given.{m} = wanted.{m}"))
-        .collect();
+    let on = same_identity(catalog, identity);
     format!(
         "SELECT wanted.mend_tenant,\n  CASE wanted.mend_outcome WHEN 'source_missing' THEN COALESCE(given.mend_outcome, 'source_missing') ELSE wanted.mend_outcome END,\n  \
          pg_catalog.count(*), pg_catalog.count(DISTINCT wanted.mend_value), pg_catalog.count(DISTINCT new.mend_key)\nFROM (\n  SELECT ({tenant})::pg_catalog.text AS mend_tenant, t.mend_outcome, t.mend_value, {}\n  FROM (\n    SELECT classified.outcome AS mend_outcome, classified.value AS mend_value, {}\n    FROM (\n{}\n    ) AS classified\n  ) AS t\n) AS wanted\n\

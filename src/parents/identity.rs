@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Request;
 use super::whose::{stand_in, tenant};
-use crate::catalog::{Column, Details, Insertion, Key, Table};
+use crate::catalog::{Catalog, Column, Details, Insertion, Key, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::reference;
 use crate::pg;
@@ -103,7 +103,16 @@ impl<'a> Identity<'a> {
         let normalize = request.normalize.clone().unwrap_or_default();
         let empty = Map::new();
         let asked = request.matched.as_ref().unwrap_or(&empty);
-        let mut matched = given(session, table, parent, "match", asked, Some(&normalize), &mut problems);
+        let each = request.matched.as_ref().is_some_and(Map::is_empty);
+        let mut matched = given(
+            session,
+            table,
+            parent,
+            "match",
+            asked,
+            (Some(&normalize), each),
+            &mut problems,
+        )?;
         for name in normalize.keys() {
             let known = catalog
                 .resolve_column(parent, name)
@@ -115,16 +124,15 @@ impl<'a> Identity<'a> {
                 ));
             }
         }
-        let each = request.matched.as_ref().is_some_and(Map::is_empty);
         let mut set = given(
             session,
             table,
             parent,
             "set",
             request.set.as_ref().unwrap_or(&empty),
-            None,
+            (None, each),
             &mut problems,
-        );
+        )?;
         for twice in set
             .iter()
             .filter(|s| matched.iter().any(|m| m.column.number == s.column.number))
@@ -134,7 +142,7 @@ impl<'a> Identity<'a> {
                 "leave it out of set: a parent has what it is found by".into(),
             ));
         }
-        let tenant = tenant(session, sides, table, parent, &matched, &set, each, &mut problems);
+        let tenant = tenant(session, sides, table, parent, (&matched, &set), each, &mut problems);
         let tenant_column = tenant.as_ref().map(|tenant| tenant.column.number);
         let mut default = None;
         match each {
@@ -158,8 +166,11 @@ impl<'a> Identity<'a> {
             }
             false => matched.extend(tenant),
         }
+        let unclear = !problems.is_empty();
         let index = match each {
             true => parent.keys.iter().find(|k| k.columns == [key.number]),
+            // What was not understood cannot be missing.
+            false if unclear => None,
             false => index(session, parent, &matched, &mut problems),
         };
         let named: Vec<i16> = matched.iter().chain(&set).map(|g| g.column.number).collect();
@@ -169,8 +180,32 @@ impl<'a> Identity<'a> {
             .filter(|c| c.not_null || insertion.domain_not_null.contains(&c.number))
             .filter(|c| !insertion.with_default.contains(&c.number) && !named.contains(&c.number))
             .collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && !unclear {
             problems.push(required(session, parent, &missing));
+        }
+        if !each && !named.contains(&key.number) && !insertion.with_default.contains(&key.number) && !key.not_null {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                    format!("{} of {shown} has no default, so that a new row has no key", key.quoted),
+                )
+                .hint("give it a default, or name it in match or set"),
+            );
+        }
+        let itself = catalog
+            .foreign_keys_of(parent.oid)
+            .find(|f| f.parent == parent.oid && f.columns.iter().any(|c| named.contains(c)));
+        if let Some(itself) = itself {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!(
+                        "{} of {shown} leads to the same table: what it finds depends on who is created first",
+                        itself.name
+                    ),
+                )
+                .hint("leave its columns out, and fill them afterwards"),
+            );
         }
         let mut domain_checks = Vec::new();
         for given in matched.iter().chain(&set) {
@@ -235,14 +270,25 @@ impl<'a> Identity<'a> {
 
     /// What the parents are looked up by, in the order of the unique index.
     pub fn computed(&self) -> Vec<Computed> {
-        self.matched
+        let mut computed: Vec<Computed> = self
+            .matched
             .iter()
             .map(|given| Computed {
                 name: given.expression.clone(),
                 sql: given.sql.clone(),
                 type_oid: given.type_oid,
             })
-            .collect()
+            .collect();
+        // No column has this number; whether functions of the user take part is told from it as well.
+        let others = self.set.iter().map(|given| given.sql.as_str());
+        let checks = self.insertion.checks.iter().map(|check| check.expression.as_str());
+        let domains = self.domain_checks.iter().map(|(_, _, expression)| expression.as_str());
+        computed.push(Computed {
+            name: String::new(),
+            sql: others.chain(checks).chain(domains).collect::<Vec<_>>().join(" "),
+            type_oid: 0,
+        });
+        computed
     }
 
     /// Their numbers as columns of the row.
@@ -302,9 +348,9 @@ fn given<'a>(
     parent: &'a Table,
     what: &str,
     asked: &Map<String, Value>,
-    normalize: Option<&Map<String, Value>>,
+    (normalize, each): (Option<&Map<String, Value>>, bool),
     problems: &mut Problems,
-) -> Vec<Given<'a>> {
+) -> Result<Vec<Given<'a>>, Problem> {
     let catalog = &session.catalog;
     let mut found: Vec<Given> = Vec::new();
     for (name, value) in asked {
@@ -354,7 +400,31 @@ fn given<'a>(
             }),
             ..problem
         });
-        let Some((sql, _)) = problems.keep(read) else { continue };
+        let Some((sql, volatile)) = problems.keep(read) else {
+            continue;
+        };
+        if volatile && !(each && what == "set") {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("{place}: the expression gives something else each time"),
+                )
+                .hint(
+                    "rows that share a parent must agree on it; leave it out, and let a default of the column give it",
+                ),
+            );
+            continue;
+        }
+        if let Some(name) = reads_the_row_itself(&sql) {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("{place}: the expression reads {name}"),
+                )
+                .hint("name the columns that it needs"),
+            );
+            continue;
+        }
         let Some((base, _)) = catalog.base_type(column.type_oid, -1) else {
             continue;
         };
@@ -372,7 +442,11 @@ fn given<'a>(
             continue;
         }
         let mut misfit = None;
-        let mut cast = format!("({sql})::{}", base.sql());
+        // As it will be stored: an assignment rounds as a cast does. Of texts, a cast would cut what an assignment refuses.
+        let mut cast = match base.is_string() {
+            true => format!("({sql})::{}", base.sql()),
+            false => format!("({sql})::{}", stored_type(session, column)?),
+        };
         if base.kind == 'e' {
             let labels: Vec<String> = base
                 .labels
@@ -408,6 +482,19 @@ fn given<'a>(
                 cast = format!("NULLIF({cast}, ''::{})", base.sql());
             }
         }
+        if base.is_string() {
+            if let Some(length) = longest(catalog, column) {
+                // Blanks behind the end are cut by an assignment as well.
+                cast = format!(
+                    "CASE WHEN pg_catalog.char_length({cast}::pg_catalog.text) > {length} AND pg_catalog.char_length(pg_catalog.rtrim({cast}::pg_catalog.text, ' ')) <= {length} \
+                     THEN pg_catalog.\"left\"({cast}::pg_catalog.text, {length})::{} ELSE {cast} END",
+                    base.sql()
+                );
+            }
+            // Compared and grouped as the parent's own key is.
+            let collation = column.collation.as_deref().unwrap_or("pg_catalog.\"default\"");
+            cast = format!("({cast}) COLLATE {collation}");
+        }
         found.push(Given {
             column,
             expression,
@@ -416,7 +503,44 @@ fn given<'a>(
             misfit,
         });
     }
-    found
+    Ok(found)
+}
+
+/// The column's type with its modifier (a domain's base type with that of the domain), as SQL.
+fn stored_type(session: &Session, column: &Column) -> Result<String, Problem> {
+    let Some((base, modifier)) = session.catalog.base_type(column.type_oid, column.type_modifier) else {
+        return Ok("pg_catalog.text".into());
+    };
+    if modifier < 0 {
+        return Ok(base.sql());
+    }
+    let sql = "SELECT pg_catalog.format_type($1, $2)";
+    let arguments = [pg_sys::Oid::from(base.oid).into(), modifier.into()];
+    let name = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<String>())?;
+    Ok(name.unwrap_or_else(|| base.sql()))
+}
+
+/// How many letters a varchar(n) or char(n) holds.
+pub fn longest(catalog: &Catalog, column: &Column) -> Option<i32> {
+    let (base, modifier) = catalog.base_type(column.type_oid, column.type_modifier)?;
+    let bounded = base.schema == "pg_catalog" && matches!(base.name.as_str(), "varchar" | "bpchar") && modifier > 4;
+    bounded.then_some(modifier - 4)
+}
+
+/// What of the row a deparsed expression reads besides its columns: the row as a whole, or where it is stored.
+fn reads_the_row_itself(sql: &str) -> Option<&'static str> {
+    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '"' || c == '$';
+    let after = |name: &str| {
+        sql.match_indices(name).any(|(at, _)| {
+            let before = sql[..at].chars().next_back().is_none_or(|c| !word(c));
+            before && (name.ends_with('*') || sql[at + name.len()..].chars().next().is_none_or(|c| !word(c)))
+        })
+    };
+    let system = ["t.ctid", "t.tableoid", "t.xmin", "t.xmax", "t.cmin", "t.cmax"];
+    match after("t.*") {
+        true => Some("the row as a whole"),
+        false => system.iter().any(|name| after(name)).then_some("a system column"),
+    }
 }
 
 fn normalized(place: &str, sql: &str, ways: &Value, problems: &mut Problems) -> String {
@@ -465,6 +589,7 @@ fn index<'a>(session: &Session, parent: &'a Table, matched: &[Given], problems: 
         let keys: Vec<String> = parent
             .keys
             .iter()
+            .filter(|key| key.immediate)
             .map(|key| {
                 parent
                     .names_of(&key.columns)

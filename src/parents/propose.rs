@@ -10,6 +10,7 @@ use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
 use crate::names;
 use crate::problem::Problem;
+use crate::rule::OnConflict;
 use crate::run::Session;
 use crate::validate::sides::{Sides, Whose};
 
@@ -112,8 +113,35 @@ pub fn proposed(session: &Session, sides: &Sides, request: &Request) -> Result<(
         ..request.clone()
     };
     let set = Value::Object(proposal.set.clone().unwrap_or_default()).to_string();
+    let mut rest = String::new();
+    let texts = [
+        ("tenant", request.tenant.clone()),
+        ("only_where", request.only_where.clone()),
+        (
+            "\"normalize\"",
+            request.normalize.clone().map(|n| Value::Object(n).to_string()),
+        ),
+        (
+            "on_conflict",
+            match request.on_conflict {
+                OnConflict::First => Some("first".to_string()),
+                OnConflict::Error => Some("error".to_string()),
+                _ => None,
+            },
+        ),
+        ("parent", request.parent.clone()),
+        ("root", request.root.clone()),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            rest.push_str(&format!(", {name} => {}", Literal::new(&text)));
+        }
+    }
+    if let Some(most) = request.max_rows {
+        rest.push_str(&format!(", max_rows => {most}"));
+    }
     let call = format!(
-        "SELECT * FROM backfill_parents({}, {}, match => {}, set => {}, dry_run => false)",
+        "SELECT * FROM backfill_parents({}, {}, match => {}, set => {}{rest}, dry_run => false)",
         Literal::new(&request.table),
         Literal::new(&request.column),
         Literal::new(&Value::Object(matched).to_string()),

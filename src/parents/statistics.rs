@@ -49,7 +49,10 @@ pub fn by_tenant(session: &Session, request: &Request) -> Result<Vec<OfTenant>, 
         overlays: overlays.clone(),
         ..work.plain.clone()
     };
-    let statement = work.reading(&overlays, groups::by_tenant(&work.identity, &all, &groups, tenant));
+    let statement = work.reading(
+        &overlays,
+        groups::by_tenant(&session.catalog, &work.identity, &all, &groups, tenant),
+    );
     let _settings = settings(true);
     let rows = Spi::connect(|client| {
         let mut rows = Vec::new();

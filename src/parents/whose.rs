@@ -15,8 +15,7 @@ pub(super) fn tenant<'a>(
     sides: &Sides<'a>,
     table: &Table,
     parent: &'a Table,
-    matched: &[Given],
-    set: &[Given],
+    (matched, set): (&[Given], &[Given]),
     each: bool,
     problems: &mut Problems,
 ) -> Option<Given<'a>> {

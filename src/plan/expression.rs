@@ -60,17 +60,24 @@ pub fn any(conditions: &[String]) -> String {
 
 /// Puts `by` spaces in front of every line.
 pub fn indent(sql: &str, by: usize) -> String {
-    let pad = " ".repeat(by);
-    sql.lines()
-        .map(|line| {
-            if line.is_empty() {
-                String::new()
-            } else {
-                format!("{pad}{line}")
-            }
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
+    let padding = " ".repeat(by);
+    let mut indented = String::with_capacity(sql.len() + by);
+    // Inside quotes a line break is part of a value or a name, and what follows it as well.
+    let (mut quote, mut starts) = (None, true);
+    for c in sql.chars() {
+        if starts && c != '\n' {
+            indented.push_str(&padding);
+        }
+        starts = false;
+        match (quote, c) {
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), c) if c == open => quote = None,
+            (None, '\n') => starts = true,
+            _ => {}
+        }
+        indented.push(c);
+    }
+    indented
 }
 
 /// Does an expression that Postgres wrote out under `search_path = pg_catalog` name a function or operator outside of

@@ -108,6 +108,13 @@ pub fn refusals_of_new_row(
         let (Some(values), Some(above)) = (values, catalog.table(key.parent)) else {
             continue;
         };
+        if key.match_full && values.len() > 1 {
+            let null: Vec<String> = values.iter().map(|v| format!("{v} IS NULL")).collect();
+            refusals.push((
+                format!("({}) AND NOT ({})", null.join(" OR "), null.join(" AND ")),
+                key.name.clone(),
+            ));
+        }
         let on: Vec<String> = key
             .parent_columns
             .iter()
