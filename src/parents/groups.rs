@@ -1,6 +1,7 @@
 //! Rows without a parent, one group per identity, as SQL: what each would be given, or why it cannot be created. Pure.
 
-use super::identity::{Given, Identity, longest};
+use super::given::{Given, longest};
+use super::identity::Identity;
 use crate::catalog::{Catalog, Table};
 use crate::identifier::Literal;
 use crate::plan::expression::{equal, indent};

@@ -1,16 +1,14 @@
 //! From what was asked to SQL: which parent, by what it is found, what it is given; everything that is wrong at once.
 
-use std::panic::AssertUnwindSafe;
-
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
 use super::Request;
+use super::given::{Given, given};
 use super::whose::{stand_in, tenant};
-use crate::catalog::{Catalog, Column, Details, Insertion, Key, Table};
+use crate::catalog::{Column, Details, Insertion, Key, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::reference;
-use crate::pg;
 use crate::plan::{COMPUTED, Computed};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
@@ -19,21 +17,6 @@ use crate::run::obstacles::relation_can_be_filled;
 use crate::run::{Session, readable};
 use crate::validate::declared::parent_typed;
 use crate::validate::sides::{Sides, Whose};
-
-/// One column of the parent and where its value comes from.
-#[derive(Debug, Clone)]
-pub struct Given<'a> {
-    /// The parent's column.
-    pub column: &'a Column,
-    /// As typed, for the note and the record.
-    pub expression: String,
-    /// Over `t`, of the column's base type.
-    pub sql: String,
-    /// The column's base type.
-    pub type_oid: u32,
-    /// Over `t`: the value exists and is none of the type's (an enum's labels); with the type's name.
-    pub misfit: Option<(String, String)>,
-}
 
 /// Everything about one call that does not depend on rows.
 pub struct Identity<'a> {
@@ -340,230 +323,6 @@ pub fn parent_of<'a>(
 
 pub(super) fn invalid(message: String, hint: String) -> Problem {
     Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).hint(hint)
-}
-
-fn given<'a>(
-    session: &'a Session,
-    table: &Table,
-    parent: &'a Table,
-    what: &str,
-    asked: &Map<String, Value>,
-    (normalize, each): (Option<&Map<String, Value>>, bool),
-    problems: &mut Problems,
-) -> Result<Vec<Given<'a>>, Problem> {
-    let catalog = &session.catalog;
-    let mut found: Vec<Given> = Vec::new();
-    for (name, value) in asked {
-        let Some(column) = problems.keep(catalog.resolve_column(parent, name)) else {
-            continue;
-        };
-        let place = format!("{what}: {} of {}", column.quoted, catalog.display(parent));
-        if found.iter().any(|g| g.column.number == column.number) {
-            problems.push(invalid(format!("{place} is named twice"), "name it once".into()));
-            continue;
-        }
-        if column.generated || column.identity_always {
-            problems.push(invalid(
-                format!("{place} is computed by Postgres"),
-                format!("leave it out of {what}"),
-            ));
-            continue;
-        }
-        let expression = match value {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            Value::Bool(value) => value.to_string(),
-            Value::Null | Value::Array(_) | Value::Object(_) => {
-                problems.push(invalid(
-                    format!("{place} is no expression"),
-                    "give a text with an SQL expression over the row, a number or a boolean".into(),
-                ));
-                continue;
-            }
-        };
-        let (relation, path) = (table.relation_sql(), session.search_path.as_str());
-        let read = pg::subtransaction(AssertUnwindSafe(|| {
-            pg::qualify_expression(&expression, &place, &relation, table.oid, "t", path)
-        }));
-        let read = read.map_err(|problem| Problem {
-            message: match problem.message.starts_with(&place) {
-                true => problem.message.clone(),
-                false => format!("{place}: {}", problem.message),
-            },
-            hint: problem.hint.or_else(|| {
-                let columns: Vec<&str> = table.columns.iter().map(|c| c.quoted.as_str()).collect();
-                Some(format!(
-                    "it is an expression over the columns of {}: {}",
-                    catalog.display(table),
-                    columns.join(", ")
-                ))
-            }),
-            ..problem
-        });
-        let Some((sql, volatile)) = problems.keep(read) else {
-            continue;
-        };
-        if volatile && !(each && what == "set") {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!("{place}: the expression gives something else each time"),
-                )
-                .hint(
-                    "rows that share a parent must agree on it; leave it out, and let a default of the column give it",
-                ),
-            );
-            continue;
-        }
-        if let Some(name) = reads_the_row_itself(&sql) {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!("{place}: the expression reads {name}"),
-                )
-                .hint("name the columns that it needs"),
-            );
-            continue;
-        }
-        let Some((base, _)) = catalog.base_type(column.type_oid, -1) else {
-            continue;
-        };
-        if base.equality.is_none() || base.category == 'A' {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!(
-                        "{place} is of type {}, whose values cannot be compared here",
-                        base.display
-                    ),
-                )
-                .hint(format!("leave it out of {what}, and fill it afterwards")),
-            );
-            continue;
-        }
-        let mut misfit = None;
-        // As it will be stored: an assignment rounds as a cast does. Of texts, a cast would cut what an assignment refuses.
-        let mut cast = match base.is_string() {
-            true => format!("({sql})::{}", base.sql()),
-            false => format!("({sql})::{}", stored_type(session, column)?),
-        };
-        if base.kind == 'e' {
-            let labels: Vec<String> = base
-                .labels
-                .iter()
-                .map(|label| Literal::new(label).to_string())
-                .collect();
-            let text = format!("({sql})::pg_catalog.text");
-            let fits = format!("{text} = ANY (ARRAY[{}]::pg_catalog.text[])", labels.join(", "));
-            misfit = Some((format!("NOT ({fits})"), base.display.clone()));
-            cast = format!("CASE WHEN {fits} THEN {text}::{} END", base.sql());
-        }
-        if let Some(normalize) = normalize {
-            let mine = normalize.iter().find(|(name, _)| {
-                catalog
-                    .resolve_column(parent, name)
-                    .is_ok_and(|c| c.number == column.number)
-            });
-            if let Some((_, ways)) = mine {
-                cast = match base.is_string() {
-                    true => normalized(&place, &cast, ways, problems),
-                    false => {
-                        problems.push(invalid(
-                            format!("normalize: {} is of type {}", column.quoted, base.display),
-                            "only texts are normalized".into(),
-                        ));
-                        cast
-                    }
-                };
-                cast = format!("({cast})::{}", base.sql());
-            }
-            // An empty part says as little as none.
-            if base.is_string() {
-                cast = format!("NULLIF({cast}, ''::{})", base.sql());
-            }
-        }
-        if base.is_string() {
-            if let Some(length) = longest(catalog, column) {
-                // Blanks behind the end are cut by an assignment as well.
-                cast = format!(
-                    "CASE WHEN pg_catalog.char_length({cast}::pg_catalog.text) > {length} AND pg_catalog.char_length(pg_catalog.rtrim({cast}::pg_catalog.text, ' ')) <= {length} \
-                     THEN pg_catalog.\"left\"({cast}::pg_catalog.text, {length})::{} ELSE {cast} END",
-                    base.sql()
-                );
-            }
-            // Compared and grouped as the parent's own key is.
-            let collation = column.collation.as_deref().unwrap_or("pg_catalog.\"default\"");
-            cast = format!("({cast}) COLLATE {collation}");
-        }
-        found.push(Given {
-            column,
-            expression,
-            sql: cast,
-            type_oid: base.oid,
-            misfit,
-        });
-    }
-    Ok(found)
-}
-
-/// The column's type with its modifier (a domain's base type with that of the domain), as SQL.
-fn stored_type(session: &Session, column: &Column) -> Result<String, Problem> {
-    let Some((base, modifier)) = session.catalog.base_type(column.type_oid, column.type_modifier) else {
-        return Ok("pg_catalog.text".into());
-    };
-    if modifier < 0 {
-        return Ok(base.sql());
-    }
-    let sql = "SELECT pg_catalog.format_type($1, $2)";
-    let arguments = [pg_sys::Oid::from(base.oid).into(), modifier.into()];
-    let name = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<String>())?;
-    Ok(name.unwrap_or_else(|| base.sql()))
-}
-
-/// How many letters a varchar(n) or char(n) holds.
-pub fn longest(catalog: &Catalog, column: &Column) -> Option<i32> {
-    let (base, modifier) = catalog.base_type(column.type_oid, column.type_modifier)?;
-    let bounded = base.schema == "pg_catalog" && matches!(base.name.as_str(), "varchar" | "bpchar") && modifier > 4;
-    bounded.then_some(modifier - 4)
-}
-
-/// What of the row a deparsed expression reads besides its columns: the row as a whole, or where it is stored.
-fn reads_the_row_itself(sql: &str) -> Option<&'static str> {
-    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '"' || c == '$';
-    let after = |name: &str| {
-        sql.match_indices(name).any(|(at, _)| {
-            let before = sql[..at].chars().next_back().is_none_or(|c| !word(c));
-            before && (name.ends_with('*') || sql[at + name.len()..].chars().next().is_none_or(|c| !word(c)))
-        })
-    };
-    let system = ["t.ctid", "t.tableoid", "t.xmin", "t.xmax", "t.cmin", "t.cmax"];
-    match after("t.*") {
-        true => Some("the row as a whole"),
-        false => system.iter().any(|name| after(name)).then_some("a system column"),
-    }
-}
-
-fn normalized(place: &str, sql: &str, ways: &Value, problems: &mut Problems) -> String {
-    let ways: Vec<&Value> = match ways {
-        Value::Array(ways) => ways.iter().collect(),
-        one => vec![one],
-    };
-    let mut sql = format!("({sql})::pg_catalog.text");
-    for way in ways {
-        sql = match way.as_str() {
-            Some("trim") => format!("pg_catalog.btrim({sql}, E' \\t\\n\\r')"),
-            Some("casefold") => format!("pg_catalog.lower({sql})"),
-            Some("spaces") => format!("pg_catalog.regexp_replace({sql}, E'\\\\s+', ' ', 'g')"),
-            _ => {
-                problems.push(invalid(
-                    format!("{place}: there is no way to normalize called {way}"),
-                    "normalize offers 'trim', 'casefold' and 'spaces', or a list of them; any other is an expression in match".into(),
-                ));
-                sql
-            }
-        };
-    }
-    sql
 }
 
 /// The unique index by which parents are found, and by which nobody else can create the same one meanwhile.

@@ -3,7 +3,8 @@
 //! ```text
 //! identity   what was asked → parent, identity, other values, as SQL over the child row; everything wrong at once
 //! groups     rows without a parent, one group per identity: what it would be given, or why it cannot be created; pure
-//! execute    dry: groups stand in for parents, and the rows are classified as in any backfill; real: created, linked, proved
+//! execute    dry: groups stand in for parents, and the rows are classified as in any backfill
+//! real       created, linked, proved
 //! propose    what the identity could be, where the call does not say
 //! ```
 //!
@@ -11,10 +12,12 @@
 //! reasons, tenant guard, constraints and the proof are the same ones.
 
 mod execute;
+mod given;
 mod groups;
 mod identity;
 mod page;
 mod propose;
+mod real;
 mod statistics;
 mod whose;
 

@@ -2,7 +2,8 @@
 
 use pgrx::prelude::*;
 
-use super::identity::{Given, invalid};
+use super::given::Given;
+use super::identity::invalid;
 use crate::catalog::{Column, Table};
 use crate::problem::Problem;
 use crate::rule::check::Problems;

@@ -1,0 +1,277 @@
+//! The real run: parents created and rows linked, attempt by attempt, and looked at again with fresh eyes.
+
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+use serde_json::{Value, json};
+
+use super::execute::{Parents, Work, arguments, wait};
+use super::{Request, groups};
+use crate::pg::{self, Settings};
+use crate::plan::expression::equal;
+use crate::plan::{Blueprint, Overlays, Statement};
+use crate::problem::Problem;
+use crate::run::record::{self, Record};
+use crate::run::{self, ATTEMPTS, PASSES, lock, settings};
+
+/// What one attempt did.
+struct Done {
+    created: i64,
+    filled: i64,
+    found: i64,
+}
+
+impl Work<'_> {
+    pub(super) fn real(&mut self, request: &Request) -> Result<Parents, Problem> {
+        let started = record::clock()?;
+        lock(self.identity.table)?;
+        record::comes_last()?;
+        let run = record::next_id()?;
+        // With an id of its own, each statement sees what is committed by then.
+        pg::current_transaction_id();
+        let (_, before) = self.predict()?;
+        // Whoever had the lock has linked rows: the page is told from what is there now.
+        if let Some(most) = request.max_rows {
+            self.limit(most)?;
+        }
+        let (mut filled, mut created, mut found) = (0, 0, 0);
+        for _ in 0..PASSES {
+            pgrx::check_for_interrupts!();
+            let done = self.create_and_link(run)?;
+            created += done.created;
+            filled += done.filled;
+            found += done.found;
+            // With fresh eyes: nothing may be left that could be linked.
+            let (mut outcome, after) = self.predict()?;
+            if after.counts.filled > 0 && self.limited.is_none() {
+                if done.created == 0 && done.filled == 0 {
+                    return Err(self.not_accepted(format!("{} rows are not linked", after.counts.filled)));
+                }
+                continue;
+            }
+            let mut counts = after.counts;
+            let waiting = wait(&mut counts, 0);
+            // What was linked is set now, or excluded by a condition that speaks of the column itself.
+            let set = (counts.already_set - before.counts.already_set).clamp(0, filled);
+            counts.already_set -= set;
+            if let Some(excluded) = counts.reasons.get_mut("excluded").filter(|_| set < filled) {
+                *excluded -= filled - set;
+            }
+            counts.reasons.retain(|_, rows| *rows != 0);
+            counts.filled = filled;
+            outcome.counts = counts;
+            outcome.dry_run = false;
+            let mut parents = Parents {
+                outcome,
+                found,
+                created,
+                waiting,
+            };
+            parents.outcome.run_id = Some(self.record(request, &parents, started, run)?);
+            return Ok(parents);
+        }
+        Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!(
+                "the rows of {} change faster than they can be linked",
+                self.session.catalog.display(self.identity.table)
+            ),
+        )
+        .detail("nothing was written")
+        .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction"))
+    }
+
+    /// One attempt, rolled back as a whole where a parent would be left that no row is linked to; what only others caused is tried
+    /// again.
+    fn create_and_link(&self, run: i64) -> Result<Done, Problem> {
+        let mut attempt = 1;
+        loop {
+            let again = Cell::new(false);
+            let result = pg::subtransaction(AssertUnwindSafe(|| {
+                let creator = pg::current_transaction_id();
+                self.hold()?;
+                let created = self.create(run)?;
+                if self.identity.each.is_some() {
+                    return Ok(Done {
+                        created,
+                        filled: created,
+                        found: 0,
+                    });
+                }
+                let (linked, _) = run::proved(self.session, &self.page)?;
+                let filled = linked.counts.filled;
+                let (parents, new) = match linked.transaction.filter(|_| filled > 0) {
+                    Some(linker) => self.parents_of(linker, creator)?,
+                    None => (0, 0),
+                };
+                if new < created {
+                    again.set(true);
+                    return Err(self.not_accepted(format!("{} new parents would have no row", created - new)));
+                }
+                Ok(Done {
+                    created,
+                    filled,
+                    found: parents - new,
+                })
+            }));
+            match result {
+                Err(problem)
+                    if attempt < ATTEMPTS
+                        && (again.get()
+                            || matches!(
+                                problem.code,
+                                PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+                                    | PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION
+                            )) =>
+                {
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn not_accepted(&self, what: String) -> Problem {
+        let catalog = &self.session.catalog;
+        let mut triggers = self.identity.insertion.triggers.clone();
+        triggers.extend(self.plain.details.triggers.iter().cloned());
+        let by = match triggers.is_empty() {
+            true => String::new(),
+            false => format!(" (triggers: {})", triggers.join(", ")),
+        };
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+            format!(
+                "{} and {} do not come together; nothing was written",
+                catalog.display(self.identity.table),
+                catalog.display(self.identity.parent)
+            ),
+        )
+        .detail(format!(
+            "{what}: a trigger returns NULL or changes what is written{by}, or a condition reads the table of the parents"
+        ))
+        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction; or say it without the parents' table")
+    }
+
+    /// Keeps the rows of this page as they are: what a parent is given is read from them before they are linked.
+    fn hold(&self) -> Result<(), Problem> {
+        let page = match &self.page.rule.only_where {
+            Some(condition) => format!(" AND ({}) IS TRUE", condition.qualified),
+            None => String::new(),
+        };
+        let statement = Statement {
+            sql: format!(
+                "SELECT pg_catalog.count(*) FROM (\n  SELECT FROM {} AS t WHERE t.{} IS NULL{page}\n  FOR UPDATE\n) AS held",
+                self.identity.table.relation_sql(),
+                self.identity.column.sql()
+            ),
+            parameters: vec![],
+        }
+        .under_callers_settings(&self.session.search_path, &self.session.row_security, false);
+        Ok(Spi::connect_mut(|client| {
+            client.update(&statement.sql, None, &arguments(&statement)).map(|_| ())
+        })?)
+    }
+
+    /// Creates what is missing; returns how many. With a parent for each row, the rows are linked as well.
+    fn create(&self, run: i64) -> Result<i64, Problem> {
+        let (overlays, groups) = self.overlays();
+        let statement = self.creating(&overlays, &groups, run, false);
+        let _settings = settings(false);
+        let _policies = Settings::push(&[("row_security", "on"), ("enable_nestloop", "off")]);
+        let each = self.identity.each.is_some();
+        let (made, linked) = Spi::connect_mut(|client| {
+            let row = client.update(&statement.sql, None, &arguments(&statement))?.first();
+            let linked = if each { row.get::<i64>(2)? } else { None };
+            Ok::<_, SpiError>((row.get::<i64>(1)?.unwrap_or(0), linked))
+        })?;
+        match linked.filter(|linked| *linked != made) {
+            Some(linked) => Err(self.not_accepted(format!("{made} new parents, {linked} rows linked"))),
+            None => Ok(made),
+        }
+    }
+
+    /// Creates what is missing on this page, under the caller's settings for triggers and defaults.
+    fn creating(&self, overlays: &Overlays, groups: &str, run: i64, for_review: bool) -> Statement {
+        let page = Blueprint {
+            overlays: overlays.clone(),
+            for_review,
+            ..self.page.clone()
+        };
+        let table = record::qualified(self.identity.parent);
+        let parameters = match (&self.plain.restriction, &self.plain.rule.tenant) {
+            (Some(_), Some(tenant)) => vec![tenant.clone()],
+            _ => vec![],
+        };
+        let mut statement = Statement {
+            sql: match self.identity.each {
+                Some(_) => groups::candidates(&self.identity, &page, groups),
+                None => groups::insert(&self.identity, &page, groups),
+            },
+            parameters,
+        };
+        if !for_review {
+            statement = statement.under_callers_settings(&self.session.search_path, &self.session.row_security, true);
+        }
+        let create = match &self.identity.each {
+            Some(default) => groups::create_each(&self.identity, default, &statement.sql, run, &table),
+            None => groups::create(&self.identity, &statement.sql, run, &table),
+        };
+        // WITH a AS (...), made AS (...): the queries of the overlays and those of the statement are one list.
+        let sql = overlays.with_sql(create.clone());
+        statement.sql = sql.replacen(&format!(")\n{create}"), &format!("),\n{create}"), 1);
+        statement
+    }
+
+    /// Parents of the rows that were linked under one id, and those of them that were created under the other.
+    fn parents_of(&self, linker: u32, creator: u32) -> Result<(i64, i64), Problem> {
+        let (column, key) = (self.identity.column.sql(), self.identity.key.sql());
+        let same = equal(
+            &self.session.catalog,
+            &format!("p.{key}"),
+            self.identity.key.type_oid,
+            &format!("linked.{column}"),
+        );
+        let sql = format!(
+            "SELECT pg_catalog.count(*), pg_catalog.count(p.{key})\nFROM (SELECT DISTINCT t.{column} FROM {} AS t WHERE t.xmin = '{linker}'::pg_catalog.xid) AS linked\n\
+             LEFT JOIN {} AS p ON {same} AND p.xmin = '{creator}'::pg_catalog.xid",
+            self.identity.table.relation_sql(),
+            self.identity.parent.relation_sql()
+        );
+        let _settings = settings(false);
+        let (all, new) = Spi::connect(|client| client.select(&sql, None, &[])?.first().get_two::<i64, i64>())?;
+        Ok((all.unwrap_or(0), new.unwrap_or(0)))
+    }
+
+    fn record(&self, request: &Request, parents: &Parents, started: String, run: i64) -> Result<i64, Problem> {
+        let counts = &parents.outcome.counts;
+        let mut rule: Value = serde_json::to_value(request)?;
+        rule["table"] = json!(record::qualified(self.identity.table));
+        rule["parents_found"] = json!(parents.found);
+        rule["parents_created"] = json!(parents.created);
+        let (overlays, groups) = self.overlays();
+        let record = Record {
+            operation: "backfill_parents",
+            table: record::qualified(self.identity.table),
+            column: self.identity.column.name.clone(),
+            rule,
+            statement: self.creating(&overlays, &groups, run, true).sql,
+            counts: (
+                counts.already_set,
+                counts.filled,
+                serde_json::to_value(&counts.reasons)?,
+                counts.unfilled(),
+            ),
+            note: parents.outcome.note.clone(),
+            started,
+            fingerprint: record::fingerprinted(
+                &self.session.catalog,
+                vec![self.identity.table.oid, self.identity.parent.oid],
+                &self.plain.details,
+            ),
+        };
+        record::insert(&record, Some(run))
+    }
+}
