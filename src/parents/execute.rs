@@ -8,6 +8,7 @@ use super::groups;
 use super::identity::Identity;
 use super::propose::proposed;
 use crate::infer::reference::Reference;
+use crate::pg::Settings;
 use crate::plan::{Blueprint, Overlays, Statement};
 use crate::problem::Problem;
 use crate::rule::{Hop, OnConflict, Overwrite, RuleSpec, Source};
@@ -37,7 +38,7 @@ pub(super) struct Work<'a> {
     pub(super) plain: Blueprint<'a>,
     /// Over the rows of this page.
     pub(super) page: Blueprint<'a>,
-    on_conflict: OnConflict,
+    pub(super) on_conflict: OnConflict,
     /// How many rows this page has, where it is limited.
     pub(super) limited: Option<i64>,
 }
@@ -237,7 +238,10 @@ impl<'a> Work<'a> {
         })?)
     }
 
-    pub(super) fn predict(&self) -> Result<(Outcome, Predicted), Problem> {
+    /// What the rows come to. `parents`: and to how many parents they would be linked.
+    pub(super) fn predict(&self, parents: bool) -> Result<(Outcome, Predicted), Problem> {
+        // The groups have no statistics: of as many as there are rows, a nested loop would be quadratic.
+        let _joins = Settings::push(&[("enable_nestloop", "off")]);
         let (overlays, groups) = self.overlays();
         let mut all = Blueprint {
             overlays: overlays.clone(),
@@ -284,26 +288,29 @@ impl<'a> Work<'a> {
             (false, true) => format!("refused: {}", refused.join(", ")),
             (false, false) => format!("refused: {}; {rest}", refused.join(", ")),
         });
-        let page = Blueprint {
-            overlays: overlays.clone(),
-            ..self.page.clone()
-        };
-        let statement = self.reading(&overlays, groups::linked_parents(&page, &groups));
-        let (all, new) = Spi::connect(|client| {
-            client
-                .select(&statement.sql, None, &arguments(&statement))?
-                .first()
-                .get_two::<i64, i64>()
-        })?;
-        let (all, new) = (all.unwrap_or(0), new.unwrap_or(0));
+        let (mut all_parents, mut new_parents) = (0, 0);
+        if parents {
+            let page = Blueprint {
+                overlays: overlays.clone(),
+                ..self.page.clone()
+            };
+            let statement = self.reading(&overlays, groups::linked_parents(&page, &groups));
+            let (all, new) = Spi::connect(|client| {
+                client
+                    .select(&statement.sql, None, &arguments(&statement))?
+                    .first()
+                    .get_two::<i64, i64>()
+            })?;
+            (all_parents, new_parents) = (all.unwrap_or(0), new.unwrap_or(0));
+        }
         let conflicts = counts.reasons.get("conflict").copied().unwrap_or(0);
         if self.on_conflict == OnConflict::Error && conflicts > 0 {
             return Err(self.conflict(conflicts));
         }
         let predicted = Predicted {
             counts,
-            found: all - new,
-            created: new,
+            found: all_parents - new_parents,
+            created: new_parents,
         };
         Ok((outcome, predicted))
     }
@@ -319,7 +326,7 @@ impl<'a> Work<'a> {
     }
 
     fn dry(&self) -> Result<Parents, Problem> {
-        let (outcome, mut predicted) = self.predict()?;
+        let (outcome, mut predicted) = self.predict(true)?;
         let waiting = match self.limited {
             Some(rows) => wait(&mut predicted.counts, rows),
             None => 0,

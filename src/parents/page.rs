@@ -6,6 +6,7 @@ use pgrx::spi::SpiError;
 use super::execute::{Work, arguments};
 use crate::catalog::Column;
 use crate::identifier::Literal;
+use crate::pg::Settings;
 use crate::plan::{Blueprint, Extra, View};
 use crate::problem::Problem;
 use crate::rule::Condition;
@@ -51,6 +52,7 @@ impl Work<'_> {
         );
         let statement = self.reading(&overlays, first);
         let _settings = settings(true);
+        let _joins = Settings::push(&[("enable_nestloop", "off")]);
         let keys = Spi::connect(|client| {
             let mut keys: Vec<Vec<Option<String>>> = Vec::new();
             for row in client.select(&statement.sql, None, &arguments(&statement))? {

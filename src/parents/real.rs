@@ -13,6 +13,7 @@ use crate::pg::{self, Settings};
 use crate::plan::expression::equal;
 use crate::plan::{Blueprint, Overlays, Statement};
 use crate::problem::Problem;
+use crate::rule::OnConflict;
 use crate::run::record::{self, Record};
 use crate::run::{self, ATTEMPTS, PASSES, lock, settings};
 
@@ -31,7 +32,10 @@ impl Work<'_> {
         let run = record::next_id()?;
         // With an id of its own, each statement sees what is committed by then.
         pg::current_transaction_id();
-        let (_, before) = self.predict()?;
+        if self.on_conflict == OnConflict::Error {
+            self.predict(false)?;
+        }
+        let before = run::dry(self.session, &mut self.plain.clone(), false)?.counts;
         // Whoever had the lock has linked rows: the page is told from what is there now.
         if let Some(most) = request.max_rows {
             self.limit(most)?;
@@ -44,7 +48,7 @@ impl Work<'_> {
             filled += done.filled;
             found += done.found;
             // With fresh eyes: nothing may be left that could be linked.
-            let (mut outcome, after) = self.predict()?;
+            let (mut outcome, after) = self.predict(false)?;
             if after.counts.filled > 0 && self.limited.is_none() {
                 if done.created == 0 && done.filled == 0 {
                     return Err(self.not_accepted(format!("{} rows are not linked", after.counts.filled)));
@@ -54,7 +58,7 @@ impl Work<'_> {
             let mut counts = after.counts;
             let waiting = wait(&mut counts, 0);
             // What was linked is set now, or excluded by a condition that speaks of the column itself.
-            let set = (counts.already_set - before.counts.already_set).clamp(0, filled);
+            let set = (counts.already_set - before.already_set).clamp(0, filled);
             counts.already_set -= set;
             if let Some(excluded) = counts.reasons.get_mut("excluded").filter(|_| set < filled) {
                 *excluded -= filled - set;

@@ -8,6 +8,7 @@ use pgrx::spi::SpiError;
 use super::Request;
 use super::execute::{Work, sides};
 use super::groups;
+use crate::pg::Settings;
 use crate::plan::Blueprint;
 use crate::problem::Problem;
 use crate::run::{Counts, Session, settings};
@@ -54,6 +55,7 @@ pub fn by_tenant(session: &Session, request: &Request) -> Result<Vec<OfTenant>, 
         groups::by_tenant(&session.catalog, &work.identity, &all, &groups, tenant),
     );
     let _settings = settings(true);
+    let _joins = Settings::push(&[("enable_nestloop", "off")]);
     let rows = Spi::connect(|client| {
         let mut rows = Vec::new();
         for row in client.select(&statement.sql, None, &super::execute::arguments(&statement))? {
