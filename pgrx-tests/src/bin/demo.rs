@@ -114,6 +114,43 @@ FROM messages m
 JOIN conversations c ON c.id = m.conversation_id
 JOIN domains d ON d.id = c.domain_id",
     )?;
+    say("every reference against the rows: what is not ok");
+    show(
+        &mut client,
+        "SELECT table_name, column_name, rows_checked, orphans, cross_tenant, null_tenant, verdict FROM validate_tenant_fks() WHERE verdict <> 'ok'",
+    )?;
+    say("the checklist");
+    show(
+        &mut client,
+        "SELECT question, checked, found, verdict FROM migration_report() WHERE table_name IS NULL",
+    )?;
+    say("locked in with short locks: NOT NULL and the foreign key, each step a transaction of its own");
+    show(
+        &mut client,
+        "CALL finalize_backfill('structured_extractions', 'organization_id')",
+    )?;
+    drop(client);
+    drop(database);
+
+    let database = cluster.database()?;
+    let mut client = database.connect();
+    say("loading examples/properties.sql: 120 orders with an address, properties to be created from them");
+    example::load_properties(&mut client);
+    let call = r#"SELECT filled, unfilled, reasons, parents_found, parents_created
+FROM backfill_parents('orders', 'property_id', match => '{"addr_key": "address"}',
+  set => '{"city": "city", "state": "state", "postal_code": "postal_code"}',
+  "normalize" => '{"addr_key": ["trim", "casefold", "spaces"]}'"#;
+    say("dry run: one property for each organisation and address");
+    show(&mut client, &format!("{call})"))?;
+    say("the real run does exactly that");
+    show(&mut client, &format!("{call}, dry_run => false)"))?;
+    say("checked without pg_mend: orders whose property is another organisation's, addresses that have two");
+    show(
+        &mut client,
+        "SELECT count(*) FILTER (WHERE o.created_by <> p.org_id) AS cross_tenant,
+       count(DISTINCT p.id) - count(DISTINCT (p.org_id, p.addr_key)) AS twice
+FROM orders o JOIN properties p ON p.id = o.property_id",
+    )?;
     drop(client);
     drop(database);
     say("removing the cluster");
