@@ -161,17 +161,31 @@ impl Work<'_> {
 
     /// Keeps the rows of this page as they are: what a parent is given is read from them before they are linked.
     fn hold(&self) -> Result<(), Problem> {
-        let page = match &self.page.rule.only_where {
+        let mut page = match &self.page.rule.only_where {
             Some(condition) => format!(" AND ({}) IS TRUE", condition.qualified),
             None => String::new(),
         };
+        let mut parameters = vec![];
+        // Rows of other tenants are none of our business, where the row itself says whose it is.
+        if let (Some(path), Some(tenant)) = (&self.plain.restriction, &self.plain.rule.tenant)
+            && let ([], Some(column)) = (path.hops.as_slice(), self.identity.table.column(path.column))
+            && let Some((base, _)) = self.session.catalog.base_type(column.type_oid, -1)
+        {
+            let own = format!("t.{}", column.sql());
+            let wanted = format!("CAST($1 AS {})", base.sql());
+            page.push_str(&format!(
+                " AND {}",
+                equal(&self.session.catalog, &own, column.type_oid, &wanted)
+            ));
+            parameters.push(tenant.clone());
+        }
         let statement = Statement {
             sql: format!(
                 "SELECT pg_catalog.count(*) FROM (\n  SELECT FROM {} AS t WHERE t.{} IS NULL{page}\n  FOR UPDATE\n) AS held",
                 self.identity.table.relation_sql(),
                 self.identity.column.sql()
             ),
-            parameters: vec![],
+            parameters,
         }
         .under_callers_settings(&self.session.search_path, &self.session.row_security, false);
         Ok(Spi::connect_mut(|client| {

@@ -102,7 +102,13 @@ pub fn calls_user_code(expression: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::calls_user_code;
+    use super::{calls_user_code, indent};
+
+    #[test]
+    fn what_stands_in_quotes_is_not_moved() {
+        assert_eq!(indent("a\n\nb = 'x\ny''\nz'\nc", 2), "  a\n\n  b = 'x\ny''\nz'\n  c");
+        assert_eq!(indent("\"odd\nname\"\n, 'it\"s\n'", 1), " \"odd\nname\"\n , 'it\"s\n'");
+    }
 
     #[test]
     fn calls_of_other_schemas_are_told_from_columns_and_built_in_functions() {

@@ -122,10 +122,17 @@ fn one_tenant_pages_and_conflicts_that_are_errors() {
         "\"table\"",
         "\"tenant\": \"00000000-0000-0000-0000-000000000002\", \"table\"",
     );
+    // Rows of other tenants are not waited for.
+    let mut other = database.connect();
+    other
+        .batch_execute("BEGIN; UPDATE orders SET city = city WHERE created_by = '00000000-0000-0000-0000-000000000001'")
+        .unwrap();
+    client.batch_execute("SET lock_timeout = '10s'").unwrap();
     assert_eq!(
         called(&mut client, &tenant, false),
         r#"0|37|0|19|{"excluded": 80, "no_source": 1, "constraint_failed": 2}"#
     );
+    other.batch_execute("ROLLBACK").unwrap();
     let page = RULE.replace("\"table\"", "\"max_rows\": 30, \"table\"");
     let mut filled = Vec::new();
     loop {
