@@ -96,7 +96,7 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
     let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
     let facts = facts(session, request, table, column, &sides)?;
     let mut steps = steps::all(&facts);
-    let mut blocked = false;
+    let mut blocked = Vec::new();
     for step in &mut steps {
         if let Doer::Gate(gate) = step.doer
             && step.state == steps::State::Pending
@@ -114,14 +114,15 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
                         .flatten()
                         .collect::<Vec<_>>()
                         .join("; ");
-                    blocked = true;
+                    blocked.push(gate);
                 }
             }
         }
     }
-    // What only goes on with what was begun is not held up: Postgres itself looks at the rows there.
+    // Nothing is begun before all rows are ready; what goes on with what was begun needs its own rows only.
     if let Some(next) = next(&steps)
-        && !(blocked && steps[next].begins())
+        && !(steps[next].begins() && !blocked.is_empty())
+        && steps[next].after.is_none_or(|gate| !blocked.contains(&gate))
     {
         steps[next].state = steps::State::Next;
     }

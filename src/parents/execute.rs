@@ -258,10 +258,11 @@ impl<'a> Work<'a> {
         let missing = counts.reasons.remove("source_missing").unwrap_or(0);
         if left.iter().map(|(_, rows)| rows).sum::<i64>() != missing || left.iter().any(|(what, _)| what == "create") {
             return Err(Problem::new(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                format!("{missing} rows without a parent, and their groups are {left:?}"),
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("{missing} rows have no parent, and at a second look their groups are {left:?}"),
             )
-            .hint("this is a bug in pg_mend: please report it with the call that you made"));
+            .detail("only_where or an expression gives something else each time that it is asked")
+            .hint("say it without random(), clock_timestamp() and the like; a function of your own that always gives the same can be marked STABLE or IMMUTABLE"));
         }
         for (what, rows) in left {
             match what.split_once(": ") {
@@ -367,7 +368,12 @@ impl<'a> Work<'a> {
         }
         let insertion = &identity.insertion;
         let mut unpredicted: Vec<&str> = insertion.other_indexes.iter().map(String::as_str).collect();
-        let unknown = |c: &i16| identity.value(*c).is_none() && insertion.with_default.contains(c);
+        let given = |c: &i16| {
+            identity
+                .value(*c)
+                .filter(|_| identity.each.is_none() || *c != identity.key.number)
+        };
+        let unknown = |c: &i16| given(c).is_none() && insertion.with_default.contains(c);
         unpredicted.extend(
             insertion
                 .checks

@@ -97,7 +97,7 @@ pub(super) fn given<'a>(
                     format!("{place}: the expression gives something else each time"),
                 )
                 .hint(
-                    "rows that share a parent must agree on it; leave it out, and let a default of the column give it",
+                    "rows that share a parent must agree on it; let a default of the column give it. A function of your own that always gives the same can be marked STABLE or IMMUTABLE",
                 ),
             );
             continue;

@@ -25,6 +25,7 @@ pub fn orphaned_rows(blueprint: &Blueprint) -> String {
         "pg_catalog.row_number() OVER (ORDER BY {}) AS \"pg_mend order\"",
         order.join(", ")
     ));
+    columns.push("classified.row_ctid AS \"pg_mend ctid\"".into());
     format!(
         "SELECT {}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'source_missing'",
         columns.join(", "),
@@ -81,6 +82,10 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
             });
         }
     }
+    if identity.each.is_some() {
+        values.push("t.\"pg_mend ctid\" AS mend_ctid".into());
+        select.push("(pg_catalog.array_agg(mend_ctid))[1] AS mend_ctid".into());
+    }
     select.push("pg_catalog.count(*) AS mend_rows".into());
     select.push(format!("({}) AS conflict", conflicts.join(" OR ")));
     let mut whens: Vec<String> = Vec::new();
@@ -98,7 +103,14 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
             whens.push(refused(format!("given.misfit_{}", i + 1), type_name));
         }
     }
-    for given in identity.matched.iter().chain(&identity.set) {
+    // What stands in for a key that its default gives is not judged.
+    let judged = |column: i16| identity.each.is_none() || column != identity.key.number;
+    for given in identity
+        .matched
+        .iter()
+        .chain(&identity.set)
+        .filter(|g| judged(g.column.number))
+    {
         let Some(value) = identity.value(given.column.number) else {
             continue;
         };
@@ -121,7 +133,7 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
             ));
         }
     }
-    let value = |column: i16| identity.value(column);
+    let value = |column: i16| identity.value(column).filter(|_| judged(column));
     for (condition, name) in refusals_of_new_row(
         catalog,
         identity.parent,
@@ -166,7 +178,7 @@ fn stand_in(catalog: &Catalog, identity: &Identity) -> String {
     let keys: Vec<String> = numbers(identity.matched.len(), "given.match");
     let text: Vec<String> = keys.iter().map(|k| format!("{k}::pg_catalog.text")).collect();
     let hash = format!(
-        "pg_catalog.md5(pg_catalog.concat_ws(E'\\x01', 'mend', {}))",
+        "pg_catalog.md5(pg_catalog.jsonb_build_array('mend', {})::pg_catalog.text)",
         text.join(", ")
     );
     match (base.category, base.name.as_str()) {
@@ -178,7 +190,7 @@ fn stand_in(catalog: &Catalog, identity: &Identity) -> String {
             base.sql()
         ),
         (_, "uuid") => format!("{hash}::pg_catalog.uuid"),
-        _ => format!("('mend ' || {hash})::{}", base.sql()),
+        _ => format!("{hash}::{}", base.sql()),
     }
 }
 
@@ -298,7 +310,7 @@ pub fn create_each(identity: &Identity, default: &str, candidates: &str, run: i6
     };
     let stand_in = &identity.matched[0].sql;
     format!(
-        "allocated AS MATERIALIZED (\n  SELECT candidate.*, {default} AS new_key\n  FROM (\n{}\n  ) AS candidate\n), made AS (\n  INSERT INTO {} ({})\n  OVERRIDING SYSTEM VALUE\n  SELECT {}\n  FROM allocated\n  RETURNING {key} AS made_key\n), linked AS (\n  UPDATE {} AS t SET {column} = allocated.new_key\n  FROM allocated\n  WHERE {stand_in} = allocated.stand_in AND t.{column} IS NULL\n  RETURNING 1\n), kept AS (\n  INSERT INTO mend.created_rows (run_id, table_name, row_key)\n  SELECT {run}, {}, pg_catalog.jsonb_build_object({}, made_key) FROM made\n)\nSELECT (SELECT pg_catalog.count(*) FROM made), (SELECT pg_catalog.count(*) FROM linked)",
+        "allocated AS MATERIALIZED (\n  SELECT candidate.*, {default} AS new_key\n  FROM (\n{}\n  ) AS candidate\n), made AS (\n  INSERT INTO {} ({})\n  OVERRIDING SYSTEM VALUE\n  SELECT {}\n  FROM allocated\n  RETURNING {key} AS made_key\n), linked AS (\n  UPDATE {} AS t SET {column} = allocated.new_key\n  FROM allocated\n  WHERE {stand_in} = allocated.stand_in AND t.ctid = allocated.mend_ctid AND t.{column} IS NULL\n  RETURNING 1\n), kept AS (\n  INSERT INTO mend.created_rows (run_id, table_name, row_key)\n  SELECT {run}, {}, pg_catalog.jsonb_build_object({}, made_key) FROM made\n)\nSELECT (SELECT pg_catalog.count(*) FROM made), (SELECT pg_catalog.count(*) FROM linked)",
         indent(candidates, 4),
         identity.parent.sql(),
         with(&identity.key.sql().to_string(), &columns),
@@ -313,7 +325,7 @@ pub fn create_each(identity: &Identity, default: &str, candidates: &str, run: i6
 
 /// The rows that get a parent of their own: `stand_in`, `set_1 ...`.
 pub fn candidates(identity: &Identity, blueprint: &Blueprint, groups: &str) -> String {
-    let mut select = vec!["given.match_1 AS stand_in".to_string()];
+    let mut select = vec!["given.match_1 AS stand_in".to_string(), "given.mend_ctid".into()];
     select.extend(numbers(identity.set.len(), "set").iter().map(|s| format!("given.{s}")));
     format!(
         "SELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'\n  AND given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled')",

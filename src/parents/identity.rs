@@ -130,6 +130,12 @@ impl<'a> Identity<'a> {
         let mut default = None;
         match each {
             true => {
+                if set.iter().any(|g| g.column.number == key.number) {
+                    problems.push(invalid(
+                        format!("set: {} of {shown} is the key, which its default gives", key.quoted),
+                        "leave it out; or name it in match, for a parent that is found by it".into(),
+                    ));
+                }
                 set.extend(tenant);
                 matched.extend(stand_in(session, table, parent, key, &mut problems));
                 default = insertion

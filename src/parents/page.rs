@@ -67,14 +67,14 @@ impl Work<'_> {
                 let cast = base.map(|(base, _)| base.sql()).unwrap_or_default();
                 format!("{}::{cast}", Literal::new(value.as_deref().unwrap_or_default()))
             });
-            format!("ROW({})", values.collect::<Vec<_>>().join(", "))
+            format!("({})", values.collect::<Vec<_>>().join(", "))
         };
         let rows: Vec<String> = keys.iter().map(row).collect();
         let condition = |prefix: &str| match rows.is_empty() {
             true => "false".to_string(),
             false => {
                 let own: Vec<String> = own.iter().map(|c| format!("{prefix}{}", c.sql())).collect();
-                format!("ROW({}) IN ({})", own.join(", "), rows.join(", "))
+                format!("({}) IN (VALUES {})", own.join(", "), rows.join(", "))
             }
         };
         self.limited = Some(rows.len() as i64);

@@ -96,8 +96,21 @@ impl Work<'_> {
             let result = pg::subtransaction(AssertUnwindSafe(|| {
                 let creator = pg::current_transaction_id();
                 self.hold()?;
-                let created = self.create(run)?;
+                let created = self.create(run, &again)?;
                 if self.identity.each.is_some() {
+                    // Read back: as many rows as parents, each with its own, in its own tenant.
+                    let (parents, new) = self.parents_of(creator, creator)?;
+                    if created > 0 && (parents, new) != (created, created) {
+                        return Err(self.not_accepted(format!(
+                            "{created} new parents, and rows that were linked have {parents}, {new} of them new"
+                        )));
+                    }
+                    let strangers = self.strangers(creator)?;
+                    if strangers > 0 {
+                        return Err(
+                            self.not_accepted(format!("{strangers} rows would have a parent of another tenant"))
+                        );
+                    }
                     return Ok(Done {
                         created,
                         filled: created,
@@ -127,6 +140,7 @@ impl Work<'_> {
                             || matches!(
                                 problem.code,
                                 PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+                                    | PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
                                     | PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION
                             )) =>
                 {
@@ -194,7 +208,7 @@ impl Work<'_> {
     }
 
     /// Creates what is missing; returns how many. With a parent for each row, the rows are linked as well.
-    fn create(&self, run: i64) -> Result<i64, Problem> {
+    fn create(&self, run: i64, again: &Cell<bool>) -> Result<i64, Problem> {
         let (overlays, groups) = self.overlays();
         let statement = self.creating(&overlays, &groups, run, false);
         let _settings = settings(false);
@@ -206,7 +220,11 @@ impl Work<'_> {
             Ok::<_, SpiError>((row.get::<i64>(1)?.unwrap_or(0), linked))
         })?;
         match linked.filter(|linked| *linked != made) {
-            Some(linked) => Err(self.not_accepted(format!("{made} new parents, {linked} rows linked"))),
+            // A row changed or went after its parent was made from it; or it is a trigger, and will be again.
+            Some(linked) => {
+                again.set(true);
+                Err(self.not_accepted(format!("{made} new parents, {linked} rows linked")))
+            }
             None => Ok(made),
         }
     }
@@ -241,6 +259,43 @@ impl Work<'_> {
         let sql = overlays.with_sql(create.clone());
         statement.sql = sql.replacen(&format!(")\n{create}"), &format!("),\n{create}"), 1);
         statement
+    }
+
+    /// Rows that were linked under this id to a parent that is another tenant's.
+    fn strangers(&self, linker: u32) -> Result<i64, Problem> {
+        let identity = &self.identity;
+        let (Some(tenant), Some(column)) = (
+            identity.tenant_of_row(),
+            identity.tenant_column.and_then(|c| identity.parent.column(c)),
+        ) else {
+            return Ok(0);
+        };
+        let catalog = &self.session.catalog;
+        let same_key = equal(
+            catalog,
+            &format!("p.{}", identity.key.sql()),
+            identity.key.type_oid,
+            &format!("t.{}", identity.column.sql()),
+        );
+        let same = equal(catalog, &format!("p.{}", column.sql()), column.type_oid, tenant);
+        let sql = format!(
+            "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {same_key}\nWHERE t.xmin = '{linker}'::pg_catalog.xid AND ({same}) IS NOT TRUE",
+            identity.table.relation_sql(),
+            identity.parent.relation_sql()
+        );
+        let statement = Statement {
+            sql,
+            parameters: vec![],
+        }
+        .under_callers_settings(&self.session.search_path, &self.session.row_security, true);
+        let _settings = settings(false);
+        let count = Spi::connect(|client| {
+            client
+                .select(&statement.sql, None, &arguments(&statement))?
+                .first()
+                .get_one::<i64>()
+        })?;
+        Ok(count.unwrap_or(0))
     }
 
     /// Parents of the rows that were linked under one id, and those of them that were created under the other.

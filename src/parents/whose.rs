@@ -107,7 +107,7 @@ pub(super) fn stand_in<'a>(
     let (base, _) = catalog.base_type(key.type_oid, -1)?;
     let text: Vec<String> = own.iter().map(|c| format!("t.{}::pg_catalog.text", c.sql())).collect();
     let hash = format!(
-        "pg_catalog.md5(pg_catalog.concat_ws(E'\\x01', 'mend', {}))",
+        "pg_catalog.md5(pg_catalog.jsonb_build_array('mend', {})::pg_catalog.text)",
         text.join(", ")
     );
     let integer = |c: &Column| {
@@ -117,7 +117,7 @@ pub(super) fn stand_in<'a>(
     };
     let sql = match (base.category, base.name.as_str(), own.as_slice()) {
         (_, "uuid", _) => format!("{hash}::pg_catalog.uuid"),
-        _ if base.is_string() => format!("('mend ' || {hash})::{}", base.sql()),
+        _ if base.is_string() => format!("{hash}::{}", base.sql()),
         ('N', _, [one]) if integer(one) => format!(
             "((SELECT COALESCE(pg_catalog.max(p.{}), 0) FROM {} AS p)::pg_catalog.numeric + t.{own}::pg_catalog.numeric \
              - (SELECT pg_catalog.min(c.{own}) FROM {} AS c) + 1)::{}",

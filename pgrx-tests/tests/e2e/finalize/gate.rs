@@ -182,7 +182,11 @@ fn nothing_is_locked_in_while_rows_stand_in_the_way() {
         (failed.code.as_str(), failed.message.as_str()),
         ("P0004", "jobs.tenant_id is NULL in 1 of 102 rows")
     );
-    assert!(plan(&mut client, "'jobs', 'tenant_id'")[0].starts_with("blocked: "));
+    let blocked = plan(&mut client, "'jobs', 'tenant_id'");
+    assert!(
+        blocked[0].starts_with("blocked: ") && !blocked.iter().any(|s| s.starts_with("next")),
+        "{blocked:#?}"
+    );
 }
 
 #[test]
