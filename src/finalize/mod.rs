@@ -121,7 +121,7 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
     }
     // Nothing is begun before all rows are ready; what goes on with what was begun needs its own rows only.
     if let Some(next) = next(&steps)
-        && !(steps[next].begins() && !blocked.is_empty())
+        && (!steps[next].begins() || blocked.is_empty())
         && steps[next].after.is_none_or(|gate| !blocked.contains(&gate))
     {
         steps[next].state = steps::State::Next;
