@@ -88,9 +88,10 @@ const LONGEST_NAME: usize = 63;
 /// assert_eq!(generated("jobs", &["customer_id"], "fkey", |n| n == "jobs_customer_id_fkey"), "jobs_customer_id_fkey1");
 /// ```
 pub fn generated(table: &str, columns: &[&str], ending: &str, taken: impl Fn(&str) -> bool) -> String {
-    let mut ending = format!("_{ending}");
-    let plain = ending.clone();
-    for number in 1.. {
+    let plain = format!("_{ending}");
+    let mut ending = plain.clone();
+    let mut number = 0;
+    loop {
         let mut name = format!("{table}_{}", columns.join("_"));
         while name.len() > LONGEST_NAME - ending.len() {
             name.pop();
@@ -99,9 +100,9 @@ pub fn generated(table: &str, columns: &[&str], ending: &str, taken: impl Fn(&st
         if !taken(&name) {
             return name;
         }
+        number += 1;
         ending = format!("{plain}{number}");
     }
-    unreachable!("numbers do not end")
 }
 
 #[cfg(test)]

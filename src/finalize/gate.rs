@@ -12,6 +12,7 @@ use crate::pg;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::{OnConflict, Overwrite, RuleSpec, typed};
+use crate::run::record;
 use crate::run::{self, Session, readable};
 use crate::validate::sides::Sides;
 use crate::validate::{check_one, reading};
@@ -116,8 +117,8 @@ fn why(
     problem: Problem,
 ) -> Problem {
     let spec = RuleSpec {
-        table: format!("{}.{}", quoted(&table.schema), quoted(&table.name)),
-        column: quoted(&column.name),
+        table: record::qualified(table),
+        column: column.quoted.clone(),
         sources: None,
         on_conflict: OnConflict::Skip,
         only_where: only_where.map(str::to_string),
@@ -181,10 +182,6 @@ fn why(
         0 => format!("SELECT * FROM backfill_unfilled({arguments})"),
         _ => format!("SELECT * FROM backfill({arguments}, dry_run => false)"),
     })
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// What was found, or what is wrong.

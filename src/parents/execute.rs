@@ -209,14 +209,7 @@ impl<'a> Work<'a> {
     /// A statement that reads, with the queries that it names in front.
     pub(super) fn reading(&self, overlays: &Overlays, sql: String) -> Statement {
         let inner = overlays.with_sql(sql);
-        let parameters = match (&self.plain.restriction, &self.plain.rule.tenant) {
-            (Some(_), Some(tenant)) => vec![tenant.clone()],
-            _ => vec![],
-        };
-        let statement = Statement {
-            sql: format!("SELECT * FROM (\n{inner}\n) AS answer"),
-            parameters,
-        };
+        let statement = self.plain.statement(format!("SELECT * FROM (\n{inner}\n) AS answer"));
         match self.plain.asks_user_code() {
             true => statement.under_callers_settings(&self.session.search_path, &self.session.row_security, false),
             false => statement,

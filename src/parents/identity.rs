@@ -1,7 +1,7 @@
 //! From what was asked to SQL: which parent, by what it is found, what it is given; everything that is wrong at once.
 
 use pgrx::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::Request;
 use super::given::{Given, given};
@@ -13,7 +13,7 @@ use crate::plan::{COMPUTED, Computed};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::typed;
-use crate::run::obstacles::relation_can_be_filled;
+use crate::run::obstacles::{relation_can_be_filled, required_columns};
 use crate::run::{Session, readable};
 use crate::validate::declared::parent_typed;
 use crate::validate::sides::{Sides, Whose};
@@ -387,35 +387,18 @@ fn index<'a>(session: &Session, parent: &'a Table, matched: &[Given], problems: 
 }
 
 fn required(session: &Session, parent: &Table, missing: &[&Column]) -> Problem {
-    let type_of = |c: &Column| session.catalog.base_type(c.type_oid, c.type_modifier).map(|(t, _)| t);
-    let list: Vec<String> = missing
-        .iter()
-        .map(|c| match type_of(c) {
-            Some(t) if t.kind == 'e' => format!("{} {} ({})", c.quoted, t.display, t.labels.join(", ")),
-            Some(t) => format!("{} {}", c.quoted, t.display),
-            None => c.quoted.clone(),
-        })
-        .collect();
-    let mut example = Map::new();
-    for column in missing {
-        let value = match type_of(column) {
-            Some(t) if t.kind == 'e' => Literal::new(t.labels.first().map_or("", |l| l.as_str())).to_string(),
-            Some(t) if t.category == 'N' => "0".into(),
-            _ => "'...'".into(),
-        };
-        example.insert(column.name.clone(), Value::String(value));
-    }
+    let (list, example) = required_columns(session, missing, true);
     Problem::new(
         PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
         format!(
             "new rows of {} need more than that: {}",
             session.catalog.display(parent),
-            list.join(", ")
+            list
         ),
     )
     .detail("these columns are NOT NULL and have no default")
     .hint(format!(
         "give them values, expressions over the row: set => {}",
-        Literal::new(&Value::Object(example).to_string())
+        Literal::new(&example)
     ))
 }

@@ -237,17 +237,10 @@ impl Work<'_> {
             ..self.page.clone()
         };
         let table = record::qualified(self.identity.parent);
-        let parameters = match (&self.plain.restriction, &self.plain.rule.tenant) {
-            (Some(_), Some(tenant)) => vec![tenant.clone()],
-            _ => vec![],
-        };
-        let mut statement = Statement {
-            sql: match self.identity.each {
-                Some(_) => groups::candidates(&self.identity, &page, groups),
-                None => groups::insert(&self.identity, &page, groups),
-            },
-            parameters,
-        };
+        let mut statement = page.statement(match self.identity.each {
+            Some(_) => groups::candidates(&self.identity, &page, groups),
+            None => groups::insert(&self.identity, &page, groups),
+        });
         if !for_review {
             statement = statement.under_callers_settings(&self.session.search_path, &self.session.row_security, true);
         }

@@ -353,7 +353,8 @@ impl Blueprint<'_> {
         format!("{same_table}t.ctid = {other}.{ctid}")
     }
 
-    fn statement(&self, sql: String) -> Statement {
+    /// `sql`, into which the classification is built, with the parameters that it names.
+    pub fn statement(&self, sql: String) -> Statement {
         let parameters = match (&self.restriction, &self.rule.tenant) {
             (Some(_), Some(tenant)) if !self.for_review => vec![tenant.clone()],
             _ => vec![],

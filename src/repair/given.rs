@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::JsonB;
 use pgrx::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Work;
 use crate::catalog::{Column, Insertion, Table, Type};
@@ -13,6 +13,7 @@ use crate::pg;
 use crate::problem::{Problem, nearest};
 use crate::rule::check::Problems;
 use crate::run::Session;
+use crate::run::obstacles::required_columns;
 use crate::validate::sides::Whose;
 
 /// The column that holds the tenant of a new parent, where its key does not.
@@ -157,32 +158,15 @@ pub(super) fn value_fits(
 }
 
 pub(super) fn required(session: &Session, shown: &str, missing: &[&Column]) -> Problem {
-    let type_of = |c: &Column| session.catalog.base_type(c.type_oid, c.type_modifier).map(|(t, _)| t);
-    let list: Vec<String> = missing
-        .iter()
-        .map(|c| match type_of(c) {
-            Some(t) if t.kind == 'e' => format!("{} {} ({})", c.quoted, t.display, t.labels.join(", ")),
-            Some(t) => format!("{} {}", c.quoted, t.display),
-            None => c.quoted.clone(),
-        })
-        .collect();
-    let mut example = Map::new();
-    for column in missing {
-        let value = match type_of(column) {
-            Some(t) if t.kind == 'e' => t.labels.first().cloned().unwrap_or_default(),
-            Some(t) if t.category == 'N' => "0".into(),
-            _ => "...".into(),
-        };
-        example.insert(column.name.clone(), Value::String(value));
-    }
+    let (list, example) = required_columns(session, missing, false);
     Problem::new(
         PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
-        format!("new rows of {shown} need more than their key: {}", list.join(", ")),
+        format!("new rows of {shown} need more than their key: {}", list),
     )
     .detail("these columns are NOT NULL and have no default")
     .hint(format!(
         "give them values: set => {}; {{key}} and {{tenant}} in a text stand for those of the row",
-        Literal::new(&Value::Object(example).to_string())
+        Literal::new(&example)
     ))
 }
 

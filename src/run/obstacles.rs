@@ -4,6 +4,7 @@ use pgrx::prelude::PgSqlErrorCode;
 
 use super::Session;
 use crate::catalog::{Column, Details, Table};
+use crate::identifier::Literal;
 use crate::problem::Problem;
 use crate::rule::Source;
 use crate::rule::check::Problems;
@@ -227,4 +228,31 @@ pub fn tree_can_be_followed(
         );
     }
     sources.sort_by_key(feeds);
+}
+
+/// Columns that a new row needs, with types and labels in words; and an example that gives each a value, as a JSON object.
+///
+/// * `expressions`: the values are SQL expressions, so that texts stand in quotes.
+pub fn required_columns(session: &Session, missing: &[&Column], expressions: bool) -> (String, String) {
+    let type_of = |c: &Column| session.catalog.base_type(c.type_oid, c.type_modifier).map(|(t, _)| t);
+    let text = |text: &str| match expressions {
+        true => Literal::new(text).to_string(),
+        false => text.to_string(),
+    };
+    let mut list: Vec<String> = Vec::new();
+    let mut example = serde_json::Map::new();
+    for column in missing {
+        let (said, value) = match type_of(column) {
+            Some(t) if t.kind == 'e' => (
+                format!("{} {} ({})", column.quoted, t.display, t.labels.join(", ")),
+                text(t.labels.first().map_or("", String::as_str)),
+            ),
+            Some(t) if t.category == 'N' => (format!("{} {}", column.quoted, t.display), "0".into()),
+            Some(t) => (format!("{} {}", column.quoted, t.display), text("...")),
+            None => (column.quoted.clone(), text("...")),
+        };
+        list.push(said);
+        example.insert(column.name.clone(), value.into());
+    }
+    (list.join(", "), serde_json::Value::Object(example).to_string())
 }
