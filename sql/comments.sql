@@ -4,7 +4,7 @@ COMMENT ON FUNCTION backfill(text, text, text[], boolean, text, text, boolean, t
   'fill one column from its sources (NULL: inferred), or count what that would do (dry_run, the default); every row of the table is counted in exactly one reason';
 COMMENT ON FUNCTION backfill(jsonb, boolean) IS
   'the same as backfill(table_name, column_name, ...), the rule as one JSON object: {"table": ..., "column": ..., "sources": [...], ...}';
-COMMENT ON FUNCTION backfill_party_ids(text, boolean, text, text, boolean, text, text) IS
+COMMENT ON FUNCTION backfill_party_ids(text, boolean, text, text, boolean, text, text, boolean, jsonb) IS
   'fill every column that references Party from its legacy contact, organization and user columns, parents first; or count what that would do (dry_run, the default)';
 COMMENT ON FUNCTION backfill_parents(text, text, jsonb, jsonb, boolean, text, text, jsonb, text, bigint, text, text) IS
   'link every row to its parent, found by what match says, and create the parents that are missing; or count what that would do (dry_run, the default)';

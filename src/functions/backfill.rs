@@ -4,7 +4,8 @@ use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{given, row};
+use super::{given, object, row};
+use crate::parents;
 use crate::problem::Problem;
 use crate::rule::{OnConflict, RuleSpec, SourceSpec};
 use crate::run::{self, Outcome, PartyRequest, Request, Session};
@@ -125,17 +126,26 @@ fn backfill_rule(
 ///
 /// * `table_name`: one table; NULL: all.
 /// * `party_table`: the table of the parties.
+/// * `create_missing`: rows that are parties themselves (contacts, organizations, users) and have none get one first, in their tenant
+///   (of a row without a tenant key: through its membership; `ambiguous` where it is a member of several, `no_source` of none).
+///   Not where the row names another that exists (a user its contact): it takes the party from there.
+/// * `set`: with `create_missing`, table → column of the parties → SQL expression over its rows, what new parties get,
+///   `'{"Contact": {"displayName": "name"}}'`. By themselves: an enum label that is the table's name, and required columns of which
+///   the row has one of the same name.
 /// * the others as in `backfill`.
 ///
-/// Returns one row per column, in the order of the run, all in one transaction. When all tables are asked, one whose
-/// legacy columns are gone is a row with a note.
+/// Returns one row per column, in the order of the run, all in one transaction; `parents_created`: new parties. When all tables are
+/// asked, one whose legacy columns are gone is a row with a note.
 ///
-/// Errors: 42703 if the named table has no party column, or none that can be derived; those of `backfill`.
+/// Errors: 42703 if the named table has no party column, or none that can be derived; 22023 where parties are to be created for a
+/// table whose rows are none; 23502 with everything that new parties need; those of `backfill` and `backfill_parents`.
 ///
 /// ```sql
 /// SELECT * FROM backfill_party_ids('WaitlistEntry', true);
+/// SELECT * FROM backfill_party_ids(create_missing => true, set => '{"Contact": {"displayName": "name"}}');
 /// ```
 #[pg_extern]
+#[allow(clippy::too_many_arguments)]
 fn backfill_party_ids(
     table_name: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "true"),
@@ -144,6 +154,8 @@ fn backfill_party_ids(
     tenant_guard: default!(Option<bool>, "true"),
     tenant: default!(Option<&str>, "NULL"),
     party_table: default!(Option<&str>, "'Party'"),
+    create_missing: default!(Option<bool>, "false"),
+    set: default!(Option<JsonB>, "NULL"),
 ) -> Result<
     TableIterator<
         'static,
@@ -156,6 +168,7 @@ fn backfill_party_ids(
             name!(filled, i64),
             name!(unfilled, i64),
             name!(reasons, JsonB),
+            name!(parents_created, i64),
             name!(run_id, Option<i64>),
             name!(note, Option<String>),
         ),
@@ -170,9 +183,27 @@ fn backfill_party_ids(
         only_where: only_where.map(str::to_string),
         tenant_guard: given(tenant_guard, "tenant_guard")?,
         tenant: tenant.map(str::to_string),
+        create_missing: given(create_missing, "create_missing")?,
+        set: object(set, "set")?.unwrap_or_default(),
     };
-    let outcomes = run::party(&Session::begin()?, &request)?;
-    Ok(TableIterator::new(outcomes.into_iter().map(row)))
+    let columns = parents::party(&Session::begin()?, &request)?;
+    Ok(TableIterator::new(columns.into_iter().map(|column| {
+        let created = column.created;
+        let (table, name, dry_run, total, already_set, filled, unfilled, reasons, run_id, note) = row(column.outcome);
+        (
+            table,
+            name,
+            dry_run,
+            total,
+            already_set,
+            filled,
+            unfilled,
+            reasons,
+            created,
+            run_id,
+            note,
+        )
+    })))
 }
 
 /// The rows that `backfill` with the same arguments leaves empty: key, reason, and what was found in words.

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use pgrx::JsonB;
 use pgrx::prelude::*;
+use serde_json::{Map, Value};
 
 use crate::problem::Problem;
 use crate::run::Outcome;
@@ -48,7 +49,22 @@ fn given<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
 /// Rows by reason.
 fn reasons(counts: &BTreeMap<String, i64>) -> JsonB {
     let reasons = counts.iter().map(|(reason, rows)| (reason.clone(), (*rows).into()));
-    JsonB(serde_json::Value::Object(reasons.collect()))
+    JsonB(Value::Object(reasons.collect()))
+}
+
+/// An argument that is a JSON object.
+fn object(value: Option<JsonB>, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
+    match value {
+        None => Ok(None),
+        Some(JsonB(Value::Object(object))) => Ok(Some(object)),
+        Some(_) => Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("{name} is no JSON object"),
+        )
+        .hint(format!(
+            r#"for example {name} => '{{"column of the parent": "expression over the row"}}'"#
+        ))),
+    }
 }
 
 fn row(outcome: Outcome) -> Row {

@@ -3,9 +3,9 @@
 use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{given, reasons};
+use super::{given, object, reasons};
 use crate::parents::{self, Parents, Request};
 use crate::problem::Problem;
 use crate::run::Session;
@@ -228,20 +228,6 @@ fn parsed(rule: Value) -> Result<Request, Problem> {
         .detail("keys: table, column, match, set, normalize, tenant, only_where, on_conflict, max_rows, parent, root")
         .hint(r#"for example '{"table": "orders", "column": "property_id", "match": {"addr_key": "lower(address)"}}'"#)
     })
-}
-
-fn object(value: Option<JsonB>, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
-    match value {
-        None => Ok(None),
-        Some(JsonB(Value::Object(object))) => Ok(Some(object)),
-        Some(_) => Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("{name} is no JSON object"),
-        )
-        .hint(format!(
-            r#"for example {name} => '{{"column of the parent": "expression over the row"}}'"#
-        ))),
-    }
 }
 
 fn row(done: Parents) -> Row {

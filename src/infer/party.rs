@@ -27,13 +27,29 @@ pub struct PartyColumn {
     pub reference: Reference,
     /// Its sources, or why there are none.
     pub sources: Result<Vec<Source>, InferError>,
+    /// It says who the row itself is (Contact.partyId): a row without a party can be given a new one. Not so where it says
+    /// whose the row is (Invoice.clientPartyId).
+    pub is_party: bool,
 }
 
 /// Every column that references `party`, in the order in which they must be filled.
 ///
 /// Errors: a circle of tables that take their party from each other.
 pub fn columns(catalog: &Catalog, party: &Table) -> Result<Vec<PartyColumn>, InferError> {
-    in_order(catalog, find(catalog, party, false))
+    let mut columns = in_order(catalog, find(catalog, party, false))?;
+    let kinds = kinds(catalog, party);
+    let read: HashSet<(u32, i16)> = columns
+        .iter()
+        .flat_map(|c| c.sources.iter().flatten().map(|s| s.value(c.table)))
+        .collect();
+    for column in &mut columns {
+        let own = catalog
+            .table(column.table)
+            .and_then(|table| sources::own_reference(catalog, table, &column.reference, None));
+        column.is_party = own == Some(column.column)
+            && (kinds.contains(&column.table) || read.contains(&(column.table, column.column)));
+    }
+    Ok(columns)
 }
 
 /// The sources of one column, for a call that names it: the same answer that a run over all columns of its parent would
@@ -81,6 +97,7 @@ fn find(catalog: &Catalog, party: &Table, any_parent: bool) -> Vec<PartyColumn> 
                     column: column.number,
                     reference,
                     sources,
+                    is_party: false,
                 });
             }
         }

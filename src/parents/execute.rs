@@ -9,9 +9,9 @@ use super::identity::Identity;
 use super::propose::proposed;
 use crate::infer::reference::Reference;
 use crate::pg::Settings;
-use crate::plan::{Blueprint, Overlays, Statement};
+use crate::plan::{Blueprint, Overlays, Statement, View};
 use crate::problem::Problem;
-use crate::rule::{Hop, OnConflict, Overwrite, RuleSpec, Source};
+use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
 use crate::run::record;
 use crate::run::{self, Counts, Outcome, Session, may_write, settings};
 use crate::validate::sides::Sides;
@@ -28,6 +28,8 @@ pub struct Parents {
     pub created: i64,
     /// Rows that wait for the next call; they are `excluded`.
     pub(super) waiting: i64,
+    /// The ids under which rows were linked.
+    pub(super) transactions: Vec<u32>,
 }
 
 /// One call, ready to be counted.
@@ -74,7 +76,7 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
         note = Some(format!("proposed, nothing is created on a guess: {call}"));
         request = guess;
     }
-    let mut work = Work::prepare(session, &sides, &request, !dry_run)?;
+    let mut work = Work::prepare(session, &sides, &request, !dry_run, Overlays::default())?;
     if request.on_conflict == OnConflict::AnyTwo {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -163,14 +165,15 @@ fn blueprint<'a>(
 }
 
 impl<'a> Work<'a> {
-    /// Looks everything up.
+    /// Looks everything up. `overlays`: what earlier steps of a dry run would have written.
     pub(super) fn prepare(
         session: &'a Session,
         sides: &Sides<'a>,
         request: &Request,
         will_write: bool,
+        overlays: Overlays,
     ) -> Result<Work<'a>, Problem> {
-        let identity = Identity::resolve(session, sides, request)?;
+        let identity = Identity::resolve(session, sides, request, &overlays)?;
         if !groups::has_stand_in(&session.catalog, &identity) {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -182,7 +185,10 @@ impl<'a> Work<'a> {
             )
             .hint("numbers, uuid and texts can; or give the key in match or set"));
         }
-        let plain = blueprint(session, &identity, request, will_write)?;
+        let plain = Blueprint {
+            overlays,
+            ..blueprint(session, &identity, request, will_write)?
+        };
         Ok(Work {
             session,
             page: plain.clone(),
@@ -195,15 +201,37 @@ impl<'a> Work<'a> {
 
     /// The overlays with which a blueprint sees the parents that would be, and what the query of the groups is called.
     pub(super) fn overlays(&self) -> (Overlays, String) {
-        let mut overlays = Overlays::default();
+        let mut overlays = self.plain.overlays.clone();
         let groups = overlays.define(groups::groups(
             &self.session.catalog,
             &self.identity,
             &self.plain,
             self.on_conflict,
         ));
-        overlays.push(self.identity.parent, groups::parents_after(&self.identity, &groups));
+        overlays.push(
+            self.identity.parent,
+            groups::parents_after(&self.identity, &self.plain.overlays, &groups),
+        );
         (overlays, groups)
+    }
+
+    /// The tables as they would be after this call: its parents, and the rows that are linked to them.
+    pub(super) fn after(&self) -> Overlays {
+        let (mut overlays, _) = self.overlays();
+        let linked = Blueprint {
+            overlays: overlays.clone(),
+            ..self.page.clone()
+        };
+        overlays.push(self.identity.table, linked.after(View::All));
+        overlays
+    }
+
+    /// Only rows for which this holds, besides what the call says.
+    pub(super) fn only(&mut self, condition: &Condition) {
+        for blueprint in [&mut self.plain, &mut self.page] {
+            let said = blueprint.rule.only_where.take();
+            blueprint.rule.only_where = Some(Condition::and(said, condition));
+        }
     }
 
     /// A statement that reads, with the queries that it names in front.
@@ -319,7 +347,7 @@ impl<'a> Work<'a> {
         .hint("on_conflict => 'skip' leaves them, 'first' takes the values of the first row")
     }
 
-    fn dry(&self) -> Result<Parents, Problem> {
+    pub(super) fn dry(&self) -> Result<Parents, Problem> {
         let (outcome, mut predicted) = self.predict(true)?;
         let waiting = match self.limited {
             Some(rows) => wait(&mut predicted.counts, rows),
@@ -333,11 +361,12 @@ impl<'a> Work<'a> {
             found: predicted.found,
             created: predicted.created,
             waiting,
+            transactions: vec![],
         })
     }
 
     /// What a reader should know besides the numbers.
-    fn said(&self, waiting: i64, dry_run: bool) -> String {
+    pub(super) fn said(&self, waiting: i64, dry_run: bool) -> String {
         let identity = &self.identity;
         let shown = self.session.catalog.display(identity.parent);
         let mut note = vec![match identity.each {

@@ -6,7 +6,7 @@ use crate::catalog::{Catalog, Table};
 use crate::identifier::Literal;
 use crate::plan::expression::{equal, indent};
 use crate::plan::new_row::refusals_of_new_row;
-use crate::plan::{Blueprint, Extra, View};
+use crate::plan::{Blueprint, Extra, Overlays, View};
 use crate::rule::OnConflict;
 
 /// The rows of the target that find no parent, as `t`, with `mend_order`: the first of them is the first.
@@ -25,7 +25,7 @@ pub fn orphaned_rows(blueprint: &Blueprint) -> String {
         "pg_catalog.row_number() OVER (ORDER BY {}) AS \"pg_mend order\"",
         order.join(", ")
     ));
-    columns.push("classified.row_ctid AS \"pg_mend ctid\"".into());
+    columns.push("classified.row_ctid AS ctid".into());
     format!(
         "SELECT {}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'source_missing'",
         columns.join(", "),
@@ -60,6 +60,9 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
             values.push(format!("{misfit} AS misfit_{}", i + 1));
         }
     }
+    if let Some(unknown) = &identity.unknown_tenant {
+        values.push(format!("{unknown} AS unknown_tenant"));
+    }
     let mut select = keys.clone();
     let mut conflicts = vec!["false".to_string()];
     for i in 1..=identity.set.len() {
@@ -83,12 +86,18 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
         }
     }
     if identity.each.is_some() {
-        values.push("t.\"pg_mend ctid\" AS mend_ctid".into());
+        values.push("t.ctid AS mend_ctid".into());
         select.push("(pg_catalog.array_agg(mend_ctid))[1] AS mend_ctid".into());
+    }
+    if identity.unknown_tenant.is_some() {
+        select.push("(pg_catalog.array_agg(unknown_tenant))[1] AS unknown_tenant".into());
     }
     select.push("pg_catalog.count(*) AS mend_rows".into());
     select.push(format!("({}) AS conflict", conflicts.join(" OR ")));
     let mut whens: Vec<String> = Vec::new();
+    if identity.unknown_tenant.is_some() {
+        whens.push("WHEN given.unknown_tenant IS NOT NULL THEN given.unknown_tenant".into());
+    }
     if on_conflict != OnConflict::First {
         whens.push("WHEN given.conflict THEN 'conflict'".into());
     }
@@ -137,6 +146,7 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
     for (condition, name) in refusals_of_new_row(
         catalog,
         identity.parent,
+        &blueprint.overlays,
         &identity.insertion,
         &value,
         &identity.index.columns,
@@ -149,7 +159,7 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
     };
     format!(
         "SELECT given.*, {outcome}::pg_catalog.text AS mend_outcome,\n  {} AS mend_key\nFROM (\n  SELECT {}\n  FROM (\n    SELECT t.\"pg_mend order\" AS mend_order, {}\n    FROM (\n{}\n    ) AS t\n  ) AS wanted\n  GROUP BY {}\n) AS given",
-        stand_in(catalog, identity),
+        stand_in(catalog, identity, &blueprint.overlays),
         select.join(",\n    "),
         values.join(",\n      "),
         indent(&orphaned_rows(blueprint), 6),
@@ -168,7 +178,7 @@ fn limit(catalog: &Catalog, given: &Given, value: &str) -> Option<(String, Strin
 }
 
 /// The key of a parent that is not there yet: what it is given, else one that no parent has.
-fn stand_in(catalog: &Catalog, identity: &Identity) -> String {
+fn stand_in(catalog: &Catalog, identity: &Identity, overlays: &Overlays) -> String {
     if let Some(value) = identity.value(identity.key.number) {
         return value;
     }
@@ -185,7 +195,7 @@ fn stand_in(catalog: &Catalog, identity: &Identity) -> String {
         ('N', _) => format!(
             "((SELECT COALESCE(pg_catalog.max(p.{}), 0) FROM {} AS p) + pg_catalog.row_number() OVER (ORDER BY {}))::{}",
             identity.key.sql(),
-            identity.parent.sql(),
+            overlays.relation_sql(identity.parent),
             keys.join(", "),
             base.sql()
         ),
@@ -201,9 +211,9 @@ pub fn has_stand_in(catalog: &Catalog, identity: &Identity) -> bool {
         || base.is_some_and(|base| base.category == 'N' || base.name == "uuid" || base.is_string())
 }
 
-/// The parents as they would be: those that are there, and one for each group that can be created. `groups`: how the query of the
-/// groups is called.
-pub fn parents_after(identity: &Identity, groups: &str) -> String {
+/// The parents as they would be: those that are there (after earlier steps of a dry run: `overlays`), and one for each group that can
+/// be created. `groups`: how the query of the groups is called.
+pub fn parents_after(identity: &Identity, overlays: &Overlays, groups: &str) -> String {
     let parent: &Table = identity.parent;
     let existing: Vec<String> = parent.columns.iter().map(|c| format!("p.{}", c.sql())).collect();
     let new: Vec<String> = parent
@@ -219,7 +229,7 @@ pub fn parents_after(identity: &Identity, groups: &str) -> String {
     format!(
         "SELECT {} FROM {} AS p\nUNION ALL\nSELECT {} FROM {groups} AS given WHERE given.mend_outcome = 'create'",
         existing.join(", "),
-        parent.relation_sql(),
+        overlays.relation_sql(parent),
         new.join(", ")
     )
 }
@@ -337,12 +347,13 @@ pub fn candidates(identity: &Identity, blueprint: &Blueprint, groups: &str) -> S
 /// Per tenant (`tenant`: an expression over `t`) and outcome: rows, the parents that they would be linked to, those of them that are
 /// new.
 pub fn by_tenant(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, groups: &str, tenant: &str) -> String {
-    let columns: Vec<String> = blueprint
+    let mut columns: Vec<String> = blueprint
         .table
         .columns
         .iter()
         .map(|c| format!("classified.column_{} AS {}", c.number, c.sql()))
         .collect();
+    columns.push("classified.row_ctid AS ctid".into());
     let on = same_identity(catalog, identity);
     format!(
         "SELECT wanted.mend_tenant,\n  CASE wanted.mend_outcome WHEN 'source_missing' THEN COALESCE(given.mend_outcome, 'source_missing') ELSE wanted.mend_outcome END,\n  \

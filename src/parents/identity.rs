@@ -1,7 +1,7 @@
 //! From what was asked to SQL: which parent, by what it is found, what it is given; everything that is wrong at once.
 
 use pgrx::prelude::*;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::Request;
 use super::given::{Given, given};
@@ -9,7 +9,7 @@ use super::whose::{stand_in, tenant};
 use crate::catalog::{Column, Details, Insertion, Key, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::reference;
-use crate::plan::{COMPUTED, Computed};
+use crate::plan::{COMPUTED, Computed, Overlays};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::typed;
@@ -42,6 +42,8 @@ pub struct Identity<'a> {
     pub domain_checks: Vec<(i16, String, String)>,
     /// Which column is the tenant, added by us.
     pub tenant: Option<i16>,
+    /// Why the tenant of a row is not known: a reason over `t`, NULL where it is.
+    pub unknown_tenant: Option<String>,
     /// The parent's tenant column, whoever named it.
     pub tenant_column: Option<i16>,
     /// Each row gets a parent of its own: what the key gets by default. `matched` is a key that stands in for it.
@@ -49,11 +51,16 @@ pub struct Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    /// Resolves a request whose `match` is given.
+    /// Resolves a request whose `match` is given. `overlays`: the tables as they would be by now.
     ///
     /// Errors: 42P01, 42703 (names), 42601 and whatever Postgres says (expressions), 42830 (no unique key), 23502 (required
     /// columns, all at once), 0A000, 22023, 42501; several as one.
-    pub fn resolve(session: &'a Session, sides: &Sides<'a>, request: &Request) -> Result<Self, Problem> {
+    pub fn resolve(
+        session: &'a Session,
+        sides: &Sides<'a>,
+        request: &Request,
+        overlays: &Overlays,
+    ) -> Result<Self, Problem> {
         let catalog = &session.catalog;
         let table = catalog.resolve_table(&request.table)?;
         let column = catalog.resolve_column(table, &request.column)?;
@@ -126,6 +133,10 @@ impl<'a> Identity<'a> {
             ));
         }
         let tenant = tenant(session, sides, table, parent, (&matched, &set), each, &mut problems);
+        let (tenant, unknown_tenant) = match tenant {
+            Some((given, unknown)) => (Some(given), unknown),
+            None => (None, None),
+        };
         let tenant_column = tenant.as_ref().map(|tenant| tenant.column.number);
         let mut default = None;
         match each {
@@ -137,7 +148,7 @@ impl<'a> Identity<'a> {
                     ));
                 }
                 set.extend(tenant);
-                matched.extend(stand_in(session, table, parent, key, &mut problems));
+                matched.extend(stand_in(session, table, parent, key, overlays, &mut problems));
                 default = insertion
                     .defaults
                     .iter()
@@ -163,11 +174,8 @@ impl<'a> Identity<'a> {
             false => index(session, parent, &matched, &mut problems),
         };
         let named: Vec<i16> = matched.iter().chain(&set).map(|g| g.column.number).collect();
-        let missing: Vec<&Column> = parent
-            .columns
-            .iter()
-            .filter(|c| c.not_null || insertion.domain_not_null.contains(&c.number))
-            .filter(|c| !insertion.with_default.contains(&c.number) && !named.contains(&c.number))
+        let missing: Vec<&Column> = needed(parent, &insertion)
+            .filter(|c| !named.contains(&c.number))
             .collect();
         if !missing.is_empty() && !unclear {
             problems.push(required(session, parent, &missing));
@@ -235,6 +243,7 @@ impl<'a> Identity<'a> {
                 Whose::Own(columns) if columns.len() == 1 => Some(columns[0]),
                 _ => None,
             },
+            unknown_tenant,
             each: default,
         })
     }
@@ -293,6 +302,15 @@ impl<'a> Identity<'a> {
             .collect();
         parts.join(", ")
     }
+}
+
+/// Columns that a new row must be given.
+pub fn needed<'a>(parent: &'a Table, insertion: &Insertion) -> impl Iterator<Item = &'a Column> {
+    parent
+        .columns
+        .iter()
+        .filter(|c| c.not_null || insertion.domain_not_null.contains(&c.number))
+        .filter(|c| !insertion.with_default.contains(&c.number))
 }
 
 /// The parent and its key.
@@ -399,6 +417,6 @@ fn required(session: &Session, parent: &Table, missing: &[&Column]) -> Problem {
     .detail("these columns are NOT NULL and have no default")
     .hint(format!(
         "give them values, expressions over the row: set => {}",
-        Literal::new(&example)
+        Literal::new(&Value::Object(example).to_string())
     ))
 }

@@ -5,6 +5,7 @@
 //! groups     rows without a parent, one group per identity: what it would be given, or why it cannot be created; pure
 //! execute    dry: groups stand in for parents, and the rows are classified as in any backfill
 //! real       created, linked, proved
+//! party      the party model: contacts, organizations and users get a party first, then everything takes theirs
 //! propose    what the identity could be, where the call does not say
 //! ```
 //!
@@ -16,6 +17,7 @@ mod given;
 mod groups;
 mod identity;
 mod page;
+mod party;
 mod propose;
 mod real;
 mod statistics;
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use execute::{Parents, backfill_parents};
+pub use party::{OfParty, party};
 pub use statistics::{OfTenant, by_tenant};
 
 use crate::rule::OnConflict;

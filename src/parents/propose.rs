@@ -6,13 +6,27 @@ use serde_json::{Map, Value};
 
 use super::Request;
 use super::identity::parent_of;
-use crate::catalog::{Column, Table};
+use crate::catalog::{Catalog, Column, Table};
 use crate::identifier::Literal;
 use crate::names;
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 use crate::run::Session;
 use crate::validate::sides::{Sides, Whose};
+
+/// The column of `table` that is called like one of the parent and can be compared with it, `column` itself aside.
+pub(super) fn namesake<'a>(catalog: &Catalog, table: &'a Table, column: &Column, of: &Column) -> Option<&'a Column> {
+    let same = |c: &&Column| c.number != column.number && catalog.comparable(c.type_oid, of.type_oid);
+    let mut exactly = table.columns.iter().filter(same).filter(|c| c.name == of.name);
+    exactly.next().or_else(|| {
+        let mut alike = table
+            .columns
+            .iter()
+            .filter(same)
+            .filter(|c| names::words(&c.name) == names::words(&of.name));
+        alike.next()
+    })
+}
 
 /// The request with `match` and `set` spelled out, and the call that says so.
 ///
@@ -22,18 +36,7 @@ pub fn proposed(session: &Session, sides: &Sides, request: &Request) -> Result<(
     let table = catalog.resolve_table(&request.table)?;
     let column = catalog.resolve_column(table, &request.column)?;
     let (parent, key, _) = parent_of(session, table, column, request.parent.as_deref())?;
-    let namesake = |of: &Column| -> Option<&Column> {
-        let same = |c: &&Column| c.number != column.number && catalog.comparable(c.type_oid, of.type_oid);
-        let mut exactly = table.columns.iter().filter(same).filter(|c| c.name == of.name);
-        exactly.next().or_else(|| {
-            let mut alike = table
-                .columns
-                .iter()
-                .filter(same)
-                .filter(|c| names::words(&c.name) == names::words(&of.name));
-            alike.next()
-        })
-    };
+    let namesake = |of: &Column| namesake(catalog, table, column, of);
     let own = |of: &Table| match sides.of(of).as_ref() {
         Whose::Own(columns) if columns.len() == 1 => Some(columns[0]),
         _ => None,

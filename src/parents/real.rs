@@ -22,6 +22,8 @@ struct Done {
     created: i64,
     filled: i64,
     found: i64,
+    /// The id under which rows were linked.
+    transaction: Option<u32>,
 }
 
 impl Work<'_> {
@@ -41,12 +43,14 @@ impl Work<'_> {
             self.limit(most)?;
         }
         let (mut filled, mut created, mut found) = (0, 0, 0);
+        let mut transactions = Vec::new();
         for _ in 0..PASSES {
             pgrx::check_for_interrupts!();
             let done = self.create_and_link(run)?;
             created += done.created;
             filled += done.filled;
             found += done.found;
+            transactions.extend(done.transaction);
             // With fresh eyes: nothing may be left that could be linked.
             let (mut outcome, after) = self.predict(false)?;
             if after.counts.filled > 0 && self.limited.is_none() {
@@ -72,6 +76,7 @@ impl Work<'_> {
                 found,
                 created,
                 waiting,
+                transactions,
             };
             parents.outcome.run_id = Some(self.record(request, &parents, started, run)?);
             return Ok(parents);
@@ -115,6 +120,7 @@ impl Work<'_> {
                         created,
                         filled: created,
                         found: 0,
+                        transaction: Some(creator),
                     });
                 }
                 let (linked, _) = run::proved(self.session, &self.page)?;
@@ -131,6 +137,7 @@ impl Work<'_> {
                     created,
                     filled,
                     found: parents - new,
+                    transaction: linked.transaction,
                 })
             }));
             match result {
@@ -202,6 +209,8 @@ impl Work<'_> {
             parameters,
         }
         .under_callers_settings(&self.session.search_path, &self.session.row_security, false);
+        // What the statement sets for its own execution ends with this guard.
+        let _settings = settings(false);
         Ok(Spi::connect_mut(|client| {
             client.update(&statement.sql, None, &arguments(&statement)).map(|_| ())
         })?)

@@ -9,7 +9,7 @@ use super::Request;
 use super::execute::{Work, sides};
 use super::groups;
 use crate::pg::Settings;
-use crate::plan::Blueprint;
+use crate::plan::{Blueprint, Overlays};
 use crate::problem::Problem;
 use crate::run::{Counts, Session, settings};
 
@@ -37,7 +37,7 @@ pub fn by_tenant(session: &Session, request: &Request) -> Result<Vec<OfTenant>, 
                 .hint("SELECT note FROM backfill_parents(table, column) proposes one"),
         );
     }
-    let work = Work::prepare(session, &sides, request, false)?;
+    let work = Work::prepare(session, &sides, request, false, Overlays::default())?;
     let Some(tenant) = work.identity.tenant_of_row() else {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,

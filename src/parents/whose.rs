@@ -5,10 +5,14 @@ use pgrx::prelude::*;
 use super::given::Given;
 use super::identity::invalid;
 use crate::catalog::{Column, Table};
+use crate::plan::Overlays;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::{Session, readable};
 use crate::validate::sides::{Sides, Whose};
+
+/// What a new parent gets as its tenant, and (through a membership) why there is none: `ambiguous` or `no_source`, else NULL, over `t`.
+type Tenant<'a> = (Given<'a>, Option<String>);
 
 /// The tenant of a new parent is that of the rows, and part of its identity.
 pub(super) fn tenant<'a>(
@@ -19,7 +23,7 @@ pub(super) fn tenant<'a>(
     (matched, set): (&[Given], &[Given]),
     each: bool,
     problems: &mut Problems,
-) -> Option<Given<'a>> {
+) -> Option<Tenant<'a>> {
     let catalog = &session.catalog;
     if sides.root().is_some_and(|root| root.oid == parent.oid) {
         return None;
@@ -46,13 +50,14 @@ pub(super) fn tenant<'a>(
         Whose::Own(columns) if columns.len() == 1 => {
             let own = table.column(columns[0])?;
             let (base, _) = catalog.base_type(key.type_oid, -1)?;
-            Some(Given {
+            let given = Given {
                 column: key,
                 expression: own.quoted.clone(),
                 sql: format!("t.{}::{}", own.sql(), base.sql()),
                 type_oid: base.oid,
                 misfit: None,
-            })
+            };
+            Some((given, None))
         }
         Whose::Everybodys | Whose::Through(_) if each && !memberships(session, sides, table).is_empty() => {
             through_membership(session, sides, table, key, problems)
@@ -79,12 +84,16 @@ pub(super) fn tenant<'a>(
     }
 }
 
+/// Bytes that a row needs at least: a line pointer and its header (storage/itemid.h, access/htup_details.h).
+const SMALLEST_ROW: usize = 28;
+
 /// For a row that gets a parent of its own: a key that no parent has, told from the row, to stand in for the one that it will get.
 pub(super) fn stand_in<'a>(
     session: &Session,
     table: &Table,
     parent: &Table,
     key: &'a Column,
+    overlays: &Overlays,
     problems: &mut Problems,
 ) -> Option<Given<'a>> {
     let catalog = &session.catalog;
@@ -107,7 +116,8 @@ pub(super) fn stand_in<'a>(
     let (base, _) = catalog.base_type(key.type_oid, -1)?;
     let text: Vec<String> = own.iter().map(|c| format!("t.{}::pg_catalog.text", c.sql())).collect();
     let hash = format!(
-        "pg_catalog.md5(pg_catalog.jsonb_build_array('mend', {})::pg_catalog.text)",
+        "pg_catalog.md5(pg_catalog.jsonb_build_array('mend', {}, {})::pg_catalog.text)",
+        table.oid,
         text.join(", ")
     );
     let integer = |c: &Column| {
@@ -118,11 +128,20 @@ pub(super) fn stand_in<'a>(
     let sql = match (base.category, base.name.as_str(), own.as_slice()) {
         (_, "uuid", _) => format!("{hash}::pg_catalog.uuid"),
         _ if base.is_string() => format!("{hash}::{}", base.sql()),
+        // Where the row is stored, as a number: less than the rows that fit into the table. Not across partitions.
+        ('N', ..) if table.kind == 'r' => format!(
+            "((SELECT COALESCE(pg_catalog.max(p.{}), 0) FROM {} AS p)::pg_catalog.numeric \
+             + ((t.ctid::pg_catalog.text::pg_catalog.point)[0] * (pg_catalog.current_setting('block_size')::pg_catalog.int4 / {SMALLEST_ROW}) \
+             + (t.ctid::pg_catalog.text::pg_catalog.point)[1])::pg_catalog.numeric)::{}",
+            key.sql(),
+            overlays.relation_sql(parent),
+            base.sql(),
+        ),
         ('N', _, [one]) if integer(one) => format!(
             "((SELECT COALESCE(pg_catalog.max(p.{}), 0) FROM {} AS p)::pg_catalog.numeric + t.{own}::pg_catalog.numeric \
              - (SELECT pg_catalog.min(c.{own}) FROM {} AS c) + 1)::{}",
             key.sql(),
-            parent.sql(),
+            overlays.relation_sql(parent),
             table.sql(),
             base.sql(),
             own = one.sql(),
@@ -137,7 +156,7 @@ pub(super) fn stand_in<'a>(
                         catalog.display(table)
                     ),
                 )
-                .detail("it can for uuid and text keys, and for numbers where the row has an integer primary key")
+                .detail("it can for uuid and text keys, and for numbers where the table has no partitions or an integer primary key")
                 .hint("name in match what a parent is found by"),
             );
             return None;
@@ -190,7 +209,7 @@ fn through_membership<'a>(
     table: &Table,
     key: &'a Column,
     problems: &mut Problems,
-) -> Option<Given<'a>> {
+) -> Option<Tenant<'a>> {
     let catalog = &session.catalog;
     let found = memberships(session, sides, table);
     let [(member, column, own, tenant)] = found.as_slice() else {
@@ -225,11 +244,19 @@ fn through_membership<'a>(
         column.sql(),
         own.sql(),
     );
-    Some(Given {
+    let unknown = format!(
+        "(SELECT CASE pg_catalog.count(DISTINCT {value}) WHEN 0 THEN 'no_source' WHEN 1 THEN NULL ELSE 'ambiguous' END \
+         FROM {} AS m WHERE m.{} = t.{})",
+        member.relation_sql(),
+        column.sql(),
+        own.sql(),
+    );
+    let given = Given {
         column: key,
         expression: format!("the only one of {}.{}", catalog.display(member), tenant.quoted),
         sql,
         type_oid: base.oid,
         misfit: None,
-    })
+    };
+    Some((given, Some(unknown)))
 }

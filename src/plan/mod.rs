@@ -214,7 +214,7 @@ impl Overlays {
     }
 
     /// How FROM names the table.
-    fn relation_sql(&self, table: &Table) -> String {
+    pub fn relation_sql(&self, table: &Table) -> String {
         match self.latest.get(&table.oid) {
             Some(number) => format!("{OVERLAY}{number}"),
             None => table.relation_sql(),

@@ -2,6 +2,7 @@
 
 use crate::catalog::{Catalog, Column, Insertion, Table};
 
+use super::Overlays;
 use super::expression::{all_set, equal};
 
 /// `expression` (bare column names) evaluated on the row `t` as it would be.
@@ -44,11 +45,13 @@ pub fn in_new_row(
 /// constraint: CHECKs, unique keys (rows that are in the table and the other new ones, all rows of which are listed in the
 /// query that these stand in), foreign keys.
 ///
+/// * `overlays`: the tables as they would be by now.
 /// * `value`: what a column gets; `None`: its default.
 /// * `found_by`: the key by which the row was looked for and not found.
 pub fn refusals_of_new_row(
     catalog: &Catalog,
     parent: &Table,
+    overlays: &Overlays,
     insertion: &Insertion,
     value: &dyn Fn(i16) -> Option<String>,
     found_by: &[i16],
@@ -97,7 +100,7 @@ pub fn refusals_of_new_row(
                     "{} AND (pg_catalog.count(*) OVER (PARTITION BY {}) > 1 OR EXISTS (SELECT FROM {} AS existing WHERE {}))",
                     all_set(&values),
                     values.join(", "),
-                    parent.sql(),
+                    overlays.relation_sql(parent),
                     on.join(" AND ")
                 ),
                 key.name.clone(),
@@ -126,7 +129,7 @@ pub fn refusals_of_new_row(
             format!(
                 "{} AND NOT EXISTS (SELECT FROM {} AS above WHERE {})",
                 all_set(&values),
-                above.relation_sql(),
+                overlays.relation_sql(above),
                 on.join(" AND ")
             ),
             key.name.clone(),

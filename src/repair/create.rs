@@ -11,6 +11,7 @@ use super::{Violation, Way, Work};
 use crate::catalog::{Column, Insertion, Table};
 use crate::identifier::Literal;
 use crate::pg;
+use crate::plan::Overlays;
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, equal, indent};
 use crate::plan::new_row::refusals_of_new_row;
@@ -231,6 +232,7 @@ impl<'a> Creation<'a> {
         refusals.extend(refusals_of_new_row(
             catalog,
             self.parent,
+            &Overlays::default(),
             &self.insertion,
             &value,
             &work.reference.key,

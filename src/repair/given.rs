@@ -159,6 +159,7 @@ pub(super) fn value_fits(
 
 pub(super) fn required(session: &Session, shown: &str, missing: &[&Column]) -> Problem {
     let (list, example) = required_columns(session, missing, false);
+    let example = Value::Object(example).to_string();
     Problem::new(
         PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
         format!("new rows of {shown} need more than their key: {}", list),

@@ -168,6 +168,19 @@ pub struct Condition {
     pub qualified: String,
 }
 
+impl Condition {
+    /// Both hold.
+    pub fn and(said: Option<Condition>, more: &Condition) -> Condition {
+        match said {
+            None => more.clone(),
+            Some(said) => Condition {
+                portable: format!("({}) AND ({})", said.portable, more.portable),
+                qualified: format!("({}) AND ({})", said.qualified, more.qualified),
+            },
+        }
+    }
+}
+
 /// One way to derive the value, by catalog ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {

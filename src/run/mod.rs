@@ -24,4 +24,5 @@ pub use outcome::{Counts, Outcome};
 pub use party::{PartyRequest, party};
 pub use prepare::{Request, prepare};
 pub use session::{Session, register_settings};
+pub use steps::{Sequence, Step};
 pub use tenants::{Coverage, TenantRequest, tenant_coverage, tenant_keys, tenants};

@@ -1,6 +1,7 @@
 //! What is in the way of filling a table, whatever it is filled from: its kind, the column, what it enforces, what refers to it.
 
 use pgrx::prelude::PgSqlErrorCode;
+use serde_json::{Map, Value};
 
 use super::Session;
 use crate::catalog::{Column, Details, Table};
@@ -233,14 +234,14 @@ pub fn tree_can_be_followed(
 /// Columns that a new row needs, with types and labels in words; and an example that gives each a value, as a JSON object.
 ///
 /// * `expressions`: the values are SQL expressions, so that texts stand in quotes.
-pub fn required_columns(session: &Session, missing: &[&Column], expressions: bool) -> (String, String) {
+pub fn required_columns(session: &Session, missing: &[&Column], expressions: bool) -> (String, Map<String, Value>) {
     let type_of = |c: &Column| session.catalog.base_type(c.type_oid, c.type_modifier).map(|(t, _)| t);
     let text = |text: &str| match expressions {
         true => Literal::new(text).to_string(),
         false => text.to_string(),
     };
     let mut list: Vec<String> = Vec::new();
-    let mut example = serde_json::Map::new();
+    let mut example = Map::new();
     for column in missing {
         let (said, value) = match type_of(column) {
             Some(t) if t.kind == 'e' => (
@@ -254,5 +255,5 @@ pub fn required_columns(session: &Session, missing: &[&Column], expressions: boo
         list.push(said);
         example.insert(column.name.clone(), value.into());
     }
-    (list.join(", "), serde_json::Value::Object(example).to_string())
+    (list.join(", "), example)
 }

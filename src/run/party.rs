@@ -1,7 +1,7 @@
-//! `backfill_party_ids`: every column of the party model, parents first, in one transaction.
+//! The party model: a step for every column, parents first.
 
-use super::steps::{self, Step};
-use super::{Outcome, Request, Session, prepare};
+use super::steps::Step;
+use super::{Request, Session, prepare};
 use crate::infer::InferError;
 use crate::infer::party::{self, PartyColumn};
 use crate::problem::Problem;
@@ -25,15 +25,16 @@ pub struct PartyRequest {
     pub tenant_guard: bool,
     /// Only this tenant.
     pub tenant: Option<String>,
+    /// Contacts, organizations and users without a party get one first.
+    pub create_missing: bool,
+    /// Table → column of the parties → expression over its rows: what new parties get.
+    pub set: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Fills (or counts) every party column that was asked for; one outcome each, in the order of the run.
-///
-/// All steps are checked before the first is executed. In a dry run each step sees what the steps before it would have
-/// written.
+/// The party columns that were asked for, in the order of the run, each with the step that fills it from its sources.
 ///
 /// Errors: 42703 if the named table has no party column or none that can be derived; those of `prepare`.
-pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<Outcome>, Problem> {
+pub fn party<'a>(session: &'a Session, request: &PartyRequest) -> Result<Vec<(PartyColumn, Step<'a>)>, Problem> {
     let catalog = &session.catalog;
     let party_table = catalog.resolve_table(&request.party_table).map_err(|error| {
         let problem = Problem::from(error);
@@ -55,7 +56,8 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<Outcome>, 
         let Some(first) = columns.first() else {
             return Err(no_party_column(session, table, party_table));
         };
-        if columns.iter().all(|c| c.sources.is_err())
+        if !request.create_missing
+            && columns.iter().all(|c| c.sources.is_err())
             && let Err(error) = &first.sources
         {
             return Err(error.clone().into());
@@ -63,14 +65,13 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<Outcome>, 
     }
     let mut problems = Problems::default();
     let mut steps = Vec::new();
-    for column in &columns {
-        if let Some(step) = problems.keep(step(session, request, column)) {
-            steps.push(step);
+    for column in columns {
+        if let Some(step) = problems.keep(step(session, request, &column)) {
+            steps.push((column, step));
         }
     }
     problems.into_result()?;
-
-    steps::run(session, steps, request.dry_run)
+    Ok(steps)
 }
 
 fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) -> Result<Step<'a>, Problem> {

@@ -5,40 +5,68 @@ use crate::plan::{Blueprint, Overlays};
 use crate::problem::Problem;
 
 /// One rule of several.
-pub(super) struct Step<'a> {
-    pub(super) blueprint: Blueprint<'a>,
+pub struct Step<'a> {
+    /// Ready to be counted.
+    pub blueprint: Blueprint<'a>,
     /// Nothing can be written, only counted.
-    pub(super) count_only: bool,
+    pub count_only: bool,
     /// Stands instead of the note that the numbers would get.
-    pub(super) instead_of_note: Option<String>,
+    pub instead_of_note: Option<String>,
     /// Stands in front of it.
-    pub(super) before_note: Option<String>,
+    pub before_note: Option<String>,
 }
 
-/// Runs every step, or counts what it would do. In a dry run each step sees what the steps before it would have written.
-///
-/// Errors: those of the steps; nothing of any of them is left then.
-pub(super) fn run(session: &Session, steps: Vec<Step>, dry_run: bool) -> Result<Vec<Outcome>, Problem> {
-    let mut overlays = Overlays::default();
-    let mut outcomes = Vec::new();
-    let mut touched: Vec<u32> = Vec::new();
-    for mut step in steps {
+/// How far a sequence of steps is: what those that follow must know of it.
+pub struct Sequence<'a> {
+    session: &'a Session,
+    dry_run: bool,
+    /// In a dry run: the tables as they would be by now.
+    pub overlays: Overlays,
+    /// In a real run: the ids under which rows were written.
+    pub touched: Vec<u32>,
+}
+
+impl<'a> Sequence<'a> {
+    /// Nothing was done yet.
+    pub fn new(session: &'a Session, dry_run: bool) -> Self {
+        Sequence {
+            session,
+            dry_run,
+            overlays: Overlays::default(),
+            touched: vec![],
+        }
+    }
+
+    /// What is known of the database.
+    pub fn session(&self) -> &'a Session {
+        self.session
+    }
+
+    /// Nothing is written.
+    pub fn is_dry(&self) -> bool {
+        self.dry_run
+    }
+
+    /// Runs one step, or counts what it would do; in a dry run it sees what the steps before it would have written.
+    ///
+    /// Errors: those of the step.
+    pub fn step(&mut self, mut step: Step) -> Result<Outcome, Problem> {
         pgrx::check_for_interrupts!();
-        let mut outcome = if dry_run {
-            step.blueprint.overlays = overlays;
-            let outcome = execute::dry(session, &mut step.blueprint, true)?;
-            overlays = std::mem::take(&mut step.blueprint.overlays);
+        let mut outcome = if self.dry_run {
+            step.blueprint.overlays = std::mem::take(&mut self.overlays);
+            let outcome = execute::dry(self.session, &mut step.blueprint, true)?;
+            self.overlays = std::mem::take(&mut step.blueprint.overlays);
             outcome
         } else if step.count_only {
             // A count is all there is to do, and no run to record.
             Outcome {
                 dry_run: false,
-                ..execute::dry(session, &mut step.blueprint, false)?
+                ..execute::dry(self.session, &mut step.blueprint, false)?
             }
         } else {
-            step.blueprint.touched.extend(&touched);
-            let outcome = execute::real(session, &step.blueprint)?;
-            touched.extend(outcome.transaction);
+            step.blueprint.touched.extend(&self.touched);
+            let outcome = execute::real(self.session, &step.blueprint)?;
+            self.touched.extend(outcome.transaction);
             outcome
         };
         if let Some(note) = step.instead_of_note {
@@ -48,7 +76,14 @@ pub(super) fn run(session: &Session, steps: Vec<Step>, dry_run: bool) -> Result<
             let rest = outcome.note.map(|note| format!("; {note}")).unwrap_or_default();
             outcome.note = Some(format!("{before}{rest}"));
         }
-        outcomes.push(outcome);
+        Ok(outcome)
     }
-    Ok(outcomes)
+}
+
+/// Runs every step, or counts what it would do.
+///
+/// Errors: those of the steps; nothing of any of them is left then.
+pub(super) fn run(session: &Session, steps: Vec<Step>, dry_run: bool) -> Result<Vec<Outcome>, Problem> {
+    let mut sequence = Sequence::new(session, dry_run);
+    steps.into_iter().map(|step| sequence.step(step)).collect()
 }

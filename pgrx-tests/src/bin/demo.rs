@@ -56,6 +56,16 @@ LEFT JOIN "Contact" c ON c.id = w."contactId"
 LEFT JOIN "Party" cp ON cp.id = c."partyId"
 LEFT JOIN "Organization" o ON o.id = w."organizationId""#,
     )?;
+    say(
+        "as after an import without any party: contacts, organizations and users get one first, all else takes theirs, in one call",
+    );
+    show(&mut client, "DELETE FROM \"Party\"")?;
+    show(
+        &mut client,
+        r#"SELECT table_name, column_name, filled, unfilled, parents_created FROM backfill_party_ids(create_missing => true, dry_run => false,
+  set => '{"Contact": {"displayName": "name"}, "Organization": {"displayName": "name"}, "User": {"displayName": "email", "kind": "''CONTACT''"}}')
+WHERE filled > 0"#,
+    )?;
     drop(client);
     drop(database);
 

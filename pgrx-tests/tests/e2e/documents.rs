@@ -55,15 +55,16 @@ fn produces_what_it_shows(page: &str) {
     while let Some(line) = lines.next() {
         blessed.push_str(line);
         blessed.push('\n');
-        if line == "<!-- example: organizations -->" {
+        let load: Option<fn(&mut Client)> = match line {
+            "<!-- example: organizations -->" => Some(load_organizations),
+            "<!-- example: party -->" => Some(load_party),
+            "<!-- example: properties -->" => Some(load_properties),
+            _ => None,
+        };
+        if let Some(load) = load {
             databases.push(pgrx_tests::database());
             client = databases[databases.len() - 1].connect();
-            load_organizations(&mut client);
-        }
-        if line == "<!-- example: properties -->" {
-            databases.push(pgrx_tests::database());
-            client = databases[databases.len() - 1].connect();
-            load_properties(&mut client);
+            load(&mut client);
         }
         if line != "```sql" {
             continue;

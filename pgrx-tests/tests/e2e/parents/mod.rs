@@ -1,6 +1,7 @@
 //! `backfill_parents`: missing parents are created and linked; what is refused, kept, killed, and done by two at once.
 
 mod each;
+mod party;
 mod property;
 
 use pgrx_tests::example::{failure, lines, load_properties, one};

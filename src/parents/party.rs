@@ -1,0 +1,439 @@
+//! `backfill_party_ids`: every column of the party model, parents first, in one transaction; contacts, organizations and users without
+//! a party get one before others take theirs from them.
+//!
+//! ```text
+//! who the row is     Contact.partyId, User.partyId    from its sources (User.contactId -> Contact.partyId); a row that names none gets a
+//!                                                     party of its own
+//! whose the row is   Invoice.clientPartyId            from its sources
+//! ```
+
+use pgrx::prelude::PgSqlErrorCode;
+use serde_json::{Map, Value};
+
+use super::execute::{Parents, Work, sides};
+use super::identity::needed;
+use super::propose::namesake;
+use super::{Request, identity};
+use crate::catalog::{Column, Table};
+use crate::identifier::{Identifier, Literal};
+use crate::infer::party::PartyColumn;
+use crate::names::{stem, words};
+use crate::plan::expression::equal;
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::rule::{Condition, OnConflict};
+use crate::run::obstacles::required_columns;
+use crate::run::{self, Outcome, PASSES, PartyRequest, Sequence, Session, Step, record};
+use crate::validate::sides::{Sides, Whose};
+
+/// What was done with one column, or would be.
+#[derive(Debug, Clone)]
+pub struct OfParty {
+    /// As of a backfill.
+    pub outcome: Outcome,
+    /// New parties.
+    pub created: i64,
+}
+
+/// Fills (or counts) every party column that was asked for; one outcome each, in the order of the run.
+///
+/// All steps are checked before the first is executed. In a dry run each step sees what the steps before it would have
+/// written, new parties included.
+///
+/// Errors: 42703 if the named table has no party column or none that can be derived; 22023 if parties are to be created for a table
+/// whose rows are none; 23502 with everything that new parties need, of all tables; those of `backfill` and `backfill_parents`.
+pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, Problem> {
+    let columns = run::party(session, request)?;
+    let mut wanted = Vec::new();
+    let mut sides_of_all = None;
+    if request.create_missing {
+        if !request.dry_run {
+            run::may_write()?;
+        }
+        wanted = creations(session, request, &columns)?;
+        if let Some((_, first)) = wanted.first() {
+            let sides = sides_of_all.insert(sides(session, first)?);
+            let mut problems = Problems::default();
+            for (_, one) in &wanted {
+                problems.keep(Work::prepare(session, sides, one, !request.dry_run, Default::default()));
+            }
+            problems.into_result()?;
+        }
+    } else if !request.set.is_empty() {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "set says what new parties get, and none are to be created",
+        )
+        .hint("create_missing => true creates a party for each contact, organization and user without one"));
+    }
+    let mut sequence = Sequence::new(session, request.dry_run);
+    let mut all = Vec::new();
+    for (column, step) in columns {
+        let creation = wanted
+            .iter()
+            .position(|((table, number), _)| (*table, *number) == (column.table, column.column));
+        all.push(match (creation, &sides_of_all) {
+            (Some(at), Some(sides)) => filled_and_created(&mut sequence, sides, &column, step, &wanted[at].1)?,
+            _ => OfParty {
+                outcome: sequence.step(step)?,
+                created: 0,
+            },
+        });
+    }
+    Ok(all)
+}
+
+/// For which columns parties are created, and the call that does it.
+type Creations = Vec<((u32, i16), Request)>;
+
+fn creations(session: &Session, request: &PartyRequest, columns: &[(PartyColumn, Step)]) -> Result<Creations, Problem> {
+    let catalog = &session.catalog;
+    let mut problems = Problems::default();
+    let who: Vec<(&PartyColumn, &Table, &Column)> = columns
+        .iter()
+        .filter(|(column, _)| column.is_party)
+        .filter_map(|(column, _)| {
+            let table = catalog.table(column.table)?;
+            Some((column, table, table.column(column.column)?))
+        })
+        .collect();
+    let Some((first, ..)) = who.first() else {
+        let (what, hint) = match &request.table {
+            Some(named) => (
+                format!("the rows of {named} are no parties"),
+                "leave table_name out: contacts, organizations and users get a party, and everything else takes theirs",
+            ),
+            None => (
+                "no table has rows that are parties".into(),
+                "backfill_parents(table, column, match => '{}') creates one for each row of any table",
+            ),
+        };
+        return Err(
+            Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, what)
+                .detail("a table counts where its own party column is named after it, and a label of an enum of the parties is its name, or others take their party from it")
+                .hint(hint),
+        );
+    };
+    let given = given(session, request, &who, &mut problems)?;
+    let Some(parent) = catalog.table(first.reference.parent) else {
+        return Ok(vec![]);
+    };
+    let sides = sides(session, &asked(session, request, who[0], Map::new()))?;
+    let insertion = catalog.insertion(parent)?;
+    let tenant = match sides.of(parent).as_ref() {
+        Whose::Own(columns) if columns.len() == 1 => Some(columns[0]),
+        _ => None,
+    };
+    let mut found = Vec::new();
+    let mut incomplete = Vec::new();
+    let mut example = Map::new();
+    for (at, (column, table, own)) in who.iter().enumerate() {
+        let mut set = given[at].clone();
+        let named = |set: &Map<String, Value>, of: &Column| {
+            set.keys().any(|name| {
+                catalog
+                    .resolve_column(parent, name)
+                    .is_ok_and(|c| c.number == of.number)
+            })
+        };
+        for of in parent.columns.iter().filter(|of| !of.generated) {
+            if of.number == column.reference.key || named(&set, of) {
+                continue;
+            }
+            if let Some(label) = label(session, table, of) {
+                set.insert(Identifier::new(&of.name).to_string(), label.into());
+            }
+        }
+        let mut missing = Vec::new();
+        for of in needed(parent, &insertion) {
+            if of.number == column.reference.key || Some(of.number) == tenant || named(&set, of) {
+                continue;
+            }
+            match namesake(catalog, table, own, of) {
+                Some(same) => {
+                    set.insert(Identifier::new(&of.name).to_string(), same.quoted.clone().into());
+                }
+                None => missing.push(of),
+            }
+        }
+        let mut wanted = given[at].clone();
+        if !missing.is_empty() {
+            let (list, values) = required_columns(session, &missing, true);
+            incomplete.push(format!("{}: {list}", catalog.display(table)));
+            wanted.extend(values);
+        }
+        if !wanted.is_empty() {
+            example.insert(typed_table(session, table), Value::Object(wanted));
+        }
+        found.push((
+            (column.table, column.column),
+            asked(session, request, (column, table, own), set),
+        ));
+    }
+    if !incomplete.is_empty() {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+                format!("new rows of {} need more than is known", catalog.display(parent)),
+            )
+            .detail(format!(
+                "NOT NULL without a default, and nothing of that name in the row: {}",
+                incomplete.join("; ")
+            ))
+            .hint(format!(
+                "give them values, expressions over the row: set => {}",
+                Literal::new(&Value::Object(example).to_string())
+            )),
+        );
+    }
+    problems.into_result()?;
+    Ok(found)
+}
+
+/// As people type it in `set`: the bare name, where that finds it.
+fn typed_table(session: &Session, table: &Table) -> String {
+    match session.catalog.resolve_table(&table.name) {
+        Ok(found) if found.oid == table.oid => table.name.clone(),
+        _ => record::qualified(table),
+    }
+}
+
+/// What the call says of each table.
+fn given(
+    session: &Session,
+    request: &PartyRequest,
+    who: &[(&PartyColumn, &Table, &Column)],
+    problems: &mut Problems,
+) -> Result<Vec<Map<String, Value>>, Problem> {
+    let catalog = &session.catalog;
+    let mut given = vec![Map::new(); who.len()];
+    for (name, columns) in &request.set {
+        let Some(table) = problems.keep(catalog.resolve_table(name)) else {
+            continue;
+        };
+        let shown: Vec<String> = who.iter().map(|(_, table, _)| catalog.display(table)).collect();
+        let hint = format!(
+            r#"for example set => '{{"{}": {{"name": "an expression over the row"}}}}'; parties are created for {}"#,
+            who.first().map(|(_, table, _)| table.name.as_str()).unwrap_or_default(),
+            shown.join(", ")
+        );
+        let mine: Vec<usize> = (0..who.len()).filter(|at| who[*at].1.oid == table.oid).collect();
+        match (mine.as_slice(), columns) {
+            ([], _) => problems.push(identity::invalid(
+                format!("set: no parties are created for {name}"),
+                hint,
+            )),
+            (mine, Value::Object(columns)) => {
+                for at in mine {
+                    given[*at].extend(columns.clone());
+                }
+            }
+            _ => problems.push(identity::invalid(
+                format!("set: {name} must have a JSON object of columns"),
+                hint,
+            )),
+        }
+    }
+    Ok(given)
+}
+
+/// `'CONTACT'`, for a column of an enum that has a label for this table.
+fn label(session: &Session, table: &Table, of: &Column) -> Option<String> {
+    let (base, _) = session.catalog.base_type(of.type_oid, -1)?;
+    let own = stem(&table.name);
+    let label = base.labels.iter().find(|label| words(&label.to_lowercase()) == own)?;
+    Some(Literal::new(label).to_string())
+}
+
+/// The call of `backfill_parents` for one table.
+fn asked(
+    session: &Session,
+    request: &PartyRequest,
+    (column, table, own): (&PartyColumn, &Table, &Column),
+    set: Map<String, Value>,
+) -> Request {
+    let parent = session.catalog.table(column.reference.parent);
+    let parent = parent.map(|parent| {
+        let key = parent.column(column.reference.key);
+        let key = key.map(|key| key.quoted.clone()).unwrap_or_default();
+        format!("{}({key})", record::qualified(parent))
+    });
+    Request {
+        table: record::qualified(table),
+        column: own.quoted.clone(),
+        matched: Some(Map::new()),
+        set: Some(set),
+        normalize: None,
+        tenant: request.tenant.clone(),
+        only_where: request.only_where.clone(),
+        on_conflict: OnConflict::Skip,
+        max_rows: None,
+        parent,
+        root: None,
+    }
+}
+
+/// Rows of which no source names a row that exists: nobody else can say who they are. The others take their party from there, now or
+/// when it has one.
+fn nothing_named(session: &Session, column: &PartyColumn) -> Option<Condition> {
+    let catalog = &session.catalog;
+    let table = catalog.table(column.table)?;
+    let sources = column.sources.as_ref().ok().filter(|sources| !sources.is_empty())?;
+    let written = |row: &str| -> Option<String> {
+        let mut all = Vec::new();
+        for source in sources {
+            let hop = source.hops.first()?;
+            let parent = catalog.table(hop.parent)?;
+            let mut on = Vec::new();
+            for (own, key) in source.columns.iter().zip(&hop.key) {
+                let (own, key) = (table.column(*own)?, parent.column(*key)?);
+                let there = format!("mend_source.{}", key.sql());
+                on.push(equal(catalog, &there, key.type_oid, &format!("{row}.{}", own.sql())));
+            }
+            let from = parent.relation_sql();
+            all.push(format!(
+                "NOT EXISTS (SELECT FROM {from} AS mend_source WHERE {})",
+                on.join(" AND ")
+            ));
+        }
+        Some(all.join(" AND "))
+    };
+    Some(Condition {
+        qualified: written("t")?,
+        portable: written(&record::qualified(table))?,
+    })
+}
+
+/// Rows that name somebody take the party from there; the others get one.
+fn filled_and_created<'a>(
+    sequence: &mut Sequence<'a>,
+    sides: &Sides<'a>,
+    column: &PartyColumn,
+    step: Step<'a>,
+    request: &Request,
+) -> Result<OfParty, Problem> {
+    let session = sequence.session();
+    let condition = nothing_named(session, column);
+    let mut taken: Option<Outcome> = None;
+    let (mut filled, mut created) = (0, 0);
+    let mut blueprint = step.blueprint.clone();
+    let no_sources = step.instead_of_note.clone();
+    if let Some(condition) = &condition {
+        let others = Condition {
+            portable: format!("NOT ({})", condition.portable),
+            qualified: format!("NOT ({})", condition.qualified),
+        };
+        blueprint.rule.only_where = Some(Condition::and(blueprint.rule.only_where.take(), &others));
+    }
+    for _ in 0..PASSES {
+        if condition.is_some() {
+            let outcome = sequence.step(Step {
+                blueprint: blueprint.clone(),
+                count_only: step.count_only,
+                instead_of_note: None,
+                before_note: None,
+            })?;
+            filled += outcome.counts.filled;
+            taken = Some(outcome);
+        }
+        let parents = create(sequence, sides, condition.as_ref(), request)?;
+        filled += parents.outcome.counts.filled;
+        created += parents.created;
+        if let Some(mut outcome) = together(request, taken.as_ref(), parents, filled) {
+            if let Some(why) = &no_sources {
+                let note = outcome.note.unwrap_or_default();
+                outcome.note = Some(format!("{note}; {why}"));
+            }
+            return Ok(OfParty { outcome, created });
+        }
+    }
+    Err(Problem::new(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        format!("the rows of {} change faster than they can be counted", request.table),
+    )
+    .detail("nothing was written")
+    .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction"))
+}
+
+/// Creates parties for the rows for which `condition` holds.
+fn create<'a>(
+    sequence: &mut Sequence<'a>,
+    sides: &Sides<'a>,
+    condition: Option<&Condition>,
+    request: &Request,
+) -> Result<Parents, Problem> {
+    let dry_run = sequence.is_dry();
+    let mut work = Work::prepare(sequence.session(), sides, request, !dry_run, sequence.overlays.clone())?;
+    if let Some(condition) = condition {
+        work.only(condition);
+    }
+    let mut parents = match dry_run {
+        true => work.dry()?,
+        false => {
+            work.plain.touched.extend(&sequence.touched);
+            work.page.touched.extend(&sequence.touched);
+            let only_where = work.plain.rule.only_where.as_ref().map(|c| c.portable.clone());
+            work.real(&Request {
+                only_where,
+                ..request.clone()
+            })?
+        }
+    };
+    if dry_run && parents.outcome.counts.filled > 0 {
+        sequence.overlays = work.after();
+    }
+    sequence.touched.extend(&parents.transactions);
+    let parts = [parents.outcome.note.take(), Some(work.said(0, dry_run))];
+    let note: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    parents.outcome.note = Some(note.join("; "));
+    Ok(parents)
+}
+
+/// One outcome of both, every row in one reason; `None` where rows changed between the two counts.
+///
+/// * `taken`: rows that name somebody, in the last pass; the others are excluded there, as these are in `parents`.
+/// * `filled`: by all passes.
+fn together(request: &Request, taken: Option<&Outcome>, parents: Parents, filled: i64) -> Option<Outcome> {
+    let made = parents.outcome;
+    let Some(taken) = taken else {
+        return Some(made);
+    };
+    let mut counts = made.counts.clone();
+    counts.filled = filled;
+    // What earlier passes filled is set by now.
+    let before = filled - taken.counts.filled - made.counts.filled;
+    counts.already_set = taken.counts.already_set + made.counts.already_set - before;
+    counts.unguarded += taken.counts.unguarded;
+    counts.reasons.remove("excluded");
+    for (reason, rows) in taken.counts.reasons.iter().filter(|(reason, _)| *reason != "excluded") {
+        *counts.reasons.entry(reason.clone()).or_default() += rows;
+    }
+    for (name, rows) in &taken.counts.refused_by {
+        *counts.refused_by.entry(name.clone()).or_default() += rows;
+    }
+    let excluded = made.counts.total() - counts.total();
+    let may_be = request.only_where.is_some() || request.tenant.is_some();
+    if excluded < 0 || (excluded > 0 && !may_be) {
+        return None;
+    }
+    if excluded > 0 {
+        counts.reasons.insert("excluded".into(), excluded);
+    }
+    let table = &taken.table;
+    let mut note = vec![];
+    let first = taken.note.as_deref().unwrap_or_default();
+    if !first.is_empty() {
+        note.push(format!("rows of {table} that name somebody: {first}"));
+    }
+    if let Some(second) = made.note.as_deref().filter(|note| !note.is_empty()) {
+        note.push(format!("the others: {second}"));
+    }
+    if let Some(run) = taken.run_id.filter(|_| made.run_id.is_some()) {
+        note.push(format!("two runs, {run} for the former"));
+    }
+    Some(Outcome {
+        counts,
+        note: Some(note.join("; ")),
+        ..made
+    })
+}
