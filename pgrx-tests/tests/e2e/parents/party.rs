@@ -287,7 +287,8 @@ fn one_case(seed: u64) {
         .map(|(id, email, _, members)| (format!("user {id}"), (members[0], email.clone())))
         .collect();
     for (who, mine) in &wanted {
-        if !shared(&wanted, mine) && !(unique && first.values().any(|other| other == mine)) {
+        let taken = unique && first.values().any(|other| other == mine);
+        if !taken && !shared(&wanted, mine) {
             party.insert(who.clone(), mine.clone());
         }
     }
