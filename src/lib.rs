@@ -13,6 +13,8 @@
 //! | [`repair`] | rows that violate a reference: nullified, quarantined, or given their parent |
 //! | [`finalize`] | the gate, and NOT NULL, foreign keys, indexes with short locks |
 //! | [`parents`] | creating the missing parents of rows, and linking them |
+//! | [`script`] | migration scripts: text → statements, parsed by Postgres → what each does |
+//! | [`migration`] | a script against the catalog: how far it got, what it would do now, how to take back the half |
 //! | [`report`] | what the database looks like: tenant columns, the map, dead columns |
 //! | `functions` | what SQL sees |
 //! | [`pg`] | the one room with `unsafe` |
@@ -26,6 +28,7 @@ pub mod finalize;
 mod functions;
 pub mod identifier;
 pub mod infer;
+pub mod migration;
 pub mod names;
 pub mod parents;
 pub mod pg;
@@ -35,6 +38,7 @@ pub mod repair;
 pub mod report;
 pub mod rule;
 pub mod run;
+pub mod script;
 #[cfg(feature = "pg_test")]
 mod tests;
 pub mod validate;

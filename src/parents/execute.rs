@@ -247,6 +247,7 @@ impl<'a> Work<'a> {
     fn pairs(&self, overlays: &Overlays, sql: String) -> Result<Vec<(String, i64)>, Problem> {
         let statement = self.reading(overlays, sql);
         let arguments = arguments(&statement);
+        let _own = Settings::of_one_statement();
         Ok(Spi::connect(|client| {
             let mut pairs = Vec::new();
             for row in client.select(&statement.sql, None, &arguments)? {
@@ -317,6 +318,7 @@ impl<'a> Work<'a> {
                 ..self.page.clone()
             };
             let statement = self.reading(&overlays, groups::linked_parents(&page, &groups));
+            let _own = Settings::of_one_statement();
             let (all, new) = Spi::connect(|client| {
                 client
                     .select(&statement.sql, None, &arguments(&statement))?

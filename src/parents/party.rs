@@ -18,6 +18,7 @@ use crate::catalog::{Column, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::party::PartyColumn;
 use crate::names::{stem, words};
+use crate::plan::Overlays;
 use crate::plan::expression::equal;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
@@ -55,7 +56,8 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, 
             let sides = sides_of_all.insert(sides(session, first)?);
             let mut problems = Problems::default();
             for (_, one) in &wanted {
-                problems.keep(Work::prepare(session, sides, one, !request.dry_run, Default::default()));
+                let work = Work::prepare(session, sides, one, !request.dry_run, Overlays::default());
+                problems.keep(work.map_err(|problem| in_terms_of_party(session, one, problem)));
             }
             problems.into_result()?;
         }
@@ -81,6 +83,29 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, 
         });
     }
     Ok(all)
+}
+
+/// Hints of `backfill_parents` speak of its own arguments.
+fn in_terms_of_party(session: &Session, request: &Request, problem: Problem) -> Problem {
+    let table = session.catalog.resolve_table(&request.table);
+    let shown = table.map(|table| typed_table(session, table)).unwrap_or_default();
+    let hint = problem.hint.map(|hint| match hint.strip_prefix("say it in set: ") {
+        Some(object) => format!(r#"say it in set: {{"{shown}": {object}}}"#),
+        None => hint
+            .replace(
+                "leave it out; or name it in match, for a parent that is found by it",
+                "leave it out",
+            )
+            .replace(
+                "name in match what a parent is found by",
+                "backfill_parents(table, column, match => ...) finds parents by what you name",
+            ),
+    });
+    Problem {
+        message: format!("{shown}: {}", problem.message),
+        hint,
+        ..problem
+    }
 }
 
 /// For which columns parties are created, and the call that does it.
@@ -223,6 +248,12 @@ fn given(
                 format!("set: no parties are created for {name}"),
                 hint,
             )),
+            (mine, Value::Object(_)) if mine.iter().any(|at| !given[*at].is_empty()) => {
+                problems.push(identity::invalid(
+                    format!("set: {name} is named twice"),
+                    "name each table once".into(),
+                ));
+            }
             (mine, Value::Object(columns)) => {
                 for at in mine {
                     given[*at].extend(columns.clone());

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::execute::{Parents, Work, arguments, wait};
 use super::{Request, groups};
+use crate::identifier::Literal;
+use crate::infer::reference;
 use crate::pg::{self, Settings};
 use crate::plan::expression::equal;
 use crate::plan::{Blueprint, Overlays, Statement};
@@ -102,6 +104,9 @@ impl Work<'_> {
                 let creator = pg::current_transaction_id();
                 self.hold()?;
                 let created = self.create(run, &again)?;
+                if created > 0 {
+                    self.adopts_nobody(creator)?;
+                }
                 if self.identity.each.is_some() {
                     // Read back: as many rows as parents, each with its own, in its own tenant.
                     let (parents, new) = self.parents_of(creator, creator)?;
@@ -263,6 +268,62 @@ impl Work<'_> {
         statement
     }
 
+    /// A row whose parent is gone must not find itself with the new one that happens to get the same key.
+    ///
+    /// Errors: 23000 with the rows that would.
+    fn adopts_nobody(&self, creator: u32) -> Result<(), Problem> {
+        let catalog = &self.session.catalog;
+        let (parent, key) = (self.identity.parent, self.identity.key);
+        for table in catalog
+            .tables
+            .iter()
+            .filter(|t| t.is_table() && !t.is_partition && t.may_select)
+        {
+            for column in &table.columns {
+                let checked = catalog
+                    .foreign_keys_of(table.oid)
+                    .any(|k| k.columns == [column.number] && k.parent == parent.oid && k.validated && k.enforced);
+                let refers = !checked
+                    && reference::of(catalog, table, column)
+                        .is_some_and(|r| r.parent == parent.oid && r.key == key.number);
+                if !refers {
+                    continue;
+                }
+                let same = equal(
+                    catalog,
+                    &format!("p.{}", key.sql()),
+                    key.type_oid,
+                    &format!("t.{}", column.sql()),
+                );
+                let sql = format!(
+                    "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {same}\nWHERE p.xmin = '{creator}'::pg_catalog.xid AND t.xmin <> '{creator}'::pg_catalog.xid",
+                    table.relation_sql(),
+                    parent.relation_sql()
+                );
+                let _settings = settings(false);
+                let rows =
+                    Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0);
+                if rows > 0 {
+                    let shown = catalog.display(table);
+                    return Err(Problem::new(
+                        PgSqlErrorCode::ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION,
+                        format!("{rows} rows of {shown} would find themselves with new rows of {}", catalog.display(parent)),
+                    )
+                    .detail(format!(
+                        "{} holds keys whose rows are gone, and new rows got the same keys; nothing was written",
+                        column.quoted
+                    ))
+                    .hint(format!(
+                        "repair them first: SELECT * FROM repair_orphans({}, {}, 'nullify'); or move the key's sequence on",
+                        Literal::new(&record::qualified(table)),
+                        Literal::new(&column.quoted)
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Rows that were linked under this id to a parent that is another tenant's.
     fn strangers(&self, linker: u32) -> Result<i64, Problem> {
         let identity = &self.identity;
@@ -280,6 +341,8 @@ impl Work<'_> {
             &format!("t.{}", identity.column.sql()),
         );
         let same = equal(catalog, &format!("p.{}", column.sql()), column.type_oid, tenant);
+        // Nobody's row has nobody's parent.
+        let same = format!("({same}) OR (p.{} IS NULL AND ({tenant}) IS NULL)", column.sql());
         let sql = format!(
             "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {same_key}\nWHERE t.xmin = '{linker}'::pg_catalog.xid AND ({same}) IS NOT TRUE",
             identity.table.relation_sql(),

@@ -131,8 +131,9 @@ pub(super) fn stand_in<'a>(
         // Where the row is stored, as a number: less than the rows that fit into the table. Not across partitions.
         ('N', ..) if table.kind == 'r' => format!(
             "((SELECT COALESCE(pg_catalog.max(p.{}), 0) FROM {} AS p)::pg_catalog.numeric \
-             + ((t.ctid::pg_catalog.text::pg_catalog.point)[0] * (pg_catalog.current_setting('block_size')::pg_catalog.int4 / {SMALLEST_ROW}) \
-             + (t.ctid::pg_catalog.text::pg_catalog.point)[1])::pg_catalog.numeric)::{}",
+             + (t.ctid::pg_catalog.text::pg_catalog.point)[0]::pg_catalog.numeric \
+             * pg_catalog.div(pg_catalog.current_setting('block_size')::pg_catalog.numeric, {SMALLEST_ROW}::pg_catalog.numeric) \
+             + (t.ctid::pg_catalog.text::pg_catalog.point)[1]::pg_catalog.numeric)::{}",
             key.sql(),
             overlays.relation_sql(parent),
             base.sql(),

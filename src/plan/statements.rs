@@ -355,8 +355,11 @@ impl Blueprint<'_> {
 
     /// `sql`, into which the classification is built, with the parameters that it names.
     pub fn statement(&self, sql: String) -> Statement {
-        let parameters = match (&self.restriction, &self.rule.tenant) {
-            (Some(_), Some(tenant)) if !self.for_review => vec![tenant.clone()],
+        // Also where only a stand-in for another table names it.
+        let parameters = match &self.rule.tenant {
+            Some(tenant) if !self.for_review && (self.restriction.is_some() || self.overlays.are_in(&sql)) => {
+                vec![tenant.clone()]
+            }
             _ => vec![],
         };
         Statement { sql, parameters }

@@ -425,6 +425,7 @@ impl Work<'_> {
 
     /// Runs a statement that returns (text, number) rows.
     fn pairs(&self, statement: &Statement) -> Result<BTreeMap<String, i64>, Problem> {
+        let _own = pg::Settings::of_one_statement();
         let arguments = crate::validate::arguments(&statement.parameters);
         let pairs = Spi::connect(|client| {
             let mut pairs = BTreeMap::new();
@@ -439,6 +440,7 @@ impl Work<'_> {
 
     /// Runs a statement that writes and returns one number.
     fn number(&self, statement: &Statement) -> Result<i64, Problem> {
+        let _own = pg::Settings::of_one_statement();
         let arguments = crate::validate::arguments(&statement.parameters);
         let number = Spi::connect_mut(|client| {
             client

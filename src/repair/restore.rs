@@ -84,16 +84,22 @@ pub fn restore(session: &Session, id: i64, dry_run: bool) -> Result<Restored, Pr
     let restored_by = record::next_id()?;
     let _settings = settings(false);
     let _policies = Settings::push(&[("row_security", "on")]);
-    let before = run.count()?;
+    let before = {
+        let _own = Settings::of_one_statement();
+        run.count()?
+    };
     let statement = run.write(restored_by);
     let arguments = crate::validate::arguments(&statement.parameters);
-    let written = Spi::connect_mut(|client| {
-        client
-            .update(&statement.sql, None, &arguments)?
-            .first()
-            .get_one::<i64>()
-    })?
-    .unwrap_or(0);
+    let written = {
+        let _own = Settings::of_one_statement();
+        Spi::connect_mut(|client| {
+            client
+                .update(&statement.sql, None, &arguments)?
+                .first()
+                .get_one::<i64>()
+        })?
+        .unwrap_or(0)
+    };
     let mut outcome = run.outcome(before);
     // What somebody changed between the count and the write has stayed as it is.
     let changed = outcome.restored - written;

@@ -365,3 +365,69 @@ fn one_case(seed: u64) {
     );
     assert_eq!(again, "0|0", "case {seed}\n{sql}");
 }
+
+const SMALL: &str = "
+    CREATE TYPE kind AS ENUM ('CONTACT', 'USER'); CREATE TABLE tenant (id int PRIMARY KEY); INSERT INTO tenant VALUES (1), (2);
+    CREATE TABLE party (id serial PRIMARY KEY, tenant_id int REFERENCES tenant, kind kind);";
+
+#[test]
+fn nobodys_rows_dangling_keys_one_tenant_and_a_hostile_operator() {
+    let call = |dry_run: bool, rest: &str| {
+        format!(
+            "SELECT table_name, filled, reasons, parents_created FROM backfill_party_ids(party_table => 'party', create_missing => true, dry_run => {dry_run}{rest})"
+        )
+    };
+    // Without a tenant on either side: nobody's row gets nobody's party.
+    let (_database, mut client) = database_with(&format!(
+        "{SMALL} CREATE TABLE contact (id int PRIMARY KEY, tenant_id int REFERENCES tenant, party_id int REFERENCES party);
+         INSERT INTO contact VALUES (1, 1), (2, NULL)"
+    ));
+    for dry_run in [true, false] {
+        assert_eq!(one(&mut client, &call(dry_run, "")), "contact|2|{}|2");
+    }
+
+    // A key whose party is gone must not become the next one's.
+    let (_database, mut client) = database_with(&format!(
+        "{SMALL} CREATE TABLE contact (id int PRIMARY KEY, tenant_id int REFERENCES tenant, party_id int);
+         INSERT INTO contact VALUES (1, 1, 1), (2, 2, NULL)"
+    ));
+    let failed = failure(&mut client, &call(false, ""));
+    assert_eq!(failed.code, "23000", "{failed:?}");
+    assert!(
+        failed
+            .hint
+            .contains("repair_orphans('public.contact', 'party_id', 'nullify')"),
+        "{failed:?}"
+    );
+    assert_eq!(one(&mut client, "SELECT count(*) FROM party"), "0");
+
+    // One tenant only; users say theirs through a membership, which restricts nothing.
+    let (_database, mut client) = database_with(&format!(
+        "{SMALL} CREATE TABLE contact (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenant, party_id int REFERENCES party);
+         CREATE TABLE usr (id int PRIMARY KEY, contact_id int REFERENCES contact, party_id int REFERENCES party);
+         CREATE TABLE note (id int PRIMARY KEY, usr_id int REFERENCES usr, party_id int REFERENCES party);
+         CREATE TABLE membership (usr_id int REFERENCES usr, tenant_id int REFERENCES tenant);
+         INSERT INTO contact VALUES (1, 1), (2, 2); INSERT INTO usr VALUES (1, 1), (2, NULL); INSERT INTO membership VALUES (1, 1), (2, 2)"
+    ));
+    let dry = lines(&mut client, &call(true, ", tenant => '2'"));
+    assert_eq!(dry[0], r#"contact|1|{"excluded": 1}|1"#);
+    assert_eq!(lines(&mut client, &call(false, ", tenant => '2'")), dry);
+
+    // What somebody else made of an operator is not asked, in the dry run neither.
+    let (_database, mut client) = database_with(&format!(
+        "{SMALL} CREATE TABLE contact (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenant, party_id int REFERENCES party);
+         INSERT INTO contact VALUES (1, 1), (2, 2);
+         CREATE SCHEMA evil;
+         CREATE FUNCTION evil.never(int4, int4) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'hijacked'; END $$;
+         CREATE OPERATOR evil.= (LEFTARG = int4, RIGHTARG = int4, FUNCTION = evil.never);
+         CREATE FUNCTION evil.mul(float8, int4) RETURNS float8 LANGUAGE plpgsql AS $$ BEGIN RAISE 'hijacked'; END $$;
+         CREATE OPERATOR evil.* (LEFTARG = float8, RIGHTARG = int4, FUNCTION = evil.mul);"
+    ));
+    client
+        .batch_execute("SET search_path = evil, public, pg_catalog")
+        .unwrap();
+    for dry_run in [true, false] {
+        let called = call(dry_run, "").replace("backfill_party_ids", "public.backfill_party_ids");
+        assert_eq!(one(&mut client, &called), "contact|2|{}|2");
+    }
+}

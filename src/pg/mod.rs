@@ -3,6 +3,11 @@
 //! Scoped settings, subtransactions, the id of the current (sub)transaction, and reading a condition that a user typed
 //! with Postgres's own parser.
 
+pub mod analysis;
+mod decode;
+mod decode_table;
+pub mod tree;
+
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 
@@ -49,6 +54,26 @@ impl Settings {
             }
         }
         guard
+    }
+}
+
+impl Settings {
+    /// Whatever a statement sets for its own execution (see `Statement::under_callers_settings`) ends when the returned guard does:
+    /// one for each statement, or the next one would be planned under the caller's search_path.
+    pub fn of_one_statement() -> Settings {
+        // Only what was saved at this level is put back: a SET LOCAL by itself would go on to the level above.
+        let now = |name: &CStr| {
+            // SAFETY: the name is that of a setting every server has; the value is copied before anything else runs.
+            unsafe {
+                let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+                match value.is_null() {
+                    true => String::new(),
+                    false => CStr::from_ptr(value).to_string_lossy().into_owned(),
+                }
+            }
+        };
+        let (path, policies) = (now(c"search_path"), now(c"row_security"));
+        Settings::push(&[("search_path", &path), ("row_security", &policies)])
     }
 }
 

@@ -1,0 +1,422 @@
+//! The catalog as far as a script speaks of it: everything that is called like something in the script.
+
+use std::collections::BTreeSet;
+
+use pgrx::JsonB;
+use pgrx::prelude::*;
+use serde::Deserialize;
+
+use crate::problem::Problem;
+
+/// A relation that is there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Relation {
+    /// Its oid.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// As in `pg_class.relkind`.
+    pub kind: char,
+    /// ENABLE ROW LEVEL SECURITY.
+    pub row_security: bool,
+    /// FORCE ROW LEVEL SECURITY.
+    pub force: bool,
+    /// COMMENT.
+    pub comment: Option<String>,
+    /// May the caller count its rows?
+    pub may_select: bool,
+    /// Grantee (`public`) and privilege.
+    pub privileges: Vec<(String, String)>,
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// Its constraints.
+    pub constraints: Vec<Constraint>,
+    /// Its triggers.
+    pub triggers: Vec<Trigger>,
+    /// Its policies.
+    pub policies: Vec<Policy>,
+    /// Of an index: what it indexes.
+    pub index: Option<Index>,
+    /// Of a view: `pg_get_viewdef`.
+    pub query: Option<String>,
+}
+
+/// A column that is there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub type_oid: u32,
+    /// Its modifier.
+    pub modifier: i32,
+    /// As Postgres shows the two.
+    pub type_name: String,
+    /// NOT NULL.
+    pub not_null: bool,
+    /// Its default, or what it is computed from.
+    pub default: Option<String>,
+    /// As in `pg_attribute.attidentity`, empty if none.
+    pub identity: String,
+    /// As in `pg_attribute.attgenerated`.
+    pub generated: String,
+    /// A sequence that belongs to it gives its default.
+    pub serial: bool,
+    /// COMMENT.
+    pub comment: Option<String>,
+}
+
+/// A constraint that is there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Constraint {
+    /// Its name.
+    pub name: String,
+    /// As in `pg_constraint.contype`.
+    pub kind: char,
+    /// Its columns, in order.
+    pub columns: Vec<String>,
+    /// Of a foreign key: schema and name of the parent.
+    pub parent: Option<(String, String)>,
+    /// Its columns there.
+    pub parent_columns: Vec<String>,
+    /// As in `confmatchtype`, `confupdtype`, `confdeltype`.
+    pub matching: String,
+    /// ON UPDATE.
+    pub on_update: String,
+    /// ON DELETE.
+    pub on_delete: String,
+    /// DEFERRABLE.
+    pub deferrable: bool,
+    /// INITIALLY DEFERRED.
+    pub deferred: bool,
+    /// Not NOT VALID.
+    pub validated: bool,
+    /// Of a CHECK: its expression.
+    pub expression: Option<String>,
+    /// NULLS NOT DISTINCT.
+    pub nulls_not_distinct: bool,
+    /// `pg_get_constraintdef`.
+    pub definition: String,
+}
+
+/// What an index indexes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Index {
+    /// oid of its table.
+    pub table: u32,
+    /// UNIQUE.
+    pub unique: bool,
+    /// Not left behind by a failed CONCURRENTLY.
+    pub valid: bool,
+    /// NULLS NOT DISTINCT.
+    pub nulls_not_distinct: bool,
+    /// `btree` ...
+    pub method: String,
+    /// Its keys.
+    pub keys: Vec<IndexKey>,
+    /// INCLUDE.
+    pub including: Vec<String>,
+    /// WHERE.
+    pub predicate: Option<String>,
+    /// `pg_get_indexdef`.
+    pub definition: String,
+    /// A constraint stands on it.
+    pub of_constraint: bool,
+}
+
+/// One key of an index.
+#[derive(Debug, Clone, Deserialize)]
+pub struct IndexKey {
+    /// A column.
+    pub column: Option<String>,
+    /// Or an expression.
+    pub expression: Option<String>,
+    /// DESC.
+    pub descending: bool,
+    /// NULLS FIRST.
+    pub nulls_first: bool,
+    /// Its operator class.
+    pub operator_class: String,
+    /// That of its type.
+    pub default_class: bool,
+}
+
+/// A trigger that is there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Trigger {
+    /// Its name.
+    pub name: String,
+    /// As in `pg_trigger.tgtype`.
+    pub kind: i16,
+    /// UPDATE OF.
+    pub columns: Vec<String>,
+    /// Schema and name of what it runs.
+    pub function: (String, String),
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// `tgqual::text`.
+    pub condition: Option<String>,
+    /// `pg_get_triggerdef`.
+    pub definition: String,
+    /// Does not fire: ALTER TABLE ... DISABLE TRIGGER.
+    pub disabled: bool,
+}
+
+/// A policy that is there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// As in `pg_policy.polcmd`.
+    pub command: char,
+    /// PERMISSIVE.
+    pub permissive: bool,
+    /// Sorted; `public`.
+    pub roles: Vec<String>,
+    /// USING.
+    pub using: Option<String>,
+    /// WITH CHECK.
+    pub check: Option<String>,
+}
+
+/// A function that is there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Function {
+    /// Its oid.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Types of its arguments.
+    pub arguments: Vec<u32>,
+    /// As Postgres shows them.
+    pub signature: String,
+    /// What it returns.
+    pub returns: u32,
+    /// SETOF.
+    pub set: bool,
+    /// Its language.
+    pub language: String,
+    /// `prosrc`.
+    pub body: String,
+    /// `provolatile`.
+    pub volatility: char,
+    /// STRICT.
+    pub strict: bool,
+    /// SECURITY DEFINER.
+    pub security_definer: bool,
+    /// Settings that it makes, names only.
+    pub sets: Vec<String>,
+    /// COMMENT.
+    pub comment: Option<String>,
+    /// Grantee and privilege.
+    pub privileges: Vec<(String, String)>,
+}
+
+/// A type that is there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Type {
+    /// Its oid.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// As in `pg_type.typtype`.
+    pub kind: char,
+    /// Of an enum, in order.
+    pub labels: Vec<String>,
+    /// Of a domain: base type and modifier.
+    pub base: (u32, i32),
+    /// COMMENT.
+    pub comment: Option<String>,
+    /// Grantee and privilege.
+    pub privileges: Vec<(String, String)>,
+}
+
+/// A schema that is there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Schema {
+    /// Its name.
+    pub name: String,
+    /// COMMENT.
+    pub comment: Option<String>,
+    /// Grantee and privilege.
+    pub privileges: Vec<(String, String)>,
+}
+
+/// Everything that is called like something in a script.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Actual {
+    /// Tables, views, sequences, indexes.
+    pub relations: Vec<Relation>,
+    /// Functions and procedures.
+    pub functions: Vec<Function>,
+    /// Types, those of tables aside.
+    pub types: Vec<Type>,
+    /// All schemas.
+    pub schemas: Vec<Schema>,
+    /// All extensions.
+    pub extensions: Vec<String>,
+    /// The schemas of the search_path that exist, in order.
+    pub path: Vec<String>,
+}
+
+/// `indnullsnotdistinct` exists since 15.
+const NULLS_NOT_DISTINCT: &str = if cfg!(any(feature = "pg13", feature = "pg14")) {
+    "false"
+} else {
+    "i.indnullsnotdistinct"
+};
+
+fn privileges(acl: &str, kind: char, owner: &str) -> String {
+    format!(
+        "(SELECT coalesce(jsonb_agg(jsonb_build_array(CASE x.grantee WHEN 0 THEN 'public' ELSE pg_get_userbyid(x.grantee) END, x.privilege_type)), '[]')
+          FROM aclexplode(coalesce({acl}, acldefault('{kind}', {owner}))) x)"
+    )
+}
+
+impl Actual {
+    /// Reads what is called by one of `names` (bare).
+    ///
+    /// * `path`: the schemas of the search_path that exist, in order.
+    ///
+    /// Errors: those of SPI. Waits for whoever holds an ACCESS EXCLUSIVE lock on one of the tables.
+    pub fn load(names: &BTreeSet<String>, path: Vec<String>) -> Result<Actual, Problem> {
+        let of_relation = privileges("c.relacl", 'r', "c.relowner");
+        let of_function = privileges("p.proacl", 'f', "p.proowner");
+        let of_type = privileges("t.typacl", 'T', "t.typowner");
+        let of_schema = privileges("n.nspacl", 'n', "n.nspowner");
+        let names_of = |array: &str, table: &str| {
+            format!(
+                "(SELECT coalesce(jsonb_agg(a.attname ORDER BY k.n), '[]') FROM unnest({array}) WITH ORDINALITY AS k (number, n)
+                  JOIN pg_attribute a ON a.attrelid = {table} AND a.attnum = k.number)"
+            )
+        };
+        let sql = format!(
+            r#"
+WITH seen AS (
+  SELECT n.oid, n.nspname FROM pg_namespace n
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'),
+relation AS (
+  SELECT c.*, s.nspname FROM pg_class c JOIN seen s ON s.oid = c.relnamespace
+  WHERE c.relname = ANY ($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'i', 'I', 'f')
+  UNION
+  -- Indexes of tables that are named: the script may not say what they are called.
+  SELECT c.*, s.nspname FROM pg_class c JOIN seen s ON s.oid = c.relnamespace
+  JOIN pg_index i ON i.indexrelid = c.oid JOIN pg_class t ON t.oid = i.indrelid
+  WHERE t.relname = ANY ($1))
+SELECT jsonb_build_object(
+  'path', '[]'::jsonb,
+  'extensions', (SELECT coalesce(jsonb_agg(extname), '[]') FROM pg_extension),
+  'schemas', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object('name', n.nspname, 'comment', obj_description(n.oid, 'pg_namespace'),
+      'privileges', {of_schema})), '[]') FROM pg_namespace n),
+  'types', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'oid', t.oid::int8, 'schema', s.nspname, 'name', t.typname, 'kind', t.typtype,
+      'labels', (SELECT coalesce(jsonb_agg(e.enumlabel ORDER BY e.enumsortorder), '[]') FROM pg_enum e WHERE e.enumtypid = t.oid),
+      'base', jsonb_build_array(t.typbasetype::int8, t.typtypmod),
+      'comment', obj_description(t.oid, 'pg_type'), 'privileges', {of_type})), '[]')
+    FROM pg_type t JOIN seen s ON s.oid = t.typnamespace
+    WHERE t.typname = ANY ($1) AND (t.typrelid = 0 OR EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'))),
+  'functions', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'oid', p.oid::int8, 'schema', s.nspname, 'name', p.proname,
+      'arguments', CASE WHEN p.prokind = 'p' THEN coalesce(to_jsonb(p.proallargtypes::int8[]), to_jsonb(p.proargtypes::oid[]::int8[]))
+                        ELSE to_jsonb(p.proargtypes::oid[]::int8[]) END,
+      'signature', pg_get_function_identity_arguments(p.oid), 'returns', p.prorettype::int8, 'set', p.proretset,
+      'language', l.lanname, 'body', p.prosrc, 'volatility', p.provolatile, 'strict', p.proisstrict, 'security_definer', p.prosecdef,
+      'sets', (SELECT coalesce(jsonb_agg(split_part(x, '=', 1)), '[]') FROM unnest(p.proconfig) x),
+      'comment', obj_description(p.oid, 'pg_proc'), 'privileges', {of_function})), '[]')
+    FROM pg_proc p JOIN seen s ON s.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+    WHERE p.proname = ANY ($1)),
+  'relations', (
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'oid', c.oid::int8, 'schema', c.nspname, 'name', c.relname, 'kind', c.relkind, 'row_security', c.relrowsecurity,
+      'force', c.relforcerowsecurity, 'comment', obj_description(c.oid, 'pg_class'),
+      'may_select', c.relkind NOT IN ('i', 'I') AND has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
+      'privileges', {of_relation},
+      'query', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+      'columns', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'name', a.attname, 'type_oid', a.atttypid::int8, 'modifier', a.atttypmod, 'type_name', format_type(a.atttypid, a.atttypmod),
+          'not_null', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'identity', a.attidentity::text, 'generated', a.attgenerated::text,
+          'serial', EXISTS (SELECT FROM pg_depend x JOIN pg_class q ON q.oid = x.objid AND q.relkind = 'S'
+                            WHERE x.classid = 'pg_class'::regclass AND x.refclassid = 'pg_class'::regclass AND x.refobjid = a.attrelid
+                              AND x.refobjsubid = a.attnum AND x.deptype = 'a'),
+          'comment', col_description(a.attrelid, a.attnum)) ORDER BY a.attnum), '[]')
+        FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind NOT IN ('i', 'I', 'S')),
+      'constraints', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'name', k.conname, 'kind', k.contype, 'columns', {own_columns},
+          'parent', CASE WHEN k.confrelid <> 0 THEN (SELECT jsonb_build_array(n.nspname, f.relname) FROM pg_class f JOIN pg_namespace n ON n.oid = f.relnamespace
+                                                     WHERE f.oid = k.confrelid) END,
+          'parent_columns', {parent_columns},
+          'matching', k.confmatchtype::text, 'on_update', k.confupdtype::text, 'on_delete', k.confdeltype::text,
+          'deferrable', k.condeferrable, 'deferred', k.condeferred, 'validated', k.convalidated,
+          'expression', CASE WHEN k.contype = 'c' THEN pg_get_expr(k.conbin, k.conrelid) END,
+          'nulls_not_distinct', coalesce((SELECT {NULLS_NOT_DISTINCT} FROM pg_index i WHERE i.indexrelid = k.conindid), false),
+          'definition', pg_get_constraintdef(k.oid)) ORDER BY k.conname), '[]')
+        FROM pg_constraint k WHERE k.conrelid = c.oid AND c.relkind NOT IN ('i', 'I') AND k.contype IN ('c', 'f', 'p', 'u', 'x')),
+      'triggers', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'name', g.tgname, 'kind', g.tgtype, 'columns', {trigger_columns},
+          'function', (SELECT jsonb_build_array(n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = g.tgfoid),
+          'arguments', CASE WHEN g.tgnargs = 0 THEN '[]'::jsonb
+                            ELSE to_jsonb(string_to_array(left(encode(g.tgargs, 'escape'), -4), '\000')) END,
+          'condition', g.tgqual::text, 'definition', pg_get_triggerdef(g.oid), 'disabled', g.tgenabled = 'D')), '[]')
+        FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal),
+      'policies', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'name', y.polname, 'command', y.polcmd, 'permissive', y.polpermissive,
+          'roles', (SELECT jsonb_agg(CASE r WHEN 0 THEN 'public' ELSE pg_get_userbyid(r) END ORDER BY 1) FROM unnest(y.polroles) r),
+          'using', pg_get_expr(y.polqual, y.polrelid), 'check', pg_get_expr(y.polwithcheck, y.polrelid))), '[]')
+        FROM pg_policy y WHERE y.polrelid = c.oid),
+      'index', (
+        SELECT jsonb_build_object(
+          'table', i.indrelid::int8, 'unique', i.indisunique, 'valid', i.indisvalid, 'nulls_not_distinct', {NULLS_NOT_DISTINCT},
+          'method', m.amname, 'predicate', pg_get_expr(i.indpred, i.indrelid), 'definition', pg_get_indexdef(i.indexrelid),
+          'of_constraint', EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')),
+          'including', (SELECT coalesce(jsonb_agg(a.attname ORDER BY k.n), '[]')
+                        FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, n) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+                        WHERE k.n > i.indnkeyatts),
+          'keys', (SELECT jsonb_agg(jsonb_build_object(
+                     'column', a.attname,
+                     'expression', CASE WHEN k.number = 0 THEN pg_get_indexdef(i.indexrelid, k.n::int, false) END,
+                     'descending', i.indoption[k.n - 1] & 1 <> 0, 'nulls_first', i.indoption[k.n - 1] & 2 <> 0,
+                     'operator_class', o.opcname, 'default_class', o.opcdefault) ORDER BY k.n)
+                   FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, n)
+                   LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number AND k.number <> 0
+                   LEFT JOIN pg_opclass o ON o.oid = i.indclass[k.n - 1]
+                   WHERE k.n <= i.indnkeyatts))
+        FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam WHERE i.indexrelid = c.oid)
+      )), '[]')
+    FROM relation c))"#,
+            own_columns = names_of("k.conkey", "k.conrelid"),
+            parent_columns = names_of("k.confkey", "k.confrelid"),
+            trigger_columns = names_of("g.tgattr::int2[]", "g.tgrelid"),
+        );
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let arguments = [names.into()];
+        let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?
+            .unwrap_or(JsonB(serde_json::Value::Null));
+        let mut actual: Actual = serde_json::from_value(value)?;
+        actual.path = path;
+        Ok(actual)
+    }
+
+    /// A relation by its schema and name.
+    pub fn relation(&self, schema: &str, name: &str) -> Option<&Relation> {
+        self.relations.iter().find(|r| r.schema == schema && r.name == name)
+    }
+
+    /// Is there such a schema?
+    pub fn has_schema(&self, name: &str) -> bool {
+        self.schemas.iter().any(|schema| schema.name == name)
+    }
+}

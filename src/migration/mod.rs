@@ -1,0 +1,5 @@
+//! A script against the catalog.
+
+pub mod actual;
+pub mod compare;
+pub mod world;
