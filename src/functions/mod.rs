@@ -7,6 +7,7 @@
 
 mod backfill;
 mod finalize;
+mod migration;
 mod parents;
 mod repair;
 mod tenants;

@@ -292,8 +292,8 @@ impl Actual {
         let of_schema = privileges("n.nspacl", 'n', "n.nspowner");
         let names_of = |array: &str, table: &str| {
             format!(
-                "(SELECT coalesce(jsonb_agg(a.attname ORDER BY k.n), '[]') FROM unnest({array}) WITH ORDINALITY AS k (number, n)
-                  JOIN pg_attribute a ON a.attrelid = {table} AND a.attnum = k.number)"
+                "(SELECT coalesce(jsonb_agg(named.attname ORDER BY listed.n), '[]') FROM unnest({array}) WITH ORDINALITY AS listed (number, n)
+                  JOIN pg_attribute named ON named.attrelid = {table} AND named.attnum = listed.number)"
             )
         };
         let sql = format!(

@@ -291,6 +291,9 @@ fn constraints(
     if keys && is.columns != written.columns || (is.deferrable, is.deferred) != (written.deferrable, written.deferred) {
         return plain();
     }
+    if !written.not_valid && !is.validated {
+        return Some("it is NOT VALID".into());
+    }
     match &written.rule {
         Rule::Check(expression) => expressions(
             "the condition",

@@ -1,5 +1,72 @@
-//! A script against the catalog.
+//! A script against the catalog: how far it got, what it would do now, how to take back the half.
+//!
+//! ```text
+//! world     what the script makes of the world, statement by statement: objects, their names, what is said of them; pure
+//! actual    what is there under these names
+//! compare   is what is there what was written?
+//! judge     which object is which thing that is there; which claims hold
+//! status    a state for each step, and the sum
+//! ```
 
 pub mod actual;
 pub mod compare;
+pub mod judge;
+pub mod status;
 pub mod world;
+
+use std::collections::BTreeSet;
+
+use crate::problem::Problem;
+use crate::run::Session;
+use crate::script::Step;
+use actual::Actual;
+use world::World;
+
+/// What a script says and what is there.
+pub struct Compared {
+    /// Its statements.
+    pub steps: Vec<Step>,
+    /// What they make of the world.
+    pub world: World,
+    /// What is there.
+    pub actual: Actual,
+}
+
+/// Reads a script and the catalog.
+///
+/// Errors: those of `script::read` and of SPI.
+pub fn compared(session: &Session, script: &str) -> Result<Compared, Problem> {
+    let steps = crate::script::read(script)?;
+    // Names first, without looking at anything: a second time with what is there under them.
+    // Where new objects go: what Postgres searches by itself is no such place.
+    let all = session.catalog.search_path.iter();
+    let path: Vec<String> = all
+        .filter(|name| *name != "pg_catalog" && !name.starts_with("pg_temp"))
+        .cloned()
+        .collect();
+    let empty = Actual {
+        path: path.clone(),
+        ..Actual::default()
+    };
+    let blind = World::of(&steps, &empty);
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for object in &blind.objects {
+        names.extend(object.names.iter().map(|(_, _, name)| name.clone()));
+    }
+    for told in &blind.told {
+        for need in &told.needs {
+            match need {
+                world::Need::Function(name) => {
+                    names.insert(name.name.clone());
+                }
+                world::Need::Type(name) => {
+                    names.insert(name.text.rsplit('.').next().unwrap_or_default().to_string());
+                }
+                _ => {}
+            }
+        }
+    }
+    let actual = Actual::load(&names, path)?;
+    let world = World::of(&steps, &actual);
+    Ok(Compared { steps, world, actual })
+}

@@ -1,0 +1,429 @@
+//! Which object of the script is which thing that is there, and which of the things that were said of it hold.
+//!
+//! Later statements supersede earlier ones, and names move: a column that a later step drops is not missing, and `t` may be the table
+//! that was called so first, or the one that took the name of it. Where what is there fits several moments of the script, the steps whose
+//! effect is beyond doubt decide: what comes before the last of them has been run.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use super::actual::Actual;
+use super::compare::{self, Difference, Entity};
+use super::world::{Claim, Id, Said, World, class};
+use crate::script::ast::{Kind, Rule};
+
+/// What becomes of one claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is so, and was not before.
+    Present,
+    /// It is so, and may always have been.
+    Holds,
+    /// It is so at several moments of the script, the beginning among them.
+    Either,
+    /// It is not so.
+    Missing,
+    /// There is something else.
+    Differs(String),
+}
+
+type Key = (u8, Option<Id>, String, String);
+
+/// What is known of the objects of a script.
+pub struct Judge<'a> {
+    pub(super) world: &'a World,
+    pub(super) actual: &'a Actual,
+    /// By object: what it is, and under which of its names.
+    found: Vec<Option<(Entity<'a>, usize)>>,
+    /// Objects by name, where several have had it.
+    shared: HashMap<Key, Vec<Id>>,
+    differences: RefCell<HashMap<(Id, usize), Difference>>,
+    /// The last step whose effect is beyond doubt.
+    pub frontier: Option<usize>,
+    /// Of several that have had a name, which has it now is not decided yet.
+    deciding: bool,
+}
+
+impl<'a> Judge<'a> {
+    /// Looks everything up.
+    pub fn new(world: &'a World, actual: &'a Actual) -> Self {
+        let mut all: HashMap<Key, Vec<Id>> = HashMap::new();
+        for (id, object) in world.objects.iter().enumerate() {
+            for key in keys(world, id) {
+                if !object.name().is_empty() {
+                    let ids = all.entry(key).or_default();
+                    if !ids.contains(&id) {
+                        ids.push(id);
+                    }
+                }
+            }
+        }
+        all.retain(|_, ids| ids.len() > 1);
+        let mut judge = Judge {
+            world,
+            actual,
+            found: vec![],
+            shared: all,
+            differences: RefCell::default(),
+            frontier: None,
+            deciding: true,
+        };
+        judge.assign(true);
+        judge.frontier = judge.last_beyond_doubt();
+        judge.deciding = false;
+        if !judge.shared.is_empty() {
+            judge.assign(false);
+            judge.frontier = judge.last_beyond_doubt();
+        }
+        judge
+    }
+
+    /// What an object is, if it is there.
+    pub fn found(&self, id: Id) -> Option<Entity<'a>> {
+        self.found[id].map(|(entity, _)| entity)
+    }
+
+    /// What is there under a name of the script, whatever object of it that is.
+    pub fn there(&self, id: Id, name: usize) -> bool {
+        let (_, schema, name) = &self.world.objects[id].names[name];
+        self.lookup(id, schema, name).is_some()
+    }
+
+    fn assign(&mut self, only_clear: bool) {
+        self.found = vec![None; self.world.objects.len()];
+        let mut taken: HashMap<Key, Id> = HashMap::new();
+        for id in 0..self.world.objects.len() {
+            let object = &self.world.objects[id];
+            for (at, key) in keys(self.world, id).into_iter().enumerate().rev() {
+                let Some(entity) = self.lookup(id, &object.names[at].1, &object.names[at].2) else {
+                    continue;
+                };
+                if let Some(candidates) = self.shared.get(&key) {
+                    if only_clear {
+                        break;
+                    }
+                    let winner = match taken.get(&key) {
+                        Some(winner) => *winner,
+                        None => self.chosen(candidates, &key, entity),
+                    };
+                    taken.insert(key, winner);
+                    if winner != id {
+                        continue;
+                    }
+                }
+                self.found[id] = Some((entity, at));
+                break;
+            }
+        }
+    }
+
+    /// Which of the objects that have had this name has it now.
+    fn chosen(&self, candidates: &[Id], key: &Key, entity: Entity<'a>) -> Id {
+        let mut ranked: Vec<(i64, usize, Id)> = candidates
+            .iter()
+            .filter(|id| self.found[**id].is_none())
+            .map(|id| {
+                let since = keys(self.world, *id).iter().position(|k| k == key).unwrap_or(0);
+                (self.score(*id, entity), self.world.objects[*id].names[since].0, *id)
+            })
+            .collect();
+        let best = ranked.iter().map(|(score, ..)| *score).max().unwrap_or(0);
+        ranked.retain(|(score, ..)| *score == best);
+        ranked.sort_by_key(|(_, since, id)| (*since, *id));
+        let run = |since: usize| self.frontier.is_some_and(|frontier| since <= frontier);
+        let last_run = ranked.iter().rev().find(|(_, since, _)| run(*since));
+        last_run.or(ranked.first()).map_or(candidates[0], |(.., id)| *id)
+    }
+
+    /// How well this is what the script says of the object.
+    fn score(&self, id: Id, entity: Entity<'a>) -> i64 {
+        let object = &self.world.objects[id];
+        let mut score = 0;
+        for (at, said) in object.said.iter().map(|(at, said)| (*at, said)) {
+            if said.slot() == "definition" {
+                let path = &self.world.told[at].path;
+                score += match compare::holds(said, entity, path, self.actual) {
+                    None => 1,
+                    Some(_) => -1,
+                };
+            }
+        }
+        if let Entity::Relation(relation) = entity {
+            for child in self
+                .world
+                .objects
+                .iter()
+                .filter(|c| c.on == Some(id) && c.kind == Kind::Column)
+            {
+                let there = child
+                    .names
+                    .iter()
+                    .any(|(_, _, name)| relation.columns.iter().any(|c| c.name == *name));
+                score += if there || child.dropped.is_some() { 1 } else { -1 };
+            }
+        }
+        score
+    }
+
+    fn lookup(&self, id: Id, schema: &str, name: &str) -> Option<Entity<'a>> {
+        let object = &self.world.objects[id];
+        let actual = self.actual;
+        let on = object.on.and_then(|on| self.found[on]).map(|(entity, _)| entity);
+        let table = match on {
+            Some(Entity::Relation(relation)) => Some(relation),
+            _ => None,
+        };
+        match object.kind {
+            Kind::Index if name.is_empty() => {
+                let table = table?.oid;
+                let mut all = actual.relations.iter().filter(|r| {
+                    r.index.as_ref().is_some_and(|i| i.table == table && !i.of_constraint) && !self.is_taken(r.oid)
+                });
+                all.find(|r| self.is_defined_so(id, Entity::Relation(r)))
+                    .map(Entity::Relation)
+            }
+            kind if kind.is_relation() => actual.relation(schema, name).map(Entity::Relation),
+            Kind::Type | Kind::Domain => {
+                let mut all = actual.types.iter();
+                all.find(|t| t.schema == schema && t.name == name).map(Entity::Type)
+            }
+            Kind::Function => self.function(id, schema, name),
+            Kind::Schema => actual.schemas.iter().find(|s| s.name == name).map(Entity::Schema),
+            Kind::Extension => actual.extensions.iter().any(|e| e == name).then_some(Entity::Plain),
+            Kind::Column => {
+                let table = table?;
+                let column = table.columns.iter().find(|c| c.name == name)?;
+                Some(Entity::Column(table, column))
+            }
+            Kind::Constraint if name.is_empty() => {
+                let table = table?;
+                let like = |c: &&super::actual::Constraint| self.is_defined_so(id, Entity::Constraint(table, c));
+                let found = table.constraints.iter().find(like).or_else(|| {
+                    // Not as written: the primary key is the primary key, and a foreign key over these columns the one that is meant.
+                    let written = object.said.iter().find_map(|(_, said)| match said {
+                        Said::Constraint(written) => Some(written),
+                        _ => None,
+                    })?;
+                    let kind = match written.rule {
+                        Rule::Primary => 'p',
+                        Rule::Foreign(_) => 'f',
+                        Rule::Unique { .. } => 'u',
+                        _ => return None,
+                    };
+                    let mut all = table.constraints.iter().filter(|c| c.kind == kind);
+                    all.find(|c| kind == 'p' || c.columns == written.columns)
+                });
+                found.map(|constraint| Entity::Constraint(table, constraint))
+            }
+            Kind::Constraint => {
+                let table = table?;
+                let constraint = table.constraints.iter().find(|c| c.name == name)?;
+                Some(Entity::Constraint(table, constraint))
+            }
+            Kind::Trigger => {
+                let table = table?;
+                Some(Entity::Trigger(table, table.triggers.iter().find(|t| t.name == name)?))
+            }
+            Kind::Policy => {
+                let table = table?;
+                Some(Entity::Policy(table, table.policies.iter().find(|p| p.name == name)?))
+            }
+            Kind::Label => match on? {
+                Entity::Type(found) => found.labels.iter().any(|l| l == name).then_some(Entity::Plain),
+                _ => None,
+            },
+            Kind::Grant => {
+                let privileges = match on? {
+                    Entity::Relation(relation) => &relation.privileges,
+                    Entity::Function(function) => &function.privileges,
+                    Entity::Schema(schema) => &schema.privileges,
+                    Entity::Type(found) => &found.privileges,
+                    _ => return None,
+                };
+                let (privilege, role) = name.split_once(" to ")?;
+                let has = |(to, what): &(String, String)| to == role && what == privilege;
+                privileges.iter().any(has).then_some(Entity::Plain)
+            }
+            _ => None,
+        }
+    }
+
+    fn function(&self, id: Id, schema: &str, name: &str) -> Option<Entity<'a>> {
+        let object = &self.world.objects[id];
+        let mut all = self
+            .actual
+            .functions
+            .iter()
+            .filter(|f| f.schema == schema && f.name == name);
+        let Some(arguments) = &object.arguments else {
+            return all.next().map(Entity::Function);
+        };
+        let types: Option<Vec<u32>> = arguments
+            .iter()
+            .map(|name| Some(compare::type_of(name, &object.path).ok()??.0))
+            .collect();
+        let types = types?;
+        all.find(|f| f.arguments == types).map(Entity::Function)
+    }
+
+    fn is_taken(&self, oid: u32) -> bool {
+        self.found
+            .iter()
+            .any(|found| matches!(found, Some((Entity::Relation(relation), _)) if relation.oid == oid))
+    }
+
+    fn is_defined_so(&self, id: Id, entity: Entity<'a>) -> bool {
+        self.world.objects[id].said.iter().all(|(at, said)| {
+            said.slot() != "definition"
+                || compare::holds(said, entity, &self.world.told[*at].path, self.actual).is_none()
+        })
+    }
+
+    fn difference(&self, id: Id, said: usize, entity: Entity<'a>) -> Difference {
+        if let Some(known) = self.differences.borrow().get(&(id, said)) {
+            return known.clone();
+        }
+        let (at, what) = &self.world.objects[id].said[said];
+        let difference = compare::holds(what, entity, &self.world.told[*at].path, self.actual);
+        self.differences.borrow_mut().insert((id, said), difference.clone());
+        difference
+    }
+
+    /// What becomes of a claim.
+    pub fn verdict(&self, claim: &Claim) -> Verdict {
+        match *claim {
+            Claim::Created(id) => self.exists(id),
+            Claim::Dropped(id) => match (self.found[id], self.world.objects[id].created) {
+                (Some(_), _) => Verdict::Missing,
+                (None, Some(_)) => Verdict::Either,
+                (None, None) => Verdict::Holds,
+            },
+            Claim::Named(id, name) => match self.found[id] {
+                Some((_, now)) if now >= name => Verdict::Present,
+                Some(_) => Verdict::Missing,
+                None => self.exists(id),
+            },
+            Claim::Said(id, said) => self.said(id, said),
+        }
+    }
+
+    fn exists(&self, id: Id) -> Verdict {
+        let object = &self.world.objects[id];
+        if self.found[id].is_some() {
+            return Verdict::Present;
+        }
+        let mut above = Some(id);
+        while let Some(one) = above {
+            let undecided = self.deciding && keys(self.world, one).iter().any(|key| self.shared.contains_key(key));
+            if undecided || self.world.objects[one].dropped.is_some() {
+                return Verdict::Either;
+            }
+            above = self.world.objects[one]
+                .on
+                .filter(|_| object.kind != Kind::Index || one == id);
+        }
+        Verdict::Missing
+    }
+
+    fn said(&self, id: Id, said: usize) -> Verdict {
+        let object = &self.world.objects[id];
+        let Some((entity, _)) = self.found[id] else {
+            return self.exists(id);
+        };
+        let (at, what) = &object.said[said];
+        let slot = what.slot();
+        let all: Vec<usize> = (0..object.said.len())
+            .filter(|i| object.said[*i].1.slot() == slot)
+            .collect();
+        let fitting: Vec<usize> = all
+            .iter()
+            .copied()
+            .filter(|i| self.difference(id, *i, entity).is_none())
+            .collect();
+        let creates = object.created == Some(*at);
+        let Some((first, last)) = fitting.first().zip(fitting.last()) else {
+            let difference = self.difference(id, said, entity).unwrap_or_default();
+            return match creates {
+                true => Verdict::Differs(self.sentence(id, &difference)),
+                // Whether it was like that before, or somebody has changed it since.
+                false => Verdict::Missing,
+            };
+        };
+        if first == last {
+            return match said <= *first {
+                // What always holds of something that was there before says nothing.
+                true if object.created.is_none() && is_negative(what) && all.len() == 1 => Verdict::Holds,
+                true => Verdict::Present,
+                false => Verdict::Missing,
+            };
+        }
+        // Between two moments that look the same, the steps around it decide.
+        match () {
+            () if said <= *first => Verdict::Present,
+            () if said > *last => Verdict::Missing,
+            () => Verdict::Either,
+        }
+    }
+
+    fn sentence(&self, id: Id, difference: &str) -> String {
+        let object = &self.world.objects[id];
+        match object.kind {
+            Kind::Column | Kind::Constraint => {
+                let name = match object.name() {
+                    "" => String::new(),
+                    name => format!(" {name}"),
+                };
+                format!("{}{name}: {difference}", object.kind.as_str())
+            }
+            _ => difference.to_string(),
+        }
+    }
+
+    /// The last step of which something is so that was not before.
+    fn last_beyond_doubt(&self) -> Option<usize> {
+        (0..self.world.told.len()).rev().find(|step| {
+            let verdicts: Vec<Verdict> = self.world.told[*step].claims.iter().map(|c| self.verdict(c)).collect();
+            verdicts.contains(&Verdict::Present)
+                && !verdicts
+                    .iter()
+                    .any(|v| matches!(v, Verdict::Missing | Verdict::Differs(_)))
+        })
+    }
+}
+
+/// What holds of everything of which nothing was said.
+fn is_negative(said: &Said) -> bool {
+    matches!(
+        said,
+        Said::NotNull(false)
+            | Said::Default(None)
+            | Said::Identity(None)
+            | Said::RowSecurity(false)
+            | Said::Force(false)
+            | Said::Comment(None)
+    )
+}
+
+/// How an object is looked for, for each of its names.
+fn keys(world: &World, id: Id) -> Vec<Key> {
+    let object = &world.objects[id];
+    let on = object.on.filter(|_| object.kind != Kind::Index);
+    let arguments = object
+        .arguments
+        .iter()
+        .flatten()
+        .map(|t| t.text.as_str())
+        .collect::<Vec<_>>()
+        .join(",");
+    object
+        .names
+        .iter()
+        .map(|(_, schema, name)| {
+            let name = match object.kind {
+                Kind::Function => format!("{name}({arguments})"),
+                _ => name.clone(),
+            };
+            (class(object.kind), on, schema.clone(), name)
+        })
+        .collect()
+}

@@ -1,0 +1,465 @@
+//! What a script makes of the world, statement by statement, without looking at what is there: objects with the names that they have had,
+//! and what was said of them when.
+
+mod follow;
+
+use std::collections::HashMap;
+
+use crate::pg::tree::{Expression, TypeName};
+use crate::script::Step;
+use crate::script::ast::{
+    ColumnDefinition, ConstraintDefinition, FunctionDefinition, IndexDefinition, Kind, Name, PolicyDefinition, Rule,
+    Target, TriggerDefinition,
+};
+
+use super::actual::Actual;
+
+/// The number of an object in the world.
+pub type Id = usize;
+
+/// Something that the script creates or speaks of.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// What it is.
+    pub kind: Kind,
+    /// The table (of a label: the type) to which it belongs.
+    pub on: Option<Id>,
+    /// Schema and name, since which step (by index). The name is empty where Postgres chooses it.
+    pub names: Vec<(usize, String, String)>,
+    /// The step that creates it; `None`: it must be there before.
+    pub created: Option<usize>,
+    /// The step that drops it.
+    pub dropped: Option<usize>,
+    /// What is said of it, and by which step.
+    pub said: Vec<(usize, Said)>,
+    /// Of a function: the types of its arguments.
+    pub arguments: Option<Vec<TypeName>>,
+    /// The search_path under which it was first named.
+    pub path: Vec<String>,
+    /// It has columns that the script does not name (a view, LIKE, CREATE TABLE AS).
+    pub open: bool,
+}
+
+impl Object {
+    /// The name that it has in the end.
+    pub fn name(&self) -> &str {
+        self.names.last().map_or("", |(_, _, name)| name)
+    }
+}
+
+/// One thing that is said of an object. Two of the same slot supersede each other.
+#[derive(Debug, Clone)]
+pub enum Said {
+    /// Type of a column.
+    Type(TypeName),
+    /// NOT NULL.
+    NotNull(bool),
+    /// DEFAULT.
+    Default(Option<Expression>),
+    /// A sequence of its own.
+    Serial,
+    /// GENERATED ALWAYS AS (...).
+    Generated(Expression),
+    /// IDENTITY.
+    Identity(Option<char>),
+    /// Of a constraint.
+    Constraint(ConstraintDefinition),
+    /// VALIDATE.
+    Valid,
+    /// Of an index.
+    Index(IndexDefinition),
+    /// Of a function.
+    Function(FunctionDefinition),
+    /// Of a trigger.
+    Trigger(TriggerDefinition),
+    /// Of a policy.
+    Policy(PolicyDefinition),
+    /// Of a view.
+    View(Expression, Vec<String>),
+    /// Of an enum.
+    Labels(Vec<String>),
+    /// Of a domain.
+    Base(TypeName),
+    /// ENABLE, DISABLE ROW LEVEL SECURITY.
+    RowSecurity(bool),
+    /// FORCE, NO FORCE.
+    Force(bool),
+    /// COMMENT.
+    Comment(Option<String>),
+}
+
+impl Said {
+    /// What it speaks of: a later one of the same slot takes its place.
+    pub fn slot(&self) -> &'static str {
+        match self {
+            Said::Type(_) => "type",
+            Said::NotNull(_) => "NOT NULL",
+            Said::Default(_) | Said::Serial => "default",
+            Said::Generated(_) => "generated",
+            Said::Identity(_) => "identity",
+            Said::Valid => "valid",
+            Said::RowSecurity(_) => "row-level security",
+            Said::Force(_) => "forced row-level security",
+            Said::Comment(_) => "comment",
+            Said::Labels(_) => "labels",
+            Said::Base(_) => "base type",
+            _ => "definition",
+        }
+    }
+}
+
+/// What a step says that is so afterwards.
+#[derive(Debug, Clone)]
+pub enum Claim {
+    /// It exists.
+    Created(Id),
+    /// It does not.
+    Dropped(Id),
+    /// It has this name (index into `names`).
+    Named(Id, usize),
+    /// This holds of it (index into `said`).
+    Said(Id, usize),
+}
+
+/// Something without which a step cannot run.
+#[derive(Debug, Clone)]
+pub enum Need {
+    /// An object.
+    Object(Id),
+    /// A type, under this search_path.
+    Type(TypeName),
+    /// A function of this name.
+    Function(Name),
+    /// A schema.
+    Schema(String),
+}
+
+/// A step and what it says.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// In order; the first is what the step is about.
+    pub claims: Vec<Claim>,
+    /// In order.
+    pub needs: Vec<Need>,
+    /// What running it a second time would raise: SQLSTATE and the object.
+    pub again: Option<(&'static str, Id)>,
+    /// It says IF NOT EXISTS or OR REPLACE.
+    pub quiet: bool,
+    /// What of it is not compared.
+    pub not_compared: Vec<String>,
+    /// Tables whose rows it writes.
+    pub data: Vec<Id>,
+    /// It writes data.
+    pub is_data: bool,
+    /// What it does cannot be known.
+    pub opaque: Option<String>,
+    /// It leaves nothing behind.
+    pub skipped: Option<String>,
+    /// The search_path under which it runs: existing schemas, in order.
+    pub path: Vec<String>,
+    /// CASCADE is written.
+    pub cascades: bool,
+}
+
+/// The whole script.
+#[derive(Debug, Default)]
+pub struct World {
+    /// By their numbers.
+    pub objects: Vec<Object>,
+    /// By step.
+    pub told: Vec<Told>,
+    /// What is called how at the moment: class, table, schema, name.
+    live: HashMap<(u8, Option<Id>, String, String), Vec<Id>>,
+    path: Vec<String>,
+}
+
+/// Things of one class share their names.
+pub fn class(kind: Kind) -> u8 {
+    match kind {
+        kind if kind.is_relation() => 0,
+        Kind::Type | Kind::Domain => 1,
+        Kind::Function => 2,
+        Kind::Schema => 3,
+        Kind::Extension => 4,
+        Kind::Column => 5,
+        Kind::Constraint => 6,
+        Kind::Trigger => 7,
+        Kind::Policy => 8,
+        Kind::Label => 9,
+        _ => 10,
+    }
+}
+
+impl World {
+    /// Follows a script.
+    pub fn of(steps: &[Step], actual: &Actual) -> World {
+        let mut world = World {
+            path: actual.path.clone(),
+            ..World::default()
+        };
+        for (at, step) in steps.iter().enumerate() {
+            let mut told = Told {
+                path: world.path.clone(),
+                ..Told::default()
+            };
+            for action in &step.actions {
+                world.follow(at, action, actual, &mut told);
+            }
+            world.told.push(told);
+        }
+        world
+    }
+
+    fn object(&mut self, at: usize, kind: Kind, on: Option<Id>, (schema, name): (String, String), created: bool) -> Id {
+        let id = self.objects.len();
+        self.objects.push(Object {
+            kind,
+            on,
+            names: vec![(at, schema.clone(), name.clone())],
+            created: created.then_some(at),
+            dropped: None,
+            said: vec![],
+            arguments: None,
+            path: self.path.clone(),
+            open: kind == Kind::View || kind == Kind::MaterializedView,
+        });
+        if !name.is_empty() {
+            self.live.entry((class(kind), on, schema, name)).or_default().push(id);
+        }
+        id
+    }
+
+    fn live(&self, kind: Kind, on: Option<Id>, schema: &str, name: &str) -> Option<Id> {
+        let key = (class(kind), on, schema.to_string(), name.to_string());
+        self.live.get(&key).and_then(|ids| ids.last()).copied()
+    }
+
+    fn bury(&mut self, id: Id) {
+        for ids in self.live.values_mut() {
+            ids.retain(|one| *one != id);
+        }
+    }
+
+    /// Where a new object of this name goes.
+    fn place(&self, name: &Name) -> (String, String) {
+        let schema = name.schema.clone().or_else(|| self.path.first().cloned());
+        (schema.unwrap_or_else(|| "public".into()), name.name.clone())
+    }
+
+    /// What this name means: something of the script's, something that is there, or something that must be.
+    fn find(&mut self, at: usize, kind: Kind, name: &Name, actual: &Actual) -> Id {
+        if matches!(kind, Kind::Schema | Kind::Extension) {
+            return self
+                .live(kind, None, "", &name.name)
+                .unwrap_or_else(|| self.object(at, kind, None, (String::new(), name.name.clone()), false));
+        }
+        let schemas: Vec<String> = match &name.schema {
+            Some(schema) => vec![schema.clone()],
+            None => self.path.clone(),
+        };
+        for schema in &schemas {
+            if let Some(id) = self.live(kind, None, schema, &name.name) {
+                return id;
+            }
+            let there = match kind {
+                kind if kind.is_relation() => actual.relation(schema, &name.name).is_some(),
+                Kind::Function => actual
+                    .functions
+                    .iter()
+                    .any(|f| f.schema == *schema && f.name == name.name),
+                _ => actual.types.iter().any(|t| t.schema == *schema && t.name == name.name),
+            };
+            // What the script drops and has not made again is not what is there.
+            if there && !self.was_here(kind, schema, &name.name) {
+                return self.object(at, kind, None, (schema.clone(), name.name.clone()), false);
+            }
+        }
+        let place = self.place(name);
+        self.object(at, kind, None, place, false)
+    }
+
+    fn was_here(&self, kind: Kind, schema: &str, name: &str) -> bool {
+        self.objects.iter().any(|object| {
+            class(object.kind) == class(kind)
+                && object.on.is_none()
+                && object.names.iter().any(|(_, s, n)| s == schema && n == name)
+        })
+    }
+
+    fn find_target(&mut self, at: usize, target: &Target, actual: &Actual) -> Id {
+        if target.kind == Kind::Function {
+            return self.function(at, &target.name, target.arguments.as_deref(), actual, false);
+        }
+        match &target.on {
+            None => self.find(at, target.kind, &target.name, actual),
+            Some(on) => {
+                let kind = if target.kind == Kind::Label {
+                    Kind::Type
+                } else {
+                    Kind::Table
+                };
+                let on = self.find(at, kind, on, actual);
+                self.part(at, target.kind, on, &target.name.name)
+            }
+        }
+    }
+
+    /// What belongs to a table, by its name.
+    fn part(&mut self, at: usize, kind: Kind, on: Id, name: &str) -> Id {
+        self.live(kind, Some(on), "", name)
+            .unwrap_or_else(|| self.object(at, kind, Some(on), (String::new(), name.to_string()), false))
+    }
+
+    /// A function by its name and the types of its arguments, as text: overloads are told apart by it.
+    fn function(
+        &mut self,
+        at: usize,
+        name: &Name,
+        arguments: Option<&[TypeName]>,
+        actual: &Actual,
+        create: bool,
+    ) -> Id {
+        let texts = |types: &[TypeName]| -> Vec<String> { types.iter().map(|t| t.text.clone()).collect() };
+        let schemas: Vec<String> = match (&name.schema, create) {
+            (Some(schema), _) => vec![schema.clone()],
+            (None, true) => vec![self.place(name).0],
+            (None, false) => self.path.clone(),
+        };
+        for schema in &schemas {
+            let key = (class(Kind::Function), None, schema.clone(), name.name.clone());
+            let all = self.live.get(&key).cloned().unwrap_or_default();
+            let same = all
+                .iter()
+                .rev()
+                .find(|id| match (&self.objects[**id].arguments, arguments) {
+                    (Some(own), Some(asked)) => texts(own) == texts(asked),
+                    _ => true,
+                });
+            if let Some(id) = same {
+                return *id;
+            }
+            if actual
+                .functions
+                .iter()
+                .any(|f| f.schema == *schema && f.name == name.name)
+                || create
+            {
+                let id = self.object(at, Kind::Function, None, (schema.clone(), name.name.clone()), create);
+                self.objects[id].arguments = arguments.map(<[TypeName]>::to_vec);
+                return id;
+            }
+        }
+        let place = self.place(name);
+        let id = self.object(at, Kind::Function, None, place, create);
+        self.objects[id].arguments = arguments.map(<[TypeName]>::to_vec);
+        id
+    }
+
+    /// Creates an object, unless the script already has.
+    fn create(&mut self, at: usize, kind: Kind, on: Option<Id>, place: (String, String), told: &mut Told) -> Id {
+        let id = match self.live(kind, on, &place.0, &place.1) {
+            // What was only spoken of before (DROP ... IF EXISTS) is another one.
+            Some(id) if self.objects[id].created.is_some() => id,
+            Some(id) if on.is_none() && self.objects[id].dropped.is_none() && self.objects[id].said.is_empty() => {
+                self.objects[id].created = Some(at);
+                id
+            }
+            _ => self.object(at, kind, on, place, true),
+        };
+        told.claims.push(Claim::Created(id));
+        id
+    }
+
+    fn say(&mut self, at: usize, id: Id, said: Said, told: &mut Told) {
+        self.objects[id].said.push((at, said));
+        told.claims.push(Claim::Said(id, self.objects[id].said.len() - 1));
+    }
+
+    fn again(&self, told: &mut Told, quiet: bool, code: &'static str, id: Id) {
+        told.quiet |= quiet;
+        if !quiet && told.again.is_none() {
+            told.again = Some((code, id));
+        }
+    }
+
+    fn needs_schema(&self, name: &Name, told: &mut Told) {
+        if let Some(schema) = &name.schema {
+            told.needs.push(Need::Schema(schema.clone()));
+        }
+    }
+
+    fn column(&mut self, at: usize, table: Id, column: &ColumnDefinition, told: &mut Told, actual: &Actual) -> Id {
+        let id = self.create(
+            at,
+            Kind::Column,
+            Some(table),
+            (String::new(), column.name.clone()),
+            told,
+        );
+        told.needs.push(Need::Type(column.type_name.clone()));
+        self.say(at, id, Said::Type(column.type_name.clone()), told);
+        self.say(at, id, Said::NotNull(column.not_null), told);
+        match (&column.generated, column.identity, column.serial) {
+            (Some(expression), ..) => self.say(at, id, Said::Generated(*expression), told),
+            (_, Some(identity), _) => self.say(at, id, Said::Identity(Some(identity)), told),
+            (_, _, true) => self.say(at, id, Said::Serial, told),
+            _ => self.say(at, id, Said::Default(column.default), told),
+        }
+        for constraint in &column.constraints {
+            self.constraint(at, table, constraint, told, actual);
+        }
+        id
+    }
+
+    fn constraint(
+        &mut self,
+        at: usize,
+        table: Id,
+        constraint: &ConstraintDefinition,
+        told: &mut Told,
+        actual: &Actual,
+    ) -> Id {
+        let name = constraint.name.clone().unwrap_or_default();
+        let id = match name.is_empty() {
+            true => {
+                let id = self.object(at, Kind::Constraint, Some(table), (String::new(), name), true);
+                told.claims.push(Claim::Created(id));
+                id
+            }
+            false => self.create(at, Kind::Constraint, Some(table), (String::new(), name), told),
+        };
+        if let Rule::Foreign(key) = &constraint.rule {
+            let parent = self.find(at, Kind::Table, &key.parent, actual);
+            told.needs.push(Need::Object(parent));
+            for column in &key.parent_columns {
+                let column = self.part(at, Kind::Column, parent, column);
+                told.needs.push(Need::Object(column));
+            }
+        }
+        for column in &constraint.columns {
+            let column = self.part(at, Kind::Column, table, column);
+            told.needs.push(Need::Object(column));
+            if matches!(constraint.rule, Rule::Primary) {
+                self.say(at, column, Said::NotNull(true), told);
+            }
+        }
+        if let Some(index) = &constraint.using_index {
+            told.not_compared.push(format!("that {index} is its index"));
+        }
+        if matches!(constraint.rule, Rule::Exclude) {
+            told.not_compared.push("what an exclusion constraint says".into());
+        }
+        self.say(at, id, Said::Constraint(constraint.clone()), told);
+        id
+    }
+
+    fn named(&mut self, at: usize, id: Id, schema: String, name: String, told: &mut Told) {
+        self.bury(id);
+        let (kind, on) = (self.objects[id].kind, self.objects[id].on);
+        // Indexes are found by their own name, whatever they index.
+        let on = if kind == Kind::Index { None } else { on };
+        self.objects[id].names.push((at, schema.clone(), name.clone()));
+        told.claims.push(Claim::Named(id, self.objects[id].names.len() - 1));
+        self.live.entry((class(kind), on, schema, name)).or_default().push(id);
+    }
+}
