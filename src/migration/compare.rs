@@ -113,6 +113,22 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: &T, written: &T) -> Diff
     (is != written).then(|| format!("{what} is {is:?}, written is {written:?}"))
 }
 
+/// How names inside of expressions are looked up.
+struct Names {
+    /// The search_path.
+    setting: String,
+    /// Something is called otherwise since.
+    renamed: bool,
+}
+
+impl Names {
+    /// It is not found because it is called otherwise by now.
+    fn excuse(&self, problem: &Problem) -> bool {
+        use pgrx::PgSqlErrorCode::{ERRCODE_UNDEFINED_COLUMN, ERRCODE_UNDEFINED_TABLE};
+        self.renamed && matches!(problem.code, ERRCODE_UNDEFINED_COLUMN | ERRCODE_UNDEFINED_TABLE)
+    }
+}
+
 /// An expression that is there, and one that is written.
 fn expressions(
     what: &str,
@@ -120,12 +136,13 @@ fn expressions(
     written: Option<Expression>,
     form: Use,
     table: u32,
-    path: &str,
+    names: &Names,
 ) -> Difference {
     let written = match written {
         None => String::new(),
-        Some(expression) => match analysis::stored(expression, form, table, path) {
+        Some(expression) => match analysis::stored(expression, form, table, &names.setting) {
             Ok(text) => text,
+            Err(problem) if names.excuse(&problem) => return None,
             Err(problem) => return Some(format!("{what}: {}", problem.message)),
         },
     };
@@ -151,8 +168,10 @@ fn expressions(
 /// Does this hold of what is there?
 ///
 /// * `path`: the search_path of the step that says it.
-pub fn holds(said: &Said, entity: Entity, path: &[String], actual: &Actual) -> Difference {
+/// * `renamed`: a later step renames something, so that names inside of expressions may not be found any more; they are not compared then.
+pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual: &Actual) -> Difference {
     let setting = path_setting(path);
+    let setting = &Names { setting, renamed };
     match (said, entity) {
         (Said::Type(name), Entity::Column(_, column)) => match type_of(name, path) {
             Ok(Some((oid, modifier))) if (oid, modifier) == (column.type_oid, column.modifier) => None,
@@ -180,7 +199,7 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], actual: &Actual) -> D
                 generated: false,
             };
             let is = column.default.as_deref().filter(|_| column.generated.is_empty());
-            expressions("the default", is, *written, form, 0, &setting)
+            expressions("the default", is, *written, form, 0, setting)
         }
         (Said::Serial, Entity::Column(_, column)) => {
             let nextval = column.default.as_deref().is_some_and(|d| d.starts_with("nextval("));
@@ -208,24 +227,25 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], actual: &Actual) -> D
             &column.identity,
             &written.map(String::from).unwrap_or_default(),
         ),
-        (Said::Constraint(written), Entity::Constraint(relation, constraint)) => {
-            constraints(written, relation, constraint, &setting, path, actual)
+        (Said::Constraint(written, _), Entity::Constraint(relation, constraint)) => {
+            constraints(written, relation, constraint, setting, path, actual)
         }
         (Said::Valid, Entity::Constraint(_, constraint)) => {
             (!constraint.validated).then(|| "it is NOT VALID".to_string())
         }
         (Said::Index(written), Entity::Relation(relation)) => match &relation.index {
-            Some(index) => indexes(written, index, &setting),
+            Some(index) => indexes(written, index, setting),
             None => Some("it is no index".into()),
         },
         (Said::Function(written), Entity::Function(function)) => functions(written, function, path),
         (Said::Trigger(written), Entity::Trigger(relation, trigger)) => {
-            triggers(written, relation, trigger, &setting, path)
+            triggers(written, relation, trigger, setting, path)
         }
-        (Said::Policy(written), Entity::Policy(relation, policy)) => policies(written, relation, policy, &setting),
+        (Said::Policy(written), Entity::Policy(relation, policy)) => policies(written, relation, policy, setting),
         (Said::View(query, columns), Entity::Relation(relation)) => match &relation.query {
             None => Some("it is no view".into()),
-            Some(is) => match analysis::stored_query(*query, columns, &setting) {
+            Some(is) => match analysis::stored_query(*query, columns, &setting.setting) {
+                Err(problem) if setting.excuse(&problem) => None,
                 Ok(Some(written)) if normalized(is) != normalized(&written) => {
                     differ("its query", normalized(is), normalized(&written))
                 }
@@ -272,7 +292,7 @@ fn constraints(
     written: &ConstraintDefinition,
     relation: &actual::Relation,
     is: &actual::Constraint,
-    setting: &str,
+    setting: &Names,
     path: &[String],
     actual: &Actual,
 ) -> Difference {
@@ -290,9 +310,6 @@ fn constraints(
     let keys = !matches!(written.rule, Rule::Check(_) | Rule::Exclude) && written.using_index.is_none();
     if keys && is.columns != written.columns || (is.deferrable, is.deferred) != (written.deferrable, written.deferred) {
         return plain();
-    }
-    if !written.not_valid && !is.validated {
-        return Some("it is NOT VALID".into());
     }
     match &written.rule {
         Rule::Check(expression) => expressions(
@@ -335,7 +352,7 @@ fn constraints(
     }
 }
 
-fn indexes(written: &IndexDefinition, is: &actual::Index, setting: &str) -> Difference {
+fn indexes(written: &IndexDefinition, is: &actual::Index, setting: &Names) -> Difference {
     let plain = || Some(format!("it is {}", is.definition));
     if !is.valid {
         return Some("it is invalid: left behind by a CREATE INDEX CONCURRENTLY that failed".into());
@@ -406,7 +423,7 @@ fn triggers(
     written: &TriggerDefinition,
     relation: &actual::Relation,
     is: &actual::Trigger,
-    setting: &str,
+    setting: &Names,
     path: &[String],
 ) -> Difference {
     let plain = || Some(format!("it is {}", is.definition));
@@ -418,12 +435,17 @@ fn triggers(
             Some(schema) => *schema == is.function.0,
             None => path.contains(&is.function.0) || is.function.0 == "pg_catalog",
         };
-    if is.kind != written.kind || columns.0 != columns.1 || !function || is.arguments != written.arguments {
+    if is.kind != written.kind
+        || columns.0 != columns.1
+        || !(function || setting.renamed)
+        || is.arguments != written.arguments
+    {
         return plain();
     }
     let condition = match written.condition {
         None => None,
-        Some(condition) => match analysis::stored_when(condition, relation.oid, setting) {
+        Some(condition) => match analysis::stored_when(condition, relation.oid, &setting.setting) {
+            Err(problem) if setting.excuse(&problem) => return None,
             Ok(text) => Some(text),
             Err(problem) => return Some(format!("WHEN: {}", problem.message)),
         },
@@ -456,7 +478,12 @@ fn without_places(tree: Option<&str>) -> Option<String> {
     Some(words.join(" "))
 }
 
-fn policies(written: &PolicyDefinition, relation: &actual::Relation, is: &actual::Policy, setting: &str) -> Difference {
+fn policies(
+    written: &PolicyDefinition,
+    relation: &actual::Relation,
+    is: &actual::Policy,
+    setting: &Names,
+) -> Difference {
     let roles = match written.roles.is_empty() {
         true => vec!["public".to_string()],
         false => written.roles.clone(),

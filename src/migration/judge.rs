@@ -69,11 +69,11 @@ impl<'a> Judge<'a> {
             deciding: true,
         };
         judge.assign(true);
-        judge.frontier = judge.last_beyond_doubt();
+        judge.advance();
         judge.deciding = false;
         if !judge.shared.is_empty() {
             judge.assign(false);
-            judge.frontier = judge.last_beyond_doubt();
+            judge.advance();
         }
         judge
     }
@@ -141,8 +141,7 @@ impl<'a> Judge<'a> {
         let mut score = 0;
         for (at, said) in object.said.iter().map(|(at, said)| (*at, said)) {
             if said.slot() == "definition" {
-                let path = &self.world.told[at].path;
-                score += match compare::holds(said, entity, path, self.actual) {
+                score += match self.compare(id, at, said, entity) {
                     None => 1,
                     Some(_) => -1,
                 };
@@ -201,7 +200,7 @@ impl<'a> Judge<'a> {
                 let found = table.constraints.iter().find(like).or_else(|| {
                     // Not as written: the primary key is the primary key, and a foreign key over these columns the one that is meant.
                     let written = object.said.iter().find_map(|(_, said)| match said {
-                        Said::Constraint(written) => Some(written),
+                        Said::Constraint(written, _) => Some(written),
                         _ => None,
                     })?;
                     let kind = match written.rule {
@@ -273,10 +272,10 @@ impl<'a> Judge<'a> {
     }
 
     fn is_defined_so(&self, id: Id, entity: Entity<'a>) -> bool {
-        self.world.objects[id].said.iter().all(|(at, said)| {
-            said.slot() != "definition"
-                || compare::holds(said, entity, &self.world.told[*at].path, self.actual).is_none()
-        })
+        self.world.objects[id]
+            .said
+            .iter()
+            .all(|(at, said)| said.slot() != "definition" || self.compare(id, *at, said, entity).is_none())
     }
 
     fn difference(&self, id: Id, said: usize, entity: Entity<'a>) -> Difference {
@@ -284,17 +283,79 @@ impl<'a> Judge<'a> {
             return known.clone();
         }
         let (at, what) = &self.world.objects[id].said[said];
-        let difference = compare::holds(what, entity, &self.world.told[*at].path, self.actual);
+        let difference = self.compare(id, *at, what, entity);
         self.differences.borrow_mut().insert((id, said), difference.clone());
         difference
     }
 
-    /// What becomes of a claim.
-    pub fn verdict(&self, claim: &Claim) -> Verdict {
+    /// Does this hold of what is there? Names of tables and columns are those of now: later steps may have renamed them.
+    fn compare(&self, id: Id, at: usize, said: &Said, entity: Entity<'a>) -> Difference {
+        let own = self.world.objects[id].on;
+        let column = |table: Option<Id>, name: &String| -> String {
+            let current = table.and_then(|table| {
+                self.world.objects.iter().zip(&self.found).find_map(|(object, found)| {
+                    let called = || {
+                        object
+                            .names
+                            .iter()
+                            .rev()
+                            .find(|(since, ..)| *since <= at)
+                            .is_some_and(|(_, _, n)| n == name)
+                    };
+                    match (object.kind, object.on == Some(table), found) {
+                        (Kind::Column, true, Some((Entity::Column(_, column), _))) if called() => {
+                            Some(column.name.clone())
+                        }
+                        _ => None,
+                    }
+                })
+            });
+            current.unwrap_or_else(|| name.clone())
+        };
+        let columns = |table: Option<Id>, names: &mut Vec<String>| {
+            for name in names {
+                *name = column(table, name);
+            }
+        };
+        let renamed = self.world.last_rename.is_some_and(|last| last > at);
+        let mut now = said.clone();
+        if renamed {
+            match &mut now {
+                Said::Constraint(written, parent) => {
+                    columns(own, &mut written.columns);
+                    if let Rule::Foreign(key) = &mut written.rule {
+                        columns(*parent, &mut key.parent_columns);
+                        if let Some((Entity::Relation(relation), _)) = parent.and_then(|parent| self.found[parent]) {
+                            key.parent.schema = Some(relation.schema.clone());
+                            key.parent.name = relation.name.clone();
+                        }
+                    }
+                }
+                Said::Index(written) => {
+                    for part in &mut written.parts {
+                        part.column = part.column.as_ref().map(|name| column(own, name));
+                    }
+                    columns(own, &mut written.including);
+                }
+                Said::Trigger(written) => columns(own, &mut written.columns),
+                _ => {}
+            }
+        }
+        compare::holds(&now, entity, &self.world.told[at].path, renamed, self.actual)
+    }
+
+    /// What becomes of a claim of this step.
+    pub fn verdict(&self, at: usize, claim: &Claim) -> Verdict {
         match *claim {
+            // An earlier step has made it already.
+            Claim::Created(id) if self.world.objects[id].created != Some(at) && self.found[id].is_some() => {
+                Verdict::Either
+            }
             Claim::Created(id) => self.exists(id),
             Claim::Dropped(id) => match (self.found[id], self.world.objects[id].created) {
                 (Some(_), _) => Verdict::Missing,
+                // It was made; so it was dropped.
+                (None, Some(made)) if self.was_run(made) => Verdict::Present,
                 (None, Some(_)) => Verdict::Either,
                 (None, None) => Verdict::Holds,
             },
@@ -341,7 +402,15 @@ impl<'a> Judge<'a> {
             .filter(|i| self.difference(id, *i, entity).is_none())
             .collect();
         let creates = object.created == Some(*at);
-        let Some((first, last)) = fitting.first().zip(fitting.last()) else {
+        // What was said until the last step that was run is what it is at least.
+        let least = all
+            .iter()
+            .rev()
+            .find(|i| self.was_run(object.said[**i].0))
+            .copied()
+            .unwrap_or(0);
+        let least = fitting.iter().find(|i| **i >= least).or(fitting.last());
+        let Some((first, last)) = least.zip(fitting.last()) else {
             let difference = self.difference(id, said, entity).unwrap_or_default();
             return match creates {
                 true => Verdict::Differs(self.sentence(id, &difference)),
@@ -379,10 +448,30 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// It comes before something whose effect is beyond doubt.
+    fn was_run(&self, step: usize) -> bool {
+        self.frontier.is_some_and(|frontier| step <= frontier)
+    }
+
+    /// What is known of one step tells more of others.
+    fn advance(&mut self) {
+        loop {
+            let next = self.last_beyond_doubt();
+            if next <= self.frontier {
+                break;
+            }
+            self.frontier = next;
+        }
+    }
+
     /// The last step of which something is so that was not before.
     fn last_beyond_doubt(&self) -> Option<usize> {
         (0..self.world.told.len()).rev().find(|step| {
-            let verdicts: Vec<Verdict> = self.world.told[*step].claims.iter().map(|c| self.verdict(c)).collect();
+            let verdicts: Vec<Verdict> = self.world.told[*step]
+                .claims
+                .iter()
+                .map(|c| self.verdict(*step, c))
+                .collect();
             verdicts.contains(&Verdict::Present)
                 && !verdicts
                     .iter()

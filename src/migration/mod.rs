@@ -9,9 +9,12 @@
 //! ```
 
 pub mod actual;
+mod again;
 pub mod compare;
 pub mod judge;
+mod shown;
 pub mod status;
+mod sum;
 pub mod world;
 
 use std::collections::BTreeSet;

@@ -1,17 +1,16 @@
 //! How far a script got: each step compared with what is there.
 
-use std::collections::HashMap;
-
 use pgrx::prelude::*;
 
 use super::actual::Actual;
+use super::again::Names;
 use super::compare::{self, Entity};
 use super::judge::{Judge, Verdict};
-use super::world::{Claim, Id, Need, Told, World, class};
-use crate::identifier::{Identifier, Literal};
+use super::sum::{Sum, summed};
+use super::world::{Claim, Id, Need, Told, World};
+use crate::identifier::Identifier;
 use crate::pg::{Settings, subtransaction};
 use crate::problem::Problem;
-use crate::rule::typed;
 use crate::run::settings;
 use crate::script::Step;
 use crate::script::ast::Kind;
@@ -84,34 +83,6 @@ pub struct Line {
     pub again: Option<&'static str>,
 }
 
-/// The last row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sum {
-    /// Nothing of it is there.
-    NotStarted,
-    /// Something is missing, or different.
-    Partial,
-    /// All of it is there.
-    Complete,
-    /// All of it is there, and running it again fails.
-    CompleteFailsAgain,
-    /// Nothing in it can be told from the catalog.
-    Unknown,
-}
-
-impl Sum {
-    /// As the result shows it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Sum::NotStarted => "not started",
-            Sum::Partial => "partial",
-            Sum::Complete => "complete",
-            Sum::CompleteFailsAgain => "complete, fails again",
-            Sum::Unknown => "unknown",
-        }
-    }
-}
-
 /// The whole answer.
 pub struct Status<'a> {
     /// By step.
@@ -162,7 +133,7 @@ pub fn status<'a>(steps: &[Step], world: &'a World, actual: &'a Actual) -> Resul
         if state == State::Data && step.data_lines > 0 {
             detail.push(format!("{} lines of data", step.data_lines));
         }
-        let (object, rows) = about(world, &judge, actual, told)?;
+        let (object, rows) = about(world, &judge, told, at)?;
         lines.push(Line {
             step: step.number,
             line: step.line,
@@ -200,7 +171,7 @@ fn judged(judge: &Judge, told: &Told, at: usize) -> (State, Vec<String>) {
     if told.claims.is_empty() {
         return (State::Opaque, vec![]);
     }
-    let verdicts: Vec<Verdict> = told.claims.iter().map(|claim| judge.verdict(claim)).collect();
+    let verdicts: Vec<Verdict> = told.claims.iter().map(|claim| judge.verdict(at, claim)).collect();
     let mut differences: Vec<String> = verdicts
         .iter()
         .filter_map(|verdict| match verdict {
@@ -213,7 +184,7 @@ fn judged(judge: &Judge, told: &Told, at: usize) -> (State, Vec<String>) {
     if present && missing {
         for (claim, verdict) in told.claims.iter().zip(&verdicts) {
             if *verdict == Verdict::Missing {
-                differences.push(judge.what_is_missing(claim));
+                differences.push(judge.what_is_missing(claim, at));
             }
         }
     }
@@ -255,7 +226,7 @@ fn blocked(world: &World, judge: &Judge, actual: &Actual, told: &Told, at: usize
         let why = match need {
             Need::Object(id) => {
                 let object = &world.objects[*id];
-                let shown = format!("{} {}", object.kind.as_str(), judge.shown(*id));
+                let shown = format!("{} {}", object.kind.as_str(), judge.shown(*id, at));
                 match (judge.found(*id), made_by(*id)) {
                     (Some(_), _) => None,
                     (None, Some(step)) => behind(shown, step),
@@ -343,7 +314,7 @@ fn of_postgres(function: &str) -> bool {
 }
 
 /// What the step is about, and how many rows that has.
-fn about(world: &World, judge: &Judge, actual: &Actual, told: &Told) -> Result<(Option<String>, Option<i64>), Problem> {
+fn about(world: &World, judge: &Judge, told: &Told, at: usize) -> Result<(Option<String>, Option<i64>), Problem> {
     let principal = told.claims.first().map(|claim| match claim {
         Claim::Created(id) | Claim::Dropped(id) | Claim::Named(id, _) | Claim::Said(id, _) => *id,
     });
@@ -354,8 +325,7 @@ fn about(world: &World, judge: &Judge, actual: &Actual, told: &Told) -> Result<(
         Some(Entity::Relation(relation)) if countable => rows_of(relation)?,
         _ => None,
     };
-    let _ = actual;
-    Ok((Some(judge.shown(id)), rows))
+    Ok((Some(judge.shown(id, at)), rows))
 }
 
 /// All rows of a table; `None` where the caller may not see all of them.
@@ -380,214 +350,5 @@ pub fn rows_of(relation: &super::actual::Relation) -> Result<Option<i64>, Proble
     match counted {
         Err(problem) if problem.code == PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE => Ok(None),
         counted => counted,
-    }
-}
-
-/// What is called how while the script would run once more.
-struct Names<'w, 'a> {
-    world: &'w World,
-    judge: &'w Judge<'a>,
-    /// By class, table, schema and name: is it there by then?
-    there: HashMap<(u8, Option<Id>, String, String), bool>,
-}
-
-impl<'w, 'a> Names<'w, 'a> {
-    fn new(world: &'w World, judge: &'w Judge<'a>) -> Self {
-        Names {
-            world,
-            judge,
-            there: HashMap::new(),
-        }
-    }
-
-    fn key(&self, id: Id, name: usize) -> (u8, Option<Id>, String, String) {
-        let object = &self.world.objects[id];
-        let on = object.on.filter(|_| object.kind != Kind::Index);
-        let (_, schema, name) = &object.names[name];
-        (class(object.kind), on, schema.clone(), name.clone())
-    }
-
-    /// The name of an object at a step.
-    fn name_at(&self, id: Id, at: usize) -> usize {
-        let names = &self.world.objects[id].names;
-        names.iter().rposition(|(since, ..)| *since < at).unwrap_or(0)
-    }
-
-    fn is_there(&self, id: Id, name: usize) -> bool {
-        match self.there.get(&self.key(id, name)) {
-            Some(there) => *there,
-            None => self.judge.there(id, name),
-        }
-    }
-
-    /// What the step raises, if it is run once more.
-    fn again(&self, told: &Told, at: usize) -> Option<&'static str> {
-        let (code, id) = told.again?;
-        if told.quiet {
-            return None;
-        }
-        let fails = told.claims.iter().any(|claim| match claim {
-            Claim::Created(one) if *one == id => self.is_there(id, self.name_at(id, at)),
-            Claim::Dropped(one) if *one == id => !self.is_there(id, self.name_at(id, at)),
-            Claim::Named(one, name) if *one == id => !self.is_there(id, name.saturating_sub(1)),
-            Claim::Said(one, _) if *one == id => code == "55000",
-            _ => false,
-        });
-        fails.then_some(code)
-    }
-
-    /// What is there after it.
-    fn follow(&mut self, told: &Told, at: usize) {
-        for claim in &told.claims {
-            match claim {
-                Claim::Created(id) => {
-                    let key = self.key(*id, self.name_at(*id, at));
-                    self.there.insert(key, true);
-                }
-                Claim::Dropped(id) => {
-                    let key = self.key(*id, self.name_at(*id, at));
-                    self.there.insert(key, false);
-                }
-                Claim::Named(id, name) => {
-                    let (old, new) = (self.key(*id, name.saturating_sub(1)), self.key(*id, *name));
-                    self.there.insert(old, false);
-                    self.there.insert(new, true);
-                }
-                Claim::Said(..) => {}
-            }
-        }
-    }
-}
-
-fn summed(lines: &[Line]) -> (Sum, String) {
-    let judged: Vec<&Line> = lines.iter().filter(|line| line.state.is_judged()).collect();
-    let done = judged.iter().filter(|line| line.state.is_done()).count();
-    let count = |state: State| lines.iter().filter(|line| line.state == state).count();
-    let again: Vec<&&Line> = judged.iter().filter(|line| line.again.is_some()).collect();
-    let first = |state: State| lines.iter().find(|line| line.state == state);
-    let mut said = vec![format!("{done} of {} steps are there", judged.len())];
-    for (state, what) in [(State::Data, "write data"), (State::Opaque, "cannot be judged")] {
-        if count(state) > 0 {
-            said.push(format!("{} {what}", count(state)));
-        }
-    }
-    let place = |line: &Line| match &line.object {
-        Some(object) => format!("step {} (line {}, {} {object})", line.step, line.line, line.kind),
-        None => format!("step {} (line {}, {})", line.step, line.line, line.kind),
-    };
-    let sum = match (judged.len(), done) {
-        (0, _) => Sum::Unknown,
-        (_, 0) if count(State::Differs) == 0 => Sum::NotStarted,
-        (all, done) if all == done && again.is_empty() => Sum::Complete,
-        (all, done) if all == done => Sum::CompleteFailsAgain,
-        _ => Sum::Partial,
-    };
-    if let Some(line) = first(State::Blocked) {
-        said.push(format!(
-            "{} blocked, the first is {}: {}",
-            count(State::Blocked),
-            place(line),
-            line.detail.clone().unwrap_or_default()
-        ));
-    }
-    if let Some(line) = first(State::Differs) {
-        said.push(format!(
-            "{} differ, the first is {}",
-            count(State::Differs),
-            place(line)
-        ));
-    }
-    if let (Sum::Partial, Some(line)) = (sum, first(State::Missing)) {
-        said.push(format!(
-            "{} missing, the first is {}",
-            count(State::Missing),
-            place(line)
-        ));
-    }
-    if let Some(line) = again.first() {
-        said.push(format!(
-            "run again, it stops at {} with {}",
-            place(line),
-            line.again.unwrap_or_default()
-        ));
-    }
-    said.push(match sum {
-        Sum::Complete => "nothing is to be done".into(),
-        Sum::CompleteFailsAgain => "nothing is to be done: do not run it again".into(),
-        Sum::NotStarted if count(State::Blocked) > 0 => "make what is missing first, then migration_rehearse(script)".into(),
-        Sum::NotStarted => "next: migration_rehearse(script) shows what it would do".into(),
-        Sum::Partial => "next: migration_rehearse(script) shows what running it now would do, migration_reset(script) what can be taken back".into(),
-        Sum::Unknown => "next: migration_rehearse(script) shows what it would do".into(),
-    });
-    (sum, said.join("; "))
-}
-
-/// A name for people: with the schema only where it does not go without.
-pub fn shown_name(schema: &str, name: &str, path: &[String]) -> String {
-    match schema.is_empty() || path.iter().any(|s| s == schema) {
-        true => typed(name),
-        false => format!("{}.{}", typed(schema), typed(name)),
-    }
-}
-
-impl Judge<'_> {
-    /// An object for people.
-    pub fn shown(&self, id: Id) -> String {
-        let object = &self.world.objects[id];
-        let (_, schema, name) = object.names.last().cloned().unwrap_or_default();
-        let name = match (self.found(id), name.is_empty()) {
-            (Some(Entity::Constraint(_, constraint)), true) => constraint.name.clone(),
-            (Some(Entity::Relation(relation)), true) => relation.name.clone(),
-            _ => name,
-        };
-        let own = match (name.is_empty(), object.kind) {
-            (true, kind) => format!("an unnamed {}", kind.as_str()),
-            (false, Kind::Label) => Literal::new(&name).to_string(),
-            (false, Kind::Grant) => name.clone(),
-            (false, _) => shown_name(&schema, &name, &self.actual.path),
-        };
-        let of = object.on.map(|on| self.shown(on)).unwrap_or_default();
-        match object.kind {
-            Kind::Column => format!("{of}.{own}"),
-            Kind::Constraint | Kind::Trigger | Kind::Policy => format!("{own} on {of}"),
-            Kind::Label => format!("{own} of {of}"),
-            Kind::Grant => match own.split_once(" to ") {
-                Some((privilege, role)) => format!("{privilege} on {of} to {}", typed(role)),
-                None => own,
-            },
-            Kind::Function => match &object.arguments {
-                Some(arguments) => {
-                    let types: Vec<&str> = arguments.iter().map(|t| t.text.as_str()).collect();
-                    format!("{own}({})", types.join(", "))
-                }
-                None => own,
-            },
-            Kind::Index if name.is_empty() => format!("{own} on {of}"),
-            _ => own,
-        }
-    }
-
-    /// A claim that does not hold, in words.
-    pub fn what_is_missing(&self, claim: &Claim) -> String {
-        match claim {
-            Claim::Created(id) => format!(
-                "{} {} is missing",
-                self.world.objects[*id].kind.as_str(),
-                self.shown(*id)
-            ),
-            Claim::Dropped(id) => format!(
-                "{} {} is still there",
-                self.world.objects[*id].kind.as_str(),
-                self.shown(*id)
-            ),
-            Claim::Named(id, name) => {
-                let (_, _, name) = &self.world.objects[*id].names[*name];
-                format!("{} is not called {}", self.shown(*id), typed(name))
-            }
-            Claim::Said(id, said) => {
-                let what = self.world.objects[*id].said[*said].1.slot();
-                format!("{what} of {} is another", self.shown(*id))
-            }
-        }
     }
 }

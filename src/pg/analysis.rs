@@ -179,6 +179,12 @@ pub fn stored_query(query: Expression, columns: &[String], search_path: &str) ->
                     0,
                     std::ptr::null_mut(),
                 );
+                // Until 15 a view keeps entries for OLD and NEW, and columns are shown with their table wherever there is more than one.
+                #[cfg(feature = "pg15")]
+                if let [only] = super::tree::nodes((*analyzed).rtable).as_slice() {
+                    let copy = pg_sys::copyObjectImpl((*only).cast());
+                    (*analyzed).rtable = pg_sys::lappend((*analyzed).rtable, copy);
+                }
                 let mut names = columns.iter();
                 for node in super::tree::nodes((*analyzed).targetList) {
                     let target = node.cast::<pg_sys::TargetEntry>();

@@ -34,6 +34,7 @@ mod property;
 mod refusals;
 mod repair;
 mod roles;
+mod script;
 mod tenant_graph;
 mod tenants;
 mod validate;

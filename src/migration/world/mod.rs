@@ -62,8 +62,8 @@ pub enum Said {
     Generated(Expression),
     /// IDENTITY.
     Identity(Option<char>),
-    /// Of a constraint.
-    Constraint(ConstraintDefinition),
+    /// Of a constraint; of a foreign key with the parent.
+    Constraint(ConstraintDefinition, Option<Id>),
     /// VALIDATE.
     Valid,
     /// Of an index.
@@ -168,6 +168,8 @@ pub struct World {
     pub objects: Vec<Object>,
     /// By step.
     pub told: Vec<Told>,
+    /// The last step that renames something.
+    pub last_rename: Option<usize>,
     /// What is called how at the moment: class, table, schema, name.
     live: HashMap<(u8, Option<Id>, String, String), Vec<Id>>,
     path: Vec<String>,
@@ -428,8 +430,10 @@ impl World {
             }
             false => self.create(at, Kind::Constraint, Some(table), (String::new(), name), told),
         };
+        let mut referenced = None;
         if let Rule::Foreign(key) = &constraint.rule {
             let parent = self.find(at, Kind::Table, &key.parent, actual);
+            referenced = Some(parent);
             told.needs.push(Need::Object(parent));
             for column in &key.parent_columns {
                 let column = self.part(at, Kind::Column, parent, column);
@@ -449,12 +453,16 @@ impl World {
         if matches!(constraint.rule, Rule::Exclude) {
             told.not_compared.push("what an exclusion constraint says".into());
         }
-        self.say(at, id, Said::Constraint(constraint.clone()), told);
+        self.say(at, id, Said::Constraint(constraint.clone(), referenced), told);
+        if !constraint.not_valid {
+            self.say(at, id, Said::Valid, told);
+        }
         id
     }
 
     fn named(&mut self, at: usize, id: Id, schema: String, name: String, told: &mut Told) {
         self.bury(id);
+        self.last_rename = Some(at);
         let (kind, on) = (self.objects[id].kind, self.objects[id].on);
         // Indexes are found by their own name, whatever they index.
         let on = if kind == Kind::Index { None } else { on };

@@ -1,0 +1,4 @@
+//! Migration scripts: what they did, would do, and how to take back the half.
+
+mod generate;
+mod property;

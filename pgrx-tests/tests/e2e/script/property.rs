@@ -1,0 +1,117 @@
+//! A random prefix of a random script is run, and the status must say exactly that prefix: each of its steps is there, none of the others.
+//! Where two prefixes leave the same catalog (something is made and dropped), either is right. `MEND_CASES` sets the number of cases.
+
+use pgrx_tests::database;
+use pgrx_tests::example::{lines, one};
+use postgres::Client;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::generate;
+
+/// Everything that the statements of the generator change.
+pub const SIGNATURE: &str = "
+WITH s AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('public', 'other')), e AS (SELECT objid FROM pg_depend WHERE deptype = 'e')
+SELECT md5(string_agg(line, '|' ORDER BY line)) FROM (
+  SELECT 'schema ' || nspname AS line FROM s
+  UNION ALL SELECT concat_ws(' ', 'relation', nspname, relname, relkind, relrowsecurity, relacl, obj_description(c.oid, 'pg_class'), CASE WHEN relkind = 'v' THEN pg_get_viewdef(c.oid) END)
+    FROM pg_class c JOIN s ON s.oid = relnamespace WHERE c.oid NOT IN (SELECT objid FROM e)
+  UNION ALL SELECT concat_ws(' ', 'column', attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, pg_get_expr(adbin, adrelid))
+    FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid JOIN s ON s.oid = relnamespace LEFT JOIN pg_attrdef d ON adrelid = attrelid AND adnum = attnum
+    WHERE attnum > 0 AND NOT attisdropped
+  UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k JOIN s ON s.oid = connamespace
+  UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN s ON s.oid = relnamespace
+  UNION ALL SELECT 'trigger ' || pg_get_triggerdef(g.oid) FROM pg_trigger g JOIN pg_class c ON c.oid = tgrelid JOIN s ON s.oid = relnamespace WHERE NOT tgisinternal
+  UNION ALL SELECT concat_ws(' ', 'policy', polrelid::regclass, polname, polcmd, pg_get_expr(polqual, polrelid)) FROM pg_policy
+  UNION ALL SELECT concat_ws(' ', 'type', typname, (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid)) FROM pg_type t JOIN s ON s.oid = typnamespace
+  UNION ALL SELECT concat_ws(' ', 'function', p.oid::regprocedure, prosrc) FROM pg_proc p JOIN s ON s.oid = pronamespace WHERE p.oid NOT IN (SELECT objid FROM e)
+) AS all_of_it";
+
+/// A script as text, with comments and odd white space between the statements.
+pub fn text(statements: &[String]) -> String {
+    statements
+        .iter()
+        .enumerate()
+        .map(|(i, statement)| format!("-- {i}; ' \"\n{statement} ;\n/* ; */ "))
+        .collect()
+}
+
+fn call(client: &mut Client, script: &str) -> Vec<String> {
+    let quoted = format!("$mend${script}$mend$");
+    lines(
+        client,
+        &format!("SELECT coalesce(step, 0), state, kind, object, detail FROM migration_status({quoted})"),
+    )
+}
+
+fn one_case(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let length = random.random_range(3..40);
+    let statements = generate::script(&mut random, length);
+    let database = database();
+    let mut client = database.connect();
+    let prefix = random.random_range(0..=statements.len());
+    let script = text(&statements);
+    let mut signatures = vec![one(&mut client, SIGNATURE)];
+    let mut reported = vec![];
+    for at in 0..=statements.len() {
+        if at == prefix {
+            reported = call(&mut client, &script);
+        }
+        if let Some(statement) = statements.get(at) {
+            client
+                .batch_execute(statement)
+                .unwrap_or_else(|error| panic!("case {seed}, {statement}: {error}"));
+            signatures.push(one(&mut client, SIGNATURE));
+        }
+    }
+    let shown = || -> String {
+        let all = statements.iter().zip(&reported).enumerate();
+        let lines: Vec<String> = all
+            .map(|(i, (statement, line))| format!("{}{line}\n      {statement}", if i < prefix { "* " } else { "  " }))
+            .collect();
+        format!(
+            "case {seed}, {prefix} of {}\n{}\n{}",
+            statements.len(),
+            lines.join("\n"),
+            reported.last().unwrap()
+        )
+    };
+    assert_eq!(reported.len(), statements.len() + 1, "{}", shown());
+    let state = |line: &String| line.split('|').nth(1).unwrap().to_string();
+    let done: Vec<bool> = reported[..statements.len()]
+        .iter()
+        .map(|line| match state(line).as_str() {
+            "present" | "would_fail" => true,
+            "missing" | "blocked" => false,
+            other => panic!("{other}: {line}\n{}", shown()),
+        })
+        .collect();
+    let said = done.iter().take_while(|done| **done).count();
+    assert!(done[said..].iter().all(|done| !done), "no prefix: {}", shown());
+    assert_eq!(
+        signatures[said],
+        signatures[prefix],
+        "{said} instead of {prefix}: {}",
+        shown()
+    );
+    let sum = state(reported.last().unwrap());
+    match said {
+        0 => assert_eq!(sum, "not started", "{}", shown()),
+        all if all == statements.len() => assert!(sum.starts_with("complete"), "{}", shown()),
+        _ => assert_eq!(sum, "partial", "{}", shown()),
+    }
+}
+
+#[test]
+fn the_status_of_a_prefix_is_that_prefix() {
+    let cases: u64 = std::env::var("MEND_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(60);
+    let only: Option<u64> = std::env::var("MEND_CASE").ok().and_then(|n| n.parse().ok());
+    match only {
+        Some(seed) => one_case(seed),
+        None => (0..cases).for_each(one_case),
+    }
+}
