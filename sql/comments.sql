@@ -28,6 +28,8 @@ COMMENT ON FUNCTION backfill_sql(text, text, text[], text, text, boolean, text, 
   'the statements that backfill with the same arguments would run, formatted for review; runs none of them';
 COMMENT ON FUNCTION migration_status(text) IS
   'how far a migration script got: each statement compared with what is there (present, would_fail, missing, differs, blocked, data, opaque, skipped), and the sum; runs nothing';
+COMMENT ON FUNCTION migration_rehearse(text, boolean, interval) IS
+  'run a migration script for real, statement by statement, and roll everything back: what each would raise, write, and lock';
 COMMENT ON FUNCTION migration_report(text, text) IS
   'one checklist for a migration: legacy columns, NULLs, orphans, cross-tenant references, foreign keys, indexes, coverage, NOT NULL, row-level security; per question what was checked and what is open, with the next call';
 COMMENT ON FUNCTION validate_tenant_fks(text, text, boolean, integer) IS

@@ -4,7 +4,7 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::given;
+use super::{given, milliseconds};
 use crate::finalize::{self, Request};
 use crate::pg;
 use crate::problem::Problem;
@@ -224,18 +224,4 @@ fn request(
         policy: given(policy, "policy")?,
         root: root.map(str::to_string),
     })
-}
-
-fn milliseconds(timeout: &Interval) -> Result<i64, Problem> {
-    let milliseconds = timeout.as_micros() / 1000;
-    // 0 would wait for ever; the setting is an int4.
-    match i64::try_from(milliseconds) {
-        Ok(milliseconds) if (1..=i64::from(i32::MAX)).contains(&milliseconds) => Ok(milliseconds),
-        _ => Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "lock_timeout must be at least a millisecond, and at most 24 days",
-        )
-        .detail("everybody else queues behind a strong lock that is waited for")
-        .hint("lock_timeout => '2s' is the default")),
-    }
 }

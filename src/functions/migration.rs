@@ -1,11 +1,13 @@
 //! Migration scripts: how far they got.
 
+use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::given;
-use crate::migration::{self, status};
+use super::{given, milliseconds};
+use crate::migration::{self, rehearse, status};
 use crate::run::Session;
+use crate::script;
 
 /// How far a migration script got: each of its statements, compared with what is there. Nothing is run.
 ///
@@ -71,4 +73,69 @@ fn migration_status(
         None,
     ));
     Ok(TableIterator::new(rows))
+}
+
+/// Runs a migration script for real, statement by statement, and rolls everything back: what it would do now.
+///
+/// * `script`: SQL as `psql` would read it.
+/// * `stop_at_error`: what comes behind the first error is not run; by default each statement is, as `psql -f` does it.
+/// * `lock_timeout`: how long a statement waits for a lock (55P03 behind that), so that nobody queues behind a rehearsal for long. Locks that it
+///   gets are held until the call ends.
+///
+/// Returns one row per statement: `sqlstate` and `message` where it raised an error or was not run, `rows` of what writes data,
+/// `duration_ms`, `lock` (the strongest that it took on something that was there before) and `lock_on`. What stands between BEGIN and COMMIT
+/// succeeds or fails as one; deferred constraints are checked where they would be. Not run, and said so: what cannot run in a transaction
+/// (CONCURRENTLY, VACUUM, ALTER SYSTEM), data of psql, and functions whose effect no rollback undoes (dblink, pg_terminate_backend, files).
+/// The last row (`kind` `summary`) has the counts, and which sequences have moved on.
+///
+/// Errors: 25006 in a read-only transaction and on a standby; 42601, 22023, 54000 as `migration_status`; 22004.
+///
+/// ```sql
+/// SELECT step, kind, sqlstate, message, rows, lock, lock_on FROM migration_rehearse($$CREATE INDEX i ON orders (id)$$);
+/// ```
+#[pg_extern]
+fn migration_rehearse(
+    script: Option<&str>,
+    stop_at_error: default!(Option<bool>, "false"),
+    lock_timeout: default!(Option<Interval>, "'1 second'"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(step, Option<i32>),
+            name!(line, Option<i32>),
+            name!(kind, String),
+            name!(statement, Option<String>),
+            name!(sqlstate, Option<String>),
+            name!(message, Option<String>),
+            name!(rows, Option<i64>),
+            name!(duration_ms, Option<f64>),
+            name!(lock, Option<String>),
+            name!(lock_on, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let timeout = milliseconds(&given(lock_timeout, "lock_timeout")?)?;
+    let request = rehearse::Request {
+        stop_at_error: given(stop_at_error, "stop_at_error")?,
+        lock_timeout: format!("{timeout}ms"),
+    };
+    let session = Session::begin()?;
+    let steps = script::read(given(script, "script")?)?;
+    let rows = rehearse::rehearse(&session, &steps, &request)?;
+    Ok(TableIterator::new(rows.into_iter().map(|row| {
+        (
+            row.step,
+            row.line,
+            row.kind,
+            row.statement,
+            row.sqlstate,
+            row.message,
+            row.rows,
+            row.duration,
+            row.lock,
+            row.locked,
+        )
+    })))
 }

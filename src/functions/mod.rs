@@ -16,6 +16,7 @@ mod validate;
 use std::collections::BTreeMap;
 
 use pgrx::JsonB;
+use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
@@ -82,4 +83,18 @@ fn row(outcome: Outcome) -> Row {
         outcome.run_id,
         outcome.note,
     )
+}
+
+fn milliseconds(timeout: &Interval) -> Result<i64, Problem> {
+    let milliseconds = timeout.as_micros() / 1000;
+    // 0 would wait for ever; the setting is an int4.
+    match i64::try_from(milliseconds) {
+        Ok(milliseconds) if (1..=i64::from(i32::MAX)).contains(&milliseconds) => Ok(milliseconds),
+        _ => Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "lock_timeout must be at least a millisecond, and at most 24 days",
+        )
+        .detail("everybody else queues behind a strong lock that is waited for")
+        .hint("lock_timeout => '2s' is the default")),
+    }
 }

@@ -1,83 +1,255 @@
-//! Running a script once more: what is called how by then, and what the statements would raise.
+//! Running a script once more, in order, as psql does: what is called how by then, and what each statement would raise. A statement that
+//! fails changes nothing, and those behind it are run all the same.
 
 use std::collections::HashMap;
 
+use super::actual::{Actual, Relation};
 use super::judge::Judge;
-use super::world::{Claim, Id, Told, World, class};
+use super::world::{Claim, Id, Need, Told, World, class};
 use crate::script::ast::Kind;
+
+/// Something to which others belong (a table, an enum), by its schema and name.
+type Place = (u8, String, String);
+
+/// What a name stands for by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Origin(usize);
 
 /// What is called how while the script would run once more.
 pub struct Names<'w, 'a> {
     world: &'w World,
     judge: &'w Judge<'a>,
-    /// By class, table, schema and name: is it there by then?
-    there: HashMap<(u8, Option<Id>, String, String), bool>,
+    actual: &'w Actual,
+    /// What changed: `None` is gone.
+    places: HashMap<Place, Option<Origin>>,
+    /// By their number: what was there before under which name; `None`: made in this run.
+    origins: Vec<Option<Place>>,
+    /// What changed of what belongs to them.
+    parts: HashMap<(Origin, u8, String), bool>,
 }
 
 impl<'w, 'a> Names<'w, 'a> {
     /// Nothing was run once more yet.
-    pub fn new(world: &'w World, judge: &'w Judge<'a>) -> Self {
+    pub fn new(world: &'w World, judge: &'w Judge<'a>, actual: &'w Actual) -> Self {
         Names {
             world,
             judge,
-            there: HashMap::new(),
+            actual,
+            places: HashMap::new(),
+            origins: vec![],
+            parts: HashMap::new(),
         }
     }
 
-    fn key(&self, id: Id, name: usize) -> (u8, Option<Id>, String, String) {
-        let object = &self.world.objects[id];
-        let on = object.on.filter(|_| object.kind != Kind::Index);
-        let (_, schema, name) = &object.names[name];
-        (class(object.kind), on, schema.clone(), name.clone())
-    }
-
-    /// The name of an object at a step.
+    /// The name that an object has when a step begins.
     fn name_at(&self, id: Id, at: usize) -> usize {
         let names = &self.world.objects[id].names;
         names.iter().rposition(|(since, ..)| *since < at).unwrap_or(0)
     }
 
-    fn is_there(&self, id: Id, name: usize) -> bool {
-        match self.there.get(&self.key(id, name)) {
-            Some(there) => *there,
-            None => self.judge.there(id, name),
+    fn place(&self, id: Id, name: usize) -> Place {
+        let object = &self.world.objects[id];
+        let (_, schema, name) = &object.names[name];
+        let arguments = object
+            .arguments
+            .iter()
+            .flatten()
+            .map(|t| t.text.as_str())
+            .collect::<Vec<_>>()
+            .join(",");
+        let name = match object.kind {
+            Kind::Function => format!("{name}({arguments})"),
+            _ => name.clone(),
+        };
+        (class(object.kind), schema.clone(), name)
+    }
+
+    /// Of what belongs to a table: that, by now.
+    fn above(&mut self, id: Id, at: usize) -> Option<Option<Origin>> {
+        let object = &self.world.objects[id];
+        let on = object.on.filter(|_| object.kind != Kind::Index)?;
+        let place = self.place(on, self.name_at(on, at));
+        if let Some(known) = self.places.get(&place) {
+            return Some(*known);
+        }
+        if !self.judge.there(on, self.name_at(on, at)) {
+            return Some(None);
+        }
+        self.origins.push(Some(place.clone()));
+        let origin = Origin(self.origins.len() - 1);
+        self.places.insert(place, Some(origin));
+        Some(Some(origin))
+    }
+
+    fn relation(&self, origin: Origin) -> Option<&'w Relation> {
+        let (_, schema, name) = self.origins[origin.0].as_ref()?;
+        self.actual.relation(schema, name)
+    }
+
+    fn is_there(&mut self, id: Id, name: usize, at: usize) -> bool {
+        let world = self.world;
+        let object = &world.objects[id];
+        match self.above(id, at) {
+            Some(None) => false,
+            Some(Some(origin)) => {
+                let own = &object.names[name].2;
+                let key = (origin, class(object.kind), own.clone());
+                if let Some(there) = self.parts.get(&key) {
+                    return *there;
+                }
+                if object.kind == Kind::Label {
+                    let place = self.origins[origin.0].as_ref();
+                    return place.is_some_and(|(_, schema, name)| {
+                        let mut all = self.actual.types.iter();
+                        all.any(|t| t.schema == *schema && t.name == *name && t.labels.contains(own))
+                    });
+                }
+                let Some(relation) = self.relation(origin) else {
+                    return false;
+                };
+                match object.kind {
+                    Kind::Column => relation.columns.iter().any(|c| c.name == *own),
+                    Kind::Constraint if own.is_empty() => relation.constraints.iter().any(|c| c.kind == 'p'),
+                    Kind::Constraint => relation.constraints.iter().any(|c| c.name == *own),
+                    Kind::Trigger => relation.triggers.iter().any(|t| t.name == *own),
+                    Kind::Policy => relation.policies.iter().any(|p| p.name == *own),
+                    _ => false,
+                }
+            }
+            None => match self.places.get(&self.place(id, name)) {
+                Some(origin) => origin.is_some(),
+                None => self.judge.there(id, name),
+            },
         }
     }
 
-    /// What the step raises, if it is run once more.
-    pub fn again(&self, told: &Told, at: usize) -> Option<&'static str> {
-        let (code, id) = told.again?;
-        if told.quiet {
-            return None;
+    /// What the step raises, if it is run once more; its effect, if not.
+    pub fn again(&mut self, told: &Told, at: usize) -> Option<&'static str> {
+        let raised = self.needed(told, at).or_else(|| self.claimed(told, at));
+        if raised.is_none() {
+            self.follow(told, at);
         }
-        let fails = told.claims.iter().any(|claim| match claim {
-            Claim::Created(one) if *one == id => self.is_there(id, self.name_at(id, at)),
-            Claim::Dropped(one) if *one == id => !self.is_there(id, self.name_at(id, at)),
-            Claim::Named(one, name) if *one == id => !self.is_there(id, name.saturating_sub(1)),
-            Claim::Said(one, _) if *one == id => code == "55000",
-            _ => false,
-        });
-        fails.then_some(code)
+        raised
+    }
+
+    /// What it needs and is not there by now.
+    fn needed(&mut self, told: &Told, at: usize) -> Option<&'static str> {
+        for need in &told.needs {
+            let Need::Object(id) = need else { continue };
+            let object = &self.world.objects[*id];
+            let made_here = told
+                .claims
+                .iter()
+                .any(|claim| matches!(claim, Claim::Created(one) if one == id));
+            let open = object.on.is_some_and(|on| self.world.objects[on].open);
+            if made_here || open || self.is_there(*id, self.name_at(*id, at), at) {
+                continue;
+            }
+            return Some(match object.kind {
+                Kind::Column => "42703",
+                Kind::Function => "42883",
+                Kind::Schema => "3F000",
+                Kind::Label => "22023",
+                kind if kind.is_relation() => "42P01",
+                _ => "42704",
+            });
+        }
+        None
+    }
+
+    /// What is there already, or is not there any more.
+    fn claimed(&mut self, told: &Told, at: usize) -> Option<&'static str> {
+        let (code, id) = told.again?;
+        for claim in &told.claims {
+            match *claim {
+                Claim::Created(one) if one == id && !told.quiet => {
+                    let unnamed = self.world.objects[id].name().is_empty() && code != "42P16";
+                    if !unnamed && self.is_there(id, self.name_at(id, at), at) {
+                        return Some(code);
+                    }
+                }
+                Claim::Dropped(one) if one == id && !told.quiet => {
+                    if !self.is_there(id, self.name_at(id, at), at) {
+                        return Some(code);
+                    }
+                }
+                Claim::Named(one, name) if one == id => {
+                    if !self.is_there(id, name.saturating_sub(1), at) {
+                        return (!told.quiet).then_some(code);
+                    }
+                    if self.is_there(id, name, at) {
+                        return Some(match self.world.objects[id].kind {
+                            Kind::Column => "42701",
+                            kind if kind.is_relation() => "42P07",
+                            _ => "42710",
+                        });
+                    }
+                }
+                Claim::Said(one, _) if one == id && code == "55000" && !told.quiet => return Some(code),
+                _ => {}
+            }
+        }
+        None
     }
 
     /// What is there after it.
-    pub fn follow(&mut self, told: &Told, at: usize) {
+    fn follow(&mut self, told: &Told, at: usize) {
+        // IF NOT EXISTS: nothing of the statement is done.
+        if let (true, Some(Claim::Created(id))) = (told.quiet, told.claims.first())
+            && self.is_there(*id, self.name_at(*id, at), at)
+        {
+            return;
+        }
         for claim in &told.claims {
-            match claim {
+            match *claim {
                 Claim::Created(id) => {
-                    let key = self.key(*id, self.name_at(*id, at));
-                    self.there.insert(key, true);
+                    let name = self.name_at(id, at);
+                    if !self.is_there(id, name, at) {
+                        self.set(id, name, at, true);
+                    }
                 }
-                Claim::Dropped(id) => {
-                    let key = self.key(*id, self.name_at(*id, at));
-                    self.there.insert(key, false);
-                }
+                Claim::Dropped(id) => self.set(id, self.name_at(id, at), at, false),
                 Claim::Named(id, name) => {
-                    let (old, new) = (self.key(*id, name.saturating_sub(1)), self.key(*id, *name));
-                    self.there.insert(old, false);
-                    self.there.insert(new, true);
+                    let (old, new) = (name.saturating_sub(1), name);
+                    match self.above(id, at) {
+                        Some(_) => {
+                            self.set(id, old, at, false);
+                            self.set(id, new, at, true);
+                        }
+                        None => {
+                            let (old, new) = (self.place(id, old), self.place(id, new));
+                            let origin = match self.places.get(&old) {
+                                Some(origin) => *origin,
+                                None => {
+                                    self.origins.push(Some(old.clone()));
+                                    Some(Origin(self.origins.len() - 1))
+                                }
+                            };
+                            self.places.insert(old, None);
+                            self.places.insert(new, origin);
+                        }
+                    }
                 }
                 Claim::Said(..) => {}
+            }
+        }
+    }
+
+    fn set(&mut self, id: Id, name: usize, at: usize, there: bool) {
+        let object = &self.world.objects[id];
+        match self.above(id, at) {
+            Some(Some(origin)) => {
+                let own = object.names[name].2.clone();
+                self.parts.insert((origin, class(object.kind), own), there);
+            }
+            Some(None) => {}
+            None => {
+                let place = self.place(id, name);
+                let origin = there.then(|| {
+                    self.origins.push(None);
+                    Origin(self.origins.len() - 1)
+                });
+                self.places.insert(place, origin);
             }
         }
     }

@@ -5,6 +5,7 @@
 //! actual    what is there under these names
 //! compare   is what is there what was written?
 //! judge     which object is which thing that is there; which claims hold
+//! rehearse  the script run for real, statement by statement, and taken back
 //! status    a state for each step, and the sum
 //! ```
 
@@ -12,6 +13,7 @@ pub mod actual;
 mod again;
 pub mod compare;
 pub mod judge;
+pub mod rehearse;
 mod shown;
 pub mod status;
 mod sum;

@@ -101,29 +101,22 @@ pub struct Status<'a> {
 pub fn status<'a>(steps: &[Step], world: &'a World, actual: &'a Actual) -> Result<Status<'a>, Problem> {
     let judge = Judge::new(world, actual);
     let mut lines: Vec<Line> = Vec::new();
-    let mut names = Names::new(world, &judge);
+    let mut names = Names::new(world, &judge, actual);
     for (at, step) in steps.iter().enumerate() {
         pgrx::check_for_interrupts!();
         let told = &world.told[at];
         let (mut state, mut detail) = judged(&judge, told, at);
-        let mut again = None;
-        match state {
-            State::Missing => {
-                if let Some(why) = blocked(world, &judge, actual, told, at, &lines) {
-                    (state, detail) = (State::Blocked, vec![why]);
-                }
-            }
-            State::Present => {
-                again = names.again(told, at);
-                if let Some(code) = again {
-                    state = State::WouldFail;
-                    detail.insert(0, format!("as written; running it again raises {code}"));
-                }
-            }
-            _ => {}
+        if state == State::Missing
+            && let Some(why) = blocked(world, &judge, actual, told, at, &lines)
+        {
+            (state, detail) = (State::Blocked, vec![why]);
         }
-        if state != State::WouldFail {
-            names.follow(told, at);
+        // In order: what an earlier statement would make again is there for a later one.
+        let raised = names.again(told, at);
+        let again = raised.filter(|_| state == State::Present);
+        if let Some(code) = again {
+            state = State::WouldFail;
+            detail.insert(0, format!("as written; running it again raises {code}"));
         }
         if state.is_judged() && !told.not_compared.is_empty() {
             let mut not = told.not_compared.clone();

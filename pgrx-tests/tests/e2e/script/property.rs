@@ -44,6 +44,13 @@ fn call(client: &mut Client, script: &str) -> Vec<String> {
     )
 }
 
+fn rehearse(client: &mut Client, script: &str) -> Vec<String> {
+    lines(
+        client,
+        &format!("SELECT sqlstate FROM migration_rehearse($mend${script}$mend$)"),
+    )
+}
+
 fn one_case(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let length = random.random_range(3..40);
@@ -54,9 +61,16 @@ fn one_case(seed: u64) {
     let script = text(&statements);
     let mut signatures = vec![one(&mut client, SIGNATURE)];
     let mut reported = vec![];
+    let mut rehearsed = vec![];
     for at in 0..=statements.len() {
         if at == prefix {
             reported = call(&mut client, &script);
+            rehearsed = rehearse(&mut client, &script);
+            assert_eq!(
+                one(&mut client, SIGNATURE),
+                signatures[at],
+                "case {seed}: the rehearsal left something behind"
+            );
         }
         if let Some(statement) = statements.get(at) {
             client
@@ -95,6 +109,15 @@ fn one_case(seed: u64) {
         "{said} instead of {prefix}: {}",
         shown()
     );
+    // What the status says of running it again is what the rehearsal sees.
+    assert_eq!(rehearsed.len(), statements.len() + 1);
+    for (line, rehearsed) in reported.iter().zip(&rehearsed).take(statements.len()) {
+        let raised = match state(line).as_str() {
+            "would_fail" => line.split("raises ").nth(1).unwrap().split(";").next().unwrap(),
+            _ => "-",
+        };
+        assert_eq!(rehearsed, raised, "{line}\n{}", shown());
+    }
     let sum = state(reported.last().unwrap());
     match said {
         0 => assert_eq!(sum, "not started", "{}", shown()),
