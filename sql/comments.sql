@@ -30,6 +30,10 @@ COMMENT ON FUNCTION migration_status(text) IS
   'how far a migration script got: each statement compared with what is there (present, would_fail, missing, differs, blocked, data, opaque, skipped), and the sum; runs nothing';
 COMMENT ON FUNCTION migration_rehearse(text, boolean, interval) IS
   'run a migration script for real, statement by statement, and roll everything back: what each would raise, write, and lock';
+COMMENT ON FUNCTION migration_reset(text, boolean, text[], interval) IS
+  'take back what a migration script made, in the order of dependency, without CASCADE, and only where that loses nothing; or say what that would do (dry_run, the default)';
+COMMENT ON FUNCTION restore_reset(bigint, boolean) IS
+  'put back the rows that migration_reset copied because include named their tables; or count them (dry_run, the default)';
 COMMENT ON FUNCTION migration_report(text, text) IS
   'one checklist for a migration: legacy columns, NULLs, orphans, cross-tenant references, foreign keys, indexes, coverage, NOT NULL, row-level security; per question what was checked and what is open, with the next call';
 COMMENT ON FUNCTION validate_tenant_fks(text, text, boolean, integer) IS
@@ -90,8 +94,8 @@ BEGIN
     granted := granted + 1;
   END LOOP;
   EXECUTE format('GRANT USAGE ON SCHEMA mend TO %I', grantee);
-  EXECUTE format('GRANT SELECT, INSERT ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows TO %I', grantee);
-  EXECUTE format('GRANT UPDATE (restored_by) ON mend.repaired_rows TO %I', grantee);
+  EXECUTE format('GRANT SELECT, INSERT ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows TO %I', grantee);
+  EXECUTE format('GRANT UPDATE (restored_by) ON mend.repaired_rows, mend.reset_rows TO %I', grantee);
   EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mend.declared_references TO %I', grantee);
   EXECUTE format('GRANT USAGE ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq TO %I', grantee);
   RETURN format('%s may call %s functions of pg_mend, on tables that it may read and update; it sees its own runs in mend.runs',
@@ -127,7 +131,7 @@ BEGIN
   LOOP
     EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %I', routine.signature, role_found);
   END LOOP;
-  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.declared_references FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.declared_references FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', role_found);
   -- REVOKE takes back only what the caller's own rights gave.
@@ -178,6 +182,7 @@ BEGIN
   EXECUTE pg_catalog.format('ALTER TABLE mend.replaced_values OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER TABLE mend.repaired_rows OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER TABLE mend.created_rows OWNER TO %I', installer);
+  EXECUTE pg_catalog.format('ALTER TABLE mend.reset_rows OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER TABLE mend.declared_references OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER SCHEMA mend OWNER TO %I', installer);
 END

@@ -28,7 +28,7 @@ CREATE TABLE mend.runs (
 
 COMMENT ON TABLE mend.runs IS 'every real run, written in the same transaction as the run itself: a row here is a run that committed';
 COMMENT ON COLUMN mend.runs.run_id IS 'the run_id that the call returned';
-COMMENT ON COLUMN mend.runs.operation IS 'which family of calls: backfill, repair_orphans, restore_repaired';
+COMMENT ON COLUMN mend.runs.operation IS 'which family of calls: backfill, backfill_parents, repair_orphans, restore_repaired, migration_reset, restore_reset';
 COMMENT ON COLUMN mend.runs.table_name IS 'the target, with its schema, quoted where needed';
 COMMENT ON COLUMN mend.runs.column_name IS 'the column that was filled or repaired, without quotes; several in parentheses';
 COMMENT ON COLUMN mend.runs.rule IS 'the complete rule, inferred parts included: of a backfill, backfill(rule) does the same again';
@@ -122,6 +122,24 @@ COMMENT ON COLUMN mend.created_rows.table_name IS 'the table of the new row, wit
 COMMENT ON COLUMN mend.created_rows.row_key IS 'the key by which it is referenced: {"id": 7}';
 COMMENT ON COLUMN mend.created_rows.run_by IS 'the role whose rights the run had (current_user)';
 
+CREATE TABLE mend.reset_rows (
+  run_id      bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
+  table_name  text NOT NULL,
+  columns     text[] NOT NULL,
+  row_text    text NOT NULL,
+  restored_by bigint REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
+  run_by      name NOT NULL DEFAULT CURRENT_USER
+);
+CREATE INDEX reset_rows_of_run ON mend.reset_rows (run_id);
+
+COMMENT ON TABLE mend.reset_rows IS 'rows of tables that migration_reset dropped because include named them; restore_reset puts them back';
+COMMENT ON COLUMN mend.reset_rows.run_id IS 'mend.runs.run_id';
+COMMENT ON COLUMN mend.reset_rows.table_name IS 'the table of the row, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.reset_rows.columns IS 'names and types of its columns, in order';
+COMMENT ON COLUMN mend.reset_rows.row_text IS 'the row, as text of the table''s row type';
+COMMENT ON COLUMN mend.reset_rows.restored_by IS 'the run of restore_reset that put it back';
+COMMENT ON COLUMN mend.reset_rows.run_by IS 'the role whose rights the run had (current_user)';
+
 CREATE TABLE mend.declared_references (
   reference_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   table_schema      text NOT NULL,
@@ -195,8 +213,21 @@ CREATE POLICY owner_sees_all ON mend.created_rows FOR SELECT
                    AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
 COMMENT ON POLICY owner_sees_all ON mend.created_rows IS 'the extension''s owner sees what the runs of all roles created';
 
+ALTER TABLE mend.reset_rows ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own_runs ON mend.reset_rows
+  USING (run_by = CURRENT_USER)
+  WITH CHECK (run_by = CURRENT_USER);
+COMMENT ON POLICY own_runs ON mend.reset_rows IS 'a role sees what its own runs dropped';
+
+CREATE POLICY owner_sees_all ON mend.reset_rows FOR SELECT
+  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
+                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON POLICY owner_sees_all ON mend.reset_rows IS 'the extension''s owner sees what the runs of all roles dropped';
+
 REVOKE ALL ON SCHEMA mend FROM PUBLIC;
-REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.declared_references FROM PUBLIC;
+REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.declared_references FROM PUBLIC;
 REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM PUBLIC;
 
 -- Records are data, not definition: pg_dump takes them along.
@@ -204,6 +235,7 @@ SELECT pg_catalog.pg_extension_config_dump('mend.runs', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.replaced_values', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.repaired_rows', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.created_rows', '');
+SELECT pg_catalog.pg_extension_config_dump('mend.reset_rows', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.runs', 'run_id'), '');
 SELECT pg_catalog.pg_extension_config_dump('mend.declared_references', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.declared_references', 'reference_id'), '');

@@ -1,11 +1,12 @@
 //! Migration scripts: how far they got.
 
+use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{given, milliseconds};
-use crate::migration::{self, rehearse, status};
+use super::{given, milliseconds, reasons};
+use crate::migration::{self, rehearse, reset, status};
 use crate::run::Session;
 use crate::script;
 
@@ -136,6 +137,144 @@ fn migration_rehearse(
             row.duration,
             row.lock,
             row.locked,
+        )
+    })))
+}
+
+/// Takes back what a migration script made, and only where that loses nothing; or (by default) says what that would do.
+///
+/// * `script`: SQL as `psql` would read it; what of it is there is told as in `migration_status`.
+/// * `dry_run`: true shows the statements and drops nothing; works read-only and on a standby.
+/// * `include`: objects that are dropped although something is lost, by the names that the result shows (`ARRAY['ascora_jobs']`): rows of
+///   tables are copied to `mend.reset_rows` first, `restore_reset(run_id)` puts them back. Not what differs, nor what others depend on.
+/// * `lock_timeout`: how long a real run waits for each table (55P03 behind that).
+///
+/// Returns one row per object: `action` `drop` (in this order, without CASCADE) or `keep` with the `reason`: rows, values, used sequences,
+/// something outside of the script that depends on it, an object that differs from the script or has something that is not the script's, OR
+/// REPLACE (what was there before is not known). Changes of what was there before are kept, and named. The last row (`kind` `summary`) has the
+/// counts and the run's id.
+///
+/// Errors: 42704 (`include` names nothing of the script), 25006, 55P03, 40001, 42501; 42601, 22023, 54000, 22004. Nothing is dropped then.
+///
+/// ```sql
+/// SELECT ordinal, object, action, statement, reason, rows FROM migration_reset($$CREATE TABLE t (id int)$$);
+/// ```
+#[pg_extern]
+fn migration_reset(
+    script: Option<&str>,
+    dry_run: default!(Option<bool>, "true"),
+    include: default!(Option<Vec<Option<String>>>, "NULL"),
+    lock_timeout: default!(Option<Interval>, "'2 seconds'"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(ordinal, Option<i32>),
+            name!(kind, String),
+            name!(object, Option<String>),
+            name!(action, String),
+            name!(statement, Option<String>),
+            name!(reason, Option<String>),
+            name!(rows, Option<i64>),
+            name!(run_id, Option<i64>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let timeout = milliseconds(&given(lock_timeout, "lock_timeout")?)?;
+    let dry_run = given(dry_run, "dry_run")?;
+    let request = reset::Request {
+        script: given(script, "script")?.to_string(),
+        dry_run,
+        include: include.into_iter().flatten().flatten().collect(),
+        lock_timeout: format!("{timeout}ms"),
+    };
+    let done = reset::reset(&request)?;
+    let dropped = if dry_run { "drop" } else { "dropped" };
+    let mut rows: Vec<_> = done
+        .taken
+        .into_iter()
+        .enumerate()
+        .map(|(at, taken)| {
+            let action = match taken.statement.is_some() {
+                true => dropped,
+                false => "keep",
+            };
+            (
+                Some(at as i32 + 1),
+                taken.kind,
+                Some(taken.object),
+                action.to_string(),
+                taken.statement,
+                taken.reason,
+                taken.rows,
+                None,
+            )
+        })
+        .collect();
+    let mut said = format!("{} objects dropped, {} kept", done.dropped, done.kept);
+    if dry_run {
+        said = format!("{} objects would be dropped, {} kept", done.dropped, done.kept);
+    }
+    if done.copied > 0 {
+        let copied = if dry_run { "would be copied" } else { "were copied" };
+        said.push_str(&format!("; {} rows {copied} to mend.reset_rows", done.copied));
+    }
+    rows.push((
+        None,
+        "summary".into(),
+        None,
+        dropped.to_string(),
+        None,
+        Some(said),
+        (done.copied > 0).then_some(done.copied),
+        done.run_id,
+    ));
+    Ok(TableIterator::new(rows))
+}
+
+/// Puts back the rows that a run of `migration_reset` copied, once their tables are there again; or (by default) counts them.
+///
+/// * `run_id`: the run, one of the caller's own.
+/// * `dry_run`: true counts and writes nothing.
+///
+/// Returns one row per table: `total` kept rows that are not back yet, `restored`, `reasons` (`table_missing`, `columns_differ`). Sequences behind
+/// the columns go on where the rows end.
+///
+/// Errors: 42704 (no such run of the caller's, or nothing left), 25006, and whatever constraints and triggers raise: nothing is put back then.
+///
+/// ```sql
+/// SELECT * FROM restore_reset(7, dry_run => false);
+/// ```
+#[pg_extern]
+fn restore_reset(
+    run_id: Option<i64>,
+    dry_run: default!(Option<bool>, "true"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(dry_run, bool),
+            name!(total, i64),
+            name!(restored, i64),
+            name!(reasons, JsonB),
+            name!(restore_id, Option<i64>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let dry_run = given(dry_run, "dry_run")?;
+    let _session = Session::begin()?;
+    let restored = reset::restore(given(run_id, "run_id")?, dry_run)?;
+    Ok(TableIterator::new(restored.into_iter().map(move |table| {
+        (
+            table.table,
+            dry_run,
+            table.total,
+            table.restored,
+            reasons(&table.reasons),
+            table.run_id,
         )
     })))
 }

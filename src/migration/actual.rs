@@ -46,6 +46,8 @@ pub struct Relation {
 /// A column that is there.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Column {
+    /// Its number.
+    pub number: i32,
     /// Its name.
     pub name: String,
     /// Its type.
@@ -71,6 +73,8 @@ pub struct Column {
 /// A constraint that is there.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Constraint {
+    /// Its oid.
+    pub oid: u32,
     /// Its name.
     pub name: String,
     /// As in `pg_constraint.contype`.
@@ -146,6 +150,8 @@ pub struct IndexKey {
 /// A trigger that is there.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Trigger {
+    /// Its oid.
+    pub oid: u32,
     /// Its name.
     pub name: String,
     /// As in `pg_trigger.tgtype`.
@@ -167,6 +173,8 @@ pub struct Trigger {
 /// A policy that is there.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Policy {
+    /// Its oid.
+    pub oid: u32,
     /// Its name.
     pub name: String,
     /// As in `pg_policy.polcmd`.
@@ -240,6 +248,8 @@ pub struct Type {
 /// A schema that is there.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Schema {
+    /// Its oid.
+    pub oid: u32,
     /// Its name.
     pub name: String,
     /// COMMENT.
@@ -259,8 +269,8 @@ pub struct Actual {
     pub types: Vec<Type>,
     /// All schemas.
     pub schemas: Vec<Schema>,
-    /// All extensions.
-    pub extensions: Vec<String>,
+    /// All extensions, by name and oid.
+    pub extensions: Vec<(String, u32)>,
     /// The schemas of the search_path that exist, in order.
     pub path: Vec<String>,
 }
@@ -311,9 +321,9 @@ relation AS (
   WHERE t.relname = ANY ($1))
 SELECT jsonb_build_object(
   'path', '[]'::jsonb,
-  'extensions', (SELECT coalesce(jsonb_agg(extname), '[]') FROM pg_extension),
+  'extensions', (SELECT coalesce(jsonb_agg(jsonb_build_array(extname, oid::int8)), '[]') FROM pg_extension),
   'schemas', (
-    SELECT coalesce(jsonb_agg(jsonb_build_object('name', n.nspname, 'comment', obj_description(n.oid, 'pg_namespace'),
+    SELECT coalesce(jsonb_agg(jsonb_build_object('oid', n.oid::int8, 'name', n.nspname, 'comment', obj_description(n.oid, 'pg_namespace'),
       'privileges', {of_schema})), '[]') FROM pg_namespace n),
   'types', (
     SELECT coalesce(jsonb_agg(jsonb_build_object(
@@ -343,7 +353,7 @@ SELECT jsonb_build_object(
       'query', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
       'columns', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-          'name', a.attname, 'type_oid', a.atttypid::int8, 'modifier', a.atttypmod, 'type_name', format_type(a.atttypid, a.atttypmod),
+          'number', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::int8, 'modifier', a.atttypmod, 'type_name', format_type(a.atttypid, a.atttypmod),
           'not_null', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'identity', a.attidentity::text, 'generated', a.attgenerated::text,
           'serial', EXISTS (SELECT FROM pg_depend x JOIN pg_class q ON q.oid = x.objid AND q.relkind = 'S'
                             WHERE x.classid = 'pg_class'::regclass AND x.refclassid = 'pg_class'::regclass AND x.refobjid = a.attrelid
@@ -353,7 +363,7 @@ SELECT jsonb_build_object(
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind NOT IN ('i', 'I', 'S')),
       'constraints', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-          'name', k.conname, 'kind', k.contype, 'columns', {own_columns},
+          'oid', k.oid::int8, 'name', k.conname, 'kind', k.contype, 'columns', {own_columns},
           'parent', CASE WHEN k.confrelid <> 0 THEN (SELECT jsonb_build_array(n.nspname, f.relname) FROM pg_class f JOIN pg_namespace n ON n.oid = f.relnamespace
                                                      WHERE f.oid = k.confrelid) END,
           'parent_columns', {parent_columns},
@@ -365,7 +375,7 @@ SELECT jsonb_build_object(
         FROM pg_constraint k WHERE k.conrelid = c.oid AND c.relkind NOT IN ('i', 'I') AND k.contype IN ('c', 'f', 'p', 'u', 'x')),
       'triggers', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-          'name', g.tgname, 'kind', g.tgtype, 'columns', {trigger_columns},
+          'oid', g.oid::int8, 'name', g.tgname, 'kind', g.tgtype, 'columns', {trigger_columns},
           'function', (SELECT jsonb_build_array(n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = g.tgfoid),
           'arguments', CASE WHEN g.tgnargs = 0 THEN '[]'::jsonb
                             ELSE to_jsonb(string_to_array(left(encode(g.tgargs, 'escape'), -4), '\000')) END,
@@ -373,7 +383,7 @@ SELECT jsonb_build_object(
         FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal),
       'policies', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-          'name', y.polname, 'command', y.polcmd, 'permissive', y.polpermissive,
+          'oid', y.oid::int8, 'name', y.polname, 'command', y.polcmd, 'permissive', y.polpermissive,
           'roles', (SELECT jsonb_agg(CASE r WHEN 0 THEN 'public' ELSE pg_get_userbyid(r) END ORDER BY 1) FROM unnest(y.polroles) r),
           'using', pg_get_expr(y.polqual, y.polrelid), 'check', pg_get_expr(y.polwithcheck, y.polrelid))), '[]')
         FROM pg_policy y WHERE y.polrelid = c.oid),

@@ -30,7 +30,9 @@ pub enum Entity<'a> {
     Function(&'a actual::Function),
     /// A schema.
     Schema(&'a actual::Schema),
-    /// A label, an extension, a privilege: it is there or not.
+    /// An extension, by its oid.
+    Extension(u32),
+    /// A label, a privilege: it is there or not.
     Plain,
 }
 

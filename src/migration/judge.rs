@@ -188,7 +188,11 @@ impl<'a> Judge<'a> {
             }
             Kind::Function => self.function(id, schema, name),
             Kind::Schema => actual.schemas.iter().find(|s| s.name == name).map(Entity::Schema),
-            Kind::Extension => actual.extensions.iter().any(|e| e == name).then_some(Entity::Plain),
+            Kind::Extension => {
+                let mut all = actual.extensions.iter();
+                all.find(|(extension, _)| extension == name)
+                    .map(|(_, oid)| Entity::Extension(*oid))
+            }
             Kind::Column => {
                 let table = table?;
                 let column = table.columns.iter().find(|c| c.name == name)?;

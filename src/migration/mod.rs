@@ -6,6 +6,7 @@
 //! compare   is what is there what was written?
 //! judge     which object is which thing that is there; which claims hold
 //! rehearse  the script run for real, statement by statement, and taken back
+//! reset     what the script made, taken back where that loses nothing
 //! status    a state for each step, and the sum
 //! ```
 
@@ -14,6 +15,7 @@ mod again;
 pub mod compare;
 pub mod judge;
 pub mod rehearse;
+pub mod reset;
 mod shown;
 pub mod status;
 mod sum;

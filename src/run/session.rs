@@ -83,7 +83,7 @@ impl Session {
 
     /// May the caller write the record of a run?
     pub fn may_record(&self) -> bool {
-        ["runs", "replaced_values", "repaired_rows", "created_rows"]
+        ["runs", "replaced_values", "repaired_rows", "created_rows", "reset_rows"]
             .iter()
             .all(|name| {
                 self.catalog

@@ -126,6 +126,73 @@ fn one_case(seed: u64) {
     }
 }
 
+/// After a prefix was run, the reset gives back the catalog from before.
+fn reset_case(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let length = random.random_range(3..40);
+    let statements = generate::script(&mut random, length);
+    let database = database();
+    let mut client = database.connect();
+    let before = one(&mut client, SIGNATURE);
+    let prefix = random.random_range(0..=statements.len());
+    for statement in &statements[..prefix] {
+        client.batch_execute(statement).unwrap();
+    }
+    let script = text(&statements);
+    let there = one(&mut client, SIGNATURE);
+    let reset = |client: &mut Client, rest: &str| {
+        lines(
+            client,
+            &format!("SELECT action, object, statement, reason FROM migration_reset($mend${script}$mend${rest})"),
+        )
+    };
+    let dry = reset(&mut client, "");
+    assert_eq!(
+        one(&mut client, SIGNATURE),
+        there,
+        "case {seed}: the dry run changed something"
+    );
+    // What OR REPLACE replaced is not known; here it is.
+    let replaced: Vec<String> = dry
+        .iter()
+        .filter(|line| line.starts_with("keep|") && line.contains("|OR REPLACE"))
+        .map(|line| format!("$n${}$n$", line.split('|').nth(1).unwrap()))
+        .collect();
+    let include = match replaced.is_empty() {
+        true => String::new(),
+        false => format!(", include => ARRAY[{}]", replaced.join(", ")),
+    };
+    let shown = format!("case {seed}, {prefix} of\n{}", statements.join("\n"));
+    let dry = reset(&mut client, &include);
+    assert!(
+        !dry.iter().any(|line| line.starts_with("keep|")),
+        "{shown}\n{}",
+        dry.join("\n")
+    );
+    let real = reset(&mut client, &format!(", dry_run => false{include}"));
+    let objects = |lines: &[String]| -> Vec<String> { lines.iter().map(|l| l.replace("dropped|", "drop|")).collect() };
+    assert_eq!(
+        objects(&dry)[..dry.len() - 1],
+        objects(&real)[..dry.len() - 1],
+        "{shown}"
+    );
+    assert_eq!(one(&mut client, SIGNATURE), before, "{shown}\n{}", real.join("\n"));
+    assert!(!real.iter().any(|line| line.contains("CASCADE")));
+}
+
+#[test]
+fn a_reset_gives_back_what_was_there_before() {
+    let cases: u64 = std::env::var("MEND_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(40);
+    let only: Option<u64> = std::env::var("MEND_CASE").ok().and_then(|n| n.parse().ok());
+    match only {
+        Some(seed) => reset_case(seed),
+        None => (1000..1000 + cases).for_each(reset_case),
+    }
+}
+
 #[test]
 fn the_status_of_a_prefix_is_that_prefix() {
     let cases: u64 = std::env::var("MEND_CASES")

@@ -1,0 +1,166 @@
+//! Who depends on what, as `pg_depend` says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+
+use crate::problem::Problem;
+
+/// An object as `pg_depend` names it: catalog, oid, column (0: the whole).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// oid of the catalog.
+    pub catalog: u32,
+    /// Its oid.
+    pub oid: u32,
+    /// Of a column: its number.
+    pub part: i32,
+}
+
+/// One row of `pg_depend`.
+#[derive(Debug, Clone)]
+struct Edge {
+    dependent: Address,
+    on: Address,
+    /// `n` normal: in the way of a DROP; others go along with it.
+    normal: bool,
+    /// The dependent in words.
+    described: String,
+    /// It is a table, view or materialized view, not an index or a sequence.
+    is_table: bool,
+}
+
+/// Everything that hangs on some objects.
+#[derive(Debug, Default)]
+pub struct Graph {
+    edges: Vec<Edge>,
+}
+
+impl Graph {
+    /// Follows dependents from these objects on.
+    ///
+    /// Errors: those of SPI.
+    pub fn from(roots: &[Address]) -> Result<Graph, Problem> {
+        let mut graph = Graph::default();
+        let mut seen: BTreeSet<(u32, u32)> = BTreeSet::new();
+        let mut next: Vec<(u32, u32)> = roots.iter().map(|a| (a.catalog, a.oid)).collect();
+        while !next.is_empty() {
+            pgrx::check_for_interrupts!();
+            next.retain(|object| seen.insert(*object));
+            let found = dependents(&next)?;
+            next = found
+                .iter()
+                .filter(|edge| !edge.normal)
+                .map(|edge| (edge.dependent.catalog, edge.dependent.oid))
+                .collect();
+            graph.edges.extend(found);
+        }
+        Ok(graph)
+    }
+
+    /// What goes along when this is dropped, itself included.
+    pub fn along(&self, root: Address) -> BTreeSet<Address> {
+        let mut all = BTreeSet::from([root]);
+        loop {
+            let more: Vec<Address> = self
+                .edges
+                .iter()
+                .filter(|edge| !edge.normal && !covered(&all, edge.dependent))
+                .filter(|edge| covered(&all, edge.on))
+                .map(|edge| edge.dependent)
+                .collect();
+            if more.is_empty() {
+                return all;
+            }
+            all.extend(more);
+        }
+    }
+
+    /// What is in the way of dropping one, given all that is dropped: in words.
+    pub fn in_the_way(
+        &self,
+        along: &BTreeSet<Address>,
+        dropped: &BTreeSet<Address>,
+        roots: &BTreeSet<Address>,
+    ) -> Vec<String> {
+        let mut found: BTreeSet<String> = BTreeSet::new();
+        for edge in self.edges.iter().filter(|edge| covered(along, edge.on)) {
+            let outside = match edge.normal {
+                true => !covered(dropped, edge.dependent),
+                // A partition goes along without being asked: it must be the script's as well.
+                false => edge.is_table && edge.dependent.part == 0 && !covered(roots, edge.dependent),
+            };
+            if outside {
+                found.insert(edge.described.replace("rule _RETURN on ", ""));
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// Which of them must go before which: (first, second), by index.
+    pub fn order(&self, along: &[BTreeSet<Address>]) -> BTreeSet<(usize, usize)> {
+        let mut of: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+        for (at, set) in along.iter().enumerate() {
+            for address in set {
+                of.entry((address.catalog, address.oid)).or_default().push(at);
+            }
+        }
+        let owners = |address: Address| -> Vec<usize> {
+            let all = of.get(&(address.catalog, address.oid)).cloned().unwrap_or_default();
+            all.into_iter().filter(|at| covered(&along[*at], address)).collect()
+        };
+        let mut order = BTreeSet::new();
+        for edge in self.edges.iter().filter(|edge| edge.normal) {
+            for first in owners(edge.dependent) {
+                for second in owners(edge.on) {
+                    if first != second && !covered(&along[second], edge.dependent) {
+                        order.insert((first, second));
+                    }
+                }
+            }
+        }
+        order
+    }
+}
+
+fn covered(set: &BTreeSet<Address>, address: Address) -> bool {
+    let whole = Address { part: 0, ..address };
+    set.contains(&address) || set.contains(&whole)
+}
+
+fn dependents(objects: &[(u32, u32)]) -> Result<Vec<Edge>, Problem> {
+    let catalogs: Vec<pg_sys::Oid> = objects.iter().map(|(catalog, _)| pg_sys::Oid::from(*catalog)).collect();
+    let oids: Vec<pg_sys::Oid> = objects.iter().map(|(_, oid)| pg_sys::Oid::from(*oid)).collect();
+    let sql = "SELECT d.classid, d.objid, d.objsubid, d.refclassid, d.refobjid, d.refobjsubid, d.deptype::pg_catalog.text,
+                      pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid),
+                      d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('r', 'p', 'f', 'v', 'm'))
+               FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.oid[]), pg_catalog.unnest($2::pg_catalog.oid[])) AS s (catalog, object)
+               JOIN pg_catalog.pg_depend d ON d.refclassid = s.catalog AND d.refobjid = s.object";
+    let arguments = [catalogs.into(), oids.into()];
+    Ok(Spi::connect(|client| {
+        let mut edges = Vec::new();
+        for row in client.select(sql, None, &arguments)? {
+            let oid = |column: usize| Ok::<_, SpiError>(row.get::<pg_sys::Oid>(column)?.map_or(0, |oid| oid.to_u32()));
+            let dependent = Address {
+                catalog: oid(1)?,
+                oid: oid(2)?,
+                part: row.get::<i32>(3)?.unwrap_or(0),
+            };
+            let on = Address {
+                catalog: oid(4)?,
+                oid: oid(5)?,
+                part: row.get::<i32>(6)?.unwrap_or(0),
+            };
+            edges.push(Edge {
+                dependent,
+                on,
+                normal: row.get::<String>(7)?.as_deref() == Some("n"),
+                described: row.get::<String>(8)?.unwrap_or_default(),
+                is_table: row.get::<bool>(9)?.unwrap_or(false),
+            });
+        }
+        Ok::<_, SpiError>(edges)
+    })?)
+}

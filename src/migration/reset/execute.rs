@@ -1,0 +1,175 @@
+//! Drops what the plan says, with the rows that are lost on purpose kept.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::prelude::*;
+use serde_json::json;
+
+use super::plan::{Drop, Plan, plan, qualified};
+use super::{Request, Taken};
+use crate::identifier::Literal;
+use crate::migration::compared;
+use crate::pg::{Settings, subtransaction};
+use crate::problem::Problem;
+use crate::run::record::{self, Record};
+use crate::run::{Session, may_write, settings};
+
+/// What was done, or would be.
+pub struct Reset {
+    /// What is dropped, in order, then what is kept.
+    pub taken: Vec<Taken>,
+    /// Objects that are dropped.
+    pub dropped: i64,
+    /// Objects that are kept.
+    pub kept: i64,
+    /// Rows that are copied.
+    pub copied: i64,
+    /// `mend.runs.run_id` of a real run.
+    pub run_id: Option<i64>,
+}
+
+/// Takes back what the script made, or says what that would do.
+///
+/// Errors: those of `script::read` and `plan`; 25006 in a read-only transaction; 55P03 where a lock is not had in time; 40001 where what is
+/// there changed meanwhile; 42501 without the right to drop. Nothing is dropped then.
+pub fn reset(request: &Request) -> Result<Reset, Problem> {
+    if !request.dry_run {
+        may_write()?;
+    }
+    let session = Session::begin()?;
+    let first = {
+        let compared = compared(&session, &request.script)?;
+        plan(&compared, &request.include)?
+    };
+    if request.dry_run {
+        return Ok(told(first, None));
+    }
+    // A subtransaction: what was dropped before something fails is there again.
+    let (plan, run) = subtransaction(AssertUnwindSafe(|| real(&session, request, &first)))?;
+    Ok(told(plan, run))
+}
+
+fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Option<i64>), Problem> {
+    let _timeout = Settings::push(&[("lock_timeout", &request.lock_timeout)]);
+    let started = record::clock()?;
+    for drop in &first.dropped {
+        if let Some((schema, name)) = &drop.table {
+            run(&format!(
+                "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+                qualified(schema, name)
+            ))?;
+        }
+    }
+    // With everything locked: what is there now is what is dropped.
+    let compared = compared(session, &request.script)?;
+    let plan = plan(&compared, &request.include)?;
+    let statements =
+        |plan: &Plan| -> Vec<Option<String>> { plan.dropped.iter().map(|d| d.taken.statement.clone()).collect() };
+    if statements(&plan) != statements(first) {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            "what is there changed while the tables were locked",
+        )
+        .detail("nothing was dropped")
+        .hint("look again: SELECT * FROM migration_reset(script)"));
+    }
+    if plan.dropped.is_empty() {
+        return Ok((plan, None));
+    }
+    record::comes_last()?;
+    let id = record::next_id()?;
+    for drop in plan.dropped.iter().filter(|drop| drop.copied) {
+        copy(drop, id)?;
+    }
+    let mut done: Vec<&String> = Vec::new();
+    for statement in plan.dropped.iter().filter_map(|drop| drop.taken.statement.as_ref()) {
+        if !done.contains(&statement) {
+            run(statement)?;
+            done.push(statement);
+        }
+    }
+    let mut reasons: BTreeMap<String, i64> = BTreeMap::new();
+    *reasons.entry("kept".into()).or_default() += plan.kept.len() as i64;
+    reasons.retain(|_, objects| *objects > 0);
+    let record = Record {
+        operation: "migration_reset",
+        table: plan
+            .dropped
+            .first()
+            .map(|drop| drop.taken.object.clone())
+            .unwrap_or_default(),
+        column: String::new(),
+        rule: json!({ "script": request.script, "include": request.include }),
+        statement: done.into_iter().cloned().collect::<Vec<_>>().join(";\n"),
+        counts: (
+            0,
+            plan.dropped.len() as i64,
+            serde_json::to_value(&reasons)?,
+            plan.kept.len() as i64,
+        ),
+        note: None,
+        started,
+        fingerprint: request.script.clone(),
+    };
+    let id = record::insert(&record, Some(id))?;
+    Ok((plan, Some(id)))
+}
+
+/// Rows as text of their row type: what is read back is what was written.
+fn copy(drop: &Drop, id: i64) -> Result<(), Problem> {
+    let Some((schema, name)) = &drop.table else {
+        return Ok(());
+    };
+    let table = qualified(schema, name);
+    let columns = "SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
+                   FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped";
+    let columns = columns.replace("$1", &Literal::new(&table).to_string());
+    let sql = format!(
+        "INSERT INTO mend.reset_rows (run_id, table_name, columns, row_text)\nSELECT {id}, {}, ({columns}), (t.*)::pg_catalog.text FROM {table} AS t",
+        Literal::new(&table)
+    );
+    let _settings = settings(false);
+    let written = {
+        let _policies = Settings::push(&[("row_security", "on")]);
+        Spi::connect_mut(|client| Ok::<_, spi::SpiError>(client.update(&sql, None, &[])?.len()))?
+    };
+    match Some(written as i64) == drop.taken.rows {
+        true => Ok(()),
+        false => Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!(
+                "{written} rows of {table} were copied, {} were counted",
+                drop.taken.rows.unwrap_or_default()
+            ),
+        )
+        .detail("nothing was dropped")
+        .hint("run it again")),
+    }
+}
+
+fn run(statement: &str) -> Result<(), Problem> {
+    let _settings = settings(false);
+    Ok(Spi::connect_mut(|client| {
+        client.update(statement, None, &[]).map(|_| ())
+    })?)
+}
+
+fn told(plan: Plan, run_id: Option<i64>) -> Reset {
+    let (dropped, kept) = (plan.dropped.len() as i64, plan.kept.len() as i64);
+    let copied = plan
+        .dropped
+        .iter()
+        .filter(|d| d.copied)
+        .filter_map(|d| d.taken.rows)
+        .sum();
+    let mut taken: Vec<Taken> = plan.dropped.into_iter().map(|drop| drop.taken).collect();
+    taken.extend(plan.kept);
+    Reset {
+        taken,
+        dropped,
+        kept,
+        copied,
+        run_id,
+    }
+}

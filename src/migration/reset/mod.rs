@@ -1,0 +1,45 @@
+//! Takes back what a script made, and only where that loses nothing: no rows, no values, nothing that somebody else stands on, nothing that
+//! is not as the script wrote it.
+//!
+//! ```text
+//! plan      what the script made → statements in the order of dependency, and what is kept, with the reason; reads only
+//! depend    who depends on what
+//! execute   tables locked, planned again, rows copied, dropped
+//! restore   the copied rows put back
+//! ```
+
+mod depend;
+mod execute;
+mod plan;
+mod restore;
+
+pub use execute::reset;
+pub use restore::restore;
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The script.
+    pub script: String,
+    /// Count only.
+    pub dry_run: bool,
+    /// Objects that are dropped although that loses something.
+    pub include: Vec<String>,
+    /// For `lock_timeout`.
+    pub lock_timeout: String,
+}
+
+/// What becomes of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// `table` ...
+    pub kind: String,
+    /// As displayed.
+    pub object: String,
+    /// The statement that takes it back; `None`: it is kept.
+    pub statement: Option<String>,
+    /// Why it is kept.
+    pub reason: Option<String>,
+    /// Rows of a table.
+    pub rows: Option<i64>,
+}

@@ -1,0 +1,556 @@
+//! What can be taken back, in which order.
+
+use std::collections::BTreeSet;
+
+use pgrx::prelude::*;
+use pgrx::spi::quote_identifier;
+
+use super::Taken;
+use super::depend::{Address, Graph};
+use crate::migration::Compared;
+use crate::migration::actual::{Actual, Relation};
+use crate::migration::compare::Entity;
+use crate::migration::judge::Judge;
+use crate::migration::status::{State, Status, rows_of, status};
+use crate::migration::world::{Claim, Id, World};
+use crate::pg::{Settings, subtransaction};
+use crate::problem::Problem;
+use crate::run::settings;
+use crate::script::ast::Kind;
+
+/// What would be dropped, in order, and what is kept.
+pub struct Plan {
+    /// In the order in which they are dropped.
+    pub dropped: Vec<Drop>,
+    /// In the order of the script.
+    pub kept: Vec<Taken>,
+}
+
+/// Something that is dropped.
+#[derive(Debug, Clone)]
+pub struct Drop {
+    /// What the result says.
+    pub taken: Taken,
+    /// Its table (itself, if it is one): schema and name; locked before anything is dropped.
+    pub table: Option<(String, String)>,
+    /// It is a table with rows, which are copied.
+    pub copied: bool,
+}
+
+struct Candidate {
+    id: Id,
+    address: Address,
+    drop: Drop,
+    /// Why it is kept.
+    reason: Option<String>,
+    step: usize,
+}
+
+/// `"schema"."name"` where it needs quotes.
+pub fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", quote_identifier(schema), quote_identifier(name))
+}
+
+/// Plans a reset.
+///
+/// Errors: 42704 for something in `include` that is none of the script's; those of SPI.
+pub fn plan(compared: &Compared, include: &[String]) -> Result<Plan, Problem> {
+    let (world, actual) = (&compared.world, &compared.actual);
+    let status = status(&compared.steps, world, actual)?;
+    let mut kept = Vec::new();
+    let mut candidates: Vec<Candidate> = Vec::new();
+    let mut named: BTreeSet<&String> = BTreeSet::new();
+    for id in 0..world.objects.len() {
+        let object = &world.objects[id];
+        let (Some(step), Some(entity)) = (object.created, status.judge.found(id)) else {
+            continue;
+        };
+        // Parts go with what the script made as a whole.
+        if object
+            .on
+            .is_some_and(|on| world.objects[on].created.is_some() && status.judge.found(on).is_some())
+        {
+            continue;
+        }
+        let shown = status.judge.shown(id, usize::MAX);
+        let Some((address, statement, table)) = dropping(object.kind, entity) else {
+            kept.push(Taken {
+                kind: object.kind.as_str().into(),
+                object: shown,
+                statement: None,
+                reason: Some(cannot_be_dropped(object.kind).into()),
+                rows: None,
+            });
+            continue;
+        };
+        let names = [shown.clone(), plain_name(entity).unwrap_or_else(|| shown.clone())];
+        let included = include
+            .iter()
+            .find(|one| names.iter().any(|name| name.eq_ignore_ascii_case(one)));
+        named.extend(included);
+        let rows = match entity {
+            Entity::Relation(relation) => rows_of(relation)?,
+            _ => None,
+        };
+        let line = &status.lines[step];
+        let mut reason = match line.state {
+            State::Present | State::WouldFail => None,
+            State::Differs => Some(format!(
+                "it differs from what the script writes: {}",
+                line.detail.clone().unwrap_or_default()
+            )),
+            state => Some(format!("step {} is {}", line.step, state.as_str())),
+        };
+        // An exception on purpose is for what would be lost, not for what is not the script's.
+        if reason.is_none() && included.is_none() {
+            reason = loses(world, &status.judge, id, entity, rows, world.told[step].quiet)?;
+        }
+        if reason.is_none()
+            && let Entity::Relation(relation) = entity
+        {
+            reason = not_the_scripts(world, &status.judge, actual, id, relation);
+        }
+        let copied = rows.is_some_and(|rows| rows > 0) && object.kind == Kind::Table;
+        candidates.push(Candidate {
+            id,
+            address,
+            drop: Drop {
+                taken: Taken {
+                    kind: object.kind.as_str().into(),
+                    object: shown,
+                    statement: Some(statement),
+                    reason: None,
+                    rows,
+                },
+                table,
+                copied,
+            },
+            reason,
+            step,
+        });
+    }
+    if let Some(unknown) = include.iter().find(|one| !named.contains(one)) {
+        let known: Vec<&str> = candidates.iter().map(|c| c.drop.taken.object.as_str()).collect();
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("include names {unknown}, which is nothing that the script made"),
+        )
+        .detail(format!(
+            "it made {}",
+            if known.is_empty() {
+                "nothing".to_string()
+            } else {
+                known.join(", ")
+            }
+        ))
+        .hint("name objects as migration_reset(script) shows them: include => ARRAY['ascora_jobs']"));
+    }
+    nobody_stands_on_it(&mut candidates)?;
+    kept.extend(changes(world, &status, compared));
+    let (dropped, stay): (Vec<Candidate>, Vec<Candidate>) = candidates.into_iter().partition(|c| c.reason.is_none());
+    kept.extend(stay.into_iter().map(|c| Taken {
+        statement: None,
+        reason: c.reason,
+        ..c.drop.taken
+    }));
+    Ok(Plan {
+        dropped: ordered(dropped)?,
+        kept,
+    })
+}
+
+/// oid of the catalog pg_constraint (pg_constraint.h).
+const PG_CONSTRAINT: pg_sys::Oid = pg_sys::Oid::from_u32(2606);
+
+/// oid of the catalog pg_policy (pg_policy.h).
+const PG_POLICY: pg_sys::Oid = pg_sys::Oid::from_u32(3256);
+
+/// Its address, the statement that drops it, and the table that this locks.
+fn dropping(kind: Kind, entity: Entity) -> Option<(Address, String, Option<(String, String)>)> {
+    let address = |catalog: pg_sys::Oid, oid: u32| Address {
+        catalog: catalog.to_u32(),
+        oid,
+        part: 0,
+    };
+    let name = |relation: &Relation| qualified(&relation.schema, &relation.name);
+    let table = |relation: &Relation| Some((relation.schema.clone(), relation.name.clone()));
+    Some(match entity {
+        Entity::Relation(relation) => {
+            let what = match relation.kind {
+                'r' | 'p' => "TABLE",
+                'f' => "FOREIGN TABLE",
+                'v' => "VIEW",
+                'm' => "MATERIALIZED VIEW",
+                'S' => "SEQUENCE",
+                _ => "INDEX",
+            };
+            let locked = matches!(relation.kind, 'r' | 'p').then(|| table(relation)).flatten();
+            (
+                address(pg_sys::RelationRelationId, relation.oid),
+                format!("DROP {what} {}", name(relation)),
+                locked,
+            )
+        }
+        Entity::Column(relation, column) => (
+            Address {
+                catalog: pg_sys::RelationRelationId.to_u32(),
+                oid: relation.oid,
+                part: column.number,
+            },
+            format!(
+                "ALTER TABLE {} DROP COLUMN {}",
+                name(relation),
+                quote_identifier(&column.name)
+            ),
+            table(relation),
+        ),
+        Entity::Constraint(relation, constraint) => (
+            address(PG_CONSTRAINT, constraint.oid),
+            format!(
+                "ALTER TABLE {} DROP CONSTRAINT {}",
+                name(relation),
+                quote_identifier(&constraint.name)
+            ),
+            table(relation),
+        ),
+        Entity::Trigger(relation, trigger) => (
+            address(pg_sys::TriggerRelationId, trigger.oid),
+            format!("DROP TRIGGER {} ON {}", quote_identifier(&trigger.name), name(relation)),
+            table(relation),
+        ),
+        Entity::Policy(relation, policy) => (
+            address(PG_POLICY, policy.oid),
+            format!("DROP POLICY {} ON {}", quote_identifier(&policy.name), name(relation)),
+            table(relation),
+        ),
+        Entity::Type(found) => {
+            let what = if kind == Kind::Domain || found.kind == 'd' {
+                "DOMAIN"
+            } else {
+                "TYPE"
+            };
+            (
+                address(pg_sys::TypeRelationId, found.oid),
+                format!("DROP {what} {}", qualified(&found.schema, &found.name)),
+                None,
+            )
+        }
+        Entity::Function(function) => (
+            address(pg_sys::ProcedureRelationId, function.oid),
+            format!(
+                "DROP ROUTINE {}({})",
+                qualified(&function.schema, &function.name),
+                function.signature
+            ),
+            None,
+        ),
+        Entity::Schema(schema) => (
+            address(pg_sys::NamespaceRelationId, schema.oid),
+            format!("DROP SCHEMA {}", quote_identifier(&schema.name)),
+            None,
+        ),
+        Entity::Extension(oid) => {
+            let sql = "SELECT extname FROM pg_catalog.pg_extension WHERE oid = $1";
+            let name = Spi::get_one_with_args::<String>(sql, &[pg_sys::Oid::from(oid).into()]).ok()??;
+            (
+                address(pg_sys::ExtensionRelationId, oid),
+                format!("DROP EXTENSION {}", quote_identifier(name)),
+                None,
+            )
+        }
+        Entity::Plain => return None,
+    })
+}
+
+fn cannot_be_dropped(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Label => "Postgres cannot take a label out of an enum",
+        Kind::Grant => "whether the privilege was there before is not known",
+        _ => "it cannot be taken back",
+    }
+}
+
+/// `schema.name`, as an alternative in `include`.
+fn plain_name(entity: Entity) -> Option<String> {
+    match entity {
+        Entity::Relation(relation) => Some(format!("{}.{}", relation.schema, relation.name)),
+        Entity::Function(function) => Some(format!("{}.{}", function.schema, function.name)),
+        Entity::Type(found) => Some(format!("{}.{}", found.schema, found.name)),
+        _ => None,
+    }
+}
+
+/// What would be lost with it, beside what depends on it.
+fn loses(
+    world: &World,
+    judge: &Judge,
+    id: Id,
+    entity: Entity,
+    rows: Option<i64>,
+    quiet: bool,
+) -> Result<Option<String>, Problem> {
+    let kind = world.objects[id].kind;
+    let maybe_before = "it may have been there before, in another form";
+    Ok(match (kind, entity) {
+        (Kind::Table, Entity::Relation(relation)) if matches!(relation.kind, 'r' | 'p') => match rows {
+            Some(0) => None,
+            Some(rows) => Some(format!("it has {rows} rows")),
+            None => Some("its rows cannot be counted: SELECT is not granted, or policies hide some".into()),
+        },
+        (Kind::Table, _) => Some("what it holds is not here".into()),
+        (Kind::Column, Entity::Column(relation, column)) => values(relation, &column.name)?,
+        (Kind::Sequence, Entity::Relation(relation)) => {
+            let sql = "SELECT pg_catalog.pg_sequence_last_value($1)";
+            let last = Spi::connect(|client| {
+                client
+                    .select(sql, None, &[pg_sys::Oid::from(relation.oid).into()])?
+                    .first()
+                    .get_one::<i64>()
+            })?;
+            last.map(|last| format!("it has been used, up to {last}"))
+        }
+        (Kind::Extension, _) => Some("others may use it without saying so".into()),
+        (Kind::Schema, _) if quiet => Some(format!("IF NOT EXISTS: {maybe_before}")),
+        (Kind::Function | Kind::View | Kind::Trigger, _) if quiet => Some(format!("OR REPLACE: {maybe_before}")),
+        (Kind::Function, Entity::Function(function)) => {
+            let used = mentioned(&function.name, judge, world)?;
+            (!used.is_empty()).then(|| format!("named in the body of {}", used.join(", ")))
+        }
+        _ => None,
+    })
+}
+
+/// Values of a column that would go with it.
+fn values(relation: &Relation, column: &str) -> Result<Option<String>, Problem> {
+    let sql = format!(
+        "SELECT pg_catalog.count(t.{}) FROM {} AS t",
+        quote_identifier(column),
+        qualified(&relation.schema, &relation.name)
+    );
+    let counted = subtransaction(std::panic::AssertUnwindSafe(|| {
+        let _settings = settings(false);
+        let _policies = Settings::push(&[("row_security", "off")]);
+        Ok(Spi::connect(|client| {
+            client.select(&sql, None, &[])?.first().get_one::<i64>()
+        })?)
+    }));
+    Ok(match counted {
+        Ok(Some(0)) => None,
+        Ok(rows) => Some(format!("{} rows have a value", rows.unwrap_or_default())),
+        Err(problem) if problem.code == PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE => {
+            Some("its values cannot be counted: SELECT is not granted, or policies hide some".into())
+        }
+        Err(problem) => return Err(problem),
+    })
+}
+
+/// Functions that are not the script's and name this one in their body: no dependency says so.
+fn mentioned(name: &str, judge: &Judge, world: &World) -> Result<Vec<String>, Problem> {
+    let own: BTreeSet<u32> = (0..world.objects.len())
+        .filter_map(|id| match judge.found(id) {
+            Some(Entity::Function(function)) => Some(function.oid),
+            _ => None,
+        })
+        .collect();
+    let sql = "SELECT p.oid, p.oid::pg_catalog.regprocedure::pg_catalog.text FROM pg_catalog.pg_proc p
+               JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+               WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+                 AND pg_catalog.strpos(p.prosrc, $1) > 0 ORDER BY 2";
+    let found = Spi::connect(|client| {
+        let mut found = Vec::new();
+        for row in client.select(sql, None, &[name.into()])? {
+            if let (Some(oid), Some(shown)) = (row.get::<pg_sys::Oid>(1)?, row.get::<String>(2)?) {
+                found.push((oid.to_u32(), shown));
+            }
+        }
+        Ok::<_, spi::SpiError>(found)
+    })?;
+    Ok(found
+        .into_iter()
+        .filter(|(oid, _)| !own.contains(oid))
+        .map(|(_, shown)| shown)
+        .collect())
+}
+
+/// What somebody else has put on the table, and would be lost with it.
+fn not_the_scripts(world: &World, judge: &Judge, actual: &Actual, id: Id, relation: &Relation) -> Option<String> {
+    if !matches!(relation.kind, 'r' | 'p') {
+        return None;
+    }
+    let mut known: BTreeSet<(u8, u32)> = BTreeSet::new();
+    let mut indexes: BTreeSet<u32> = BTreeSet::new();
+    for other in 0..world.objects.len() {
+        match judge.found(other) {
+            Some(Entity::Column(table, column)) if table.oid == relation.oid => {
+                known.insert((0, column.number as u32));
+            }
+            Some(Entity::Constraint(table, constraint)) if table.oid == relation.oid => {
+                known.insert((1, constraint.oid));
+            }
+            Some(Entity::Trigger(table, trigger)) if table.oid == relation.oid => {
+                known.insert((2, trigger.oid));
+            }
+            Some(Entity::Policy(table, policy)) if table.oid == relation.oid => {
+                known.insert((3, policy.oid));
+            }
+            Some(Entity::Relation(index)) if index.index.is_some() => {
+                indexes.insert(index.oid);
+            }
+            _ => {}
+        }
+    }
+    let mut others: Vec<String> = Vec::new();
+    let mut add = |class: u8, oid: u32, what: &str, name: &str| {
+        if !known.contains(&(class, oid)) {
+            others.push(format!("{what} {}", quote_identifier(name)));
+        }
+    };
+    if !world.objects[id].open {
+        for column in &relation.columns {
+            add(0, column.number as u32, "column", &column.name);
+        }
+        for constraint in &relation.constraints {
+            add(1, constraint.oid, "constraint", &constraint.name);
+        }
+    }
+    for trigger in &relation.triggers {
+        add(2, trigger.oid, "trigger", &trigger.name);
+    }
+    for policy in &relation.policies {
+        add(3, policy.oid, "policy", &policy.name);
+    }
+    let of_table = |r: &&Relation| {
+        r.index
+            .as_ref()
+            .is_some_and(|i| i.table == relation.oid && !i.of_constraint)
+    };
+    for index in actual.relations.iter().filter(of_table) {
+        if !indexes.contains(&index.oid) {
+            others.push(format!("index {}", quote_identifier(&index.name)));
+        }
+    }
+    (!others.is_empty()).then(|| format!("not the script's, and lost with it: {}", others.join(", ")))
+}
+
+/// Keeps what something outside of the script depends on, and what that keeps.
+fn nobody_stands_on_it(candidates: &mut [Candidate]) -> Result<(), Problem> {
+    let roots: Vec<Address> = candidates.iter().map(|c| c.address).collect();
+    let graph = Graph::from(&roots)?;
+    let along: Vec<BTreeSet<Address>> = roots.iter().map(|root| graph.along(*root)).collect();
+    loop {
+        let going: Vec<usize> = (0..candidates.len())
+            .filter(|at| candidates[*at].reason.is_none())
+            .collect();
+        let dropped: BTreeSet<Address> = going.iter().flat_map(|at| along[*at].iter().copied()).collect();
+        let roots: BTreeSet<Address> = going.iter().map(|at| candidates[*at].address).collect();
+        let mut changed = false;
+        for at in going {
+            let in_the_way = graph.in_the_way(&along[at], &dropped, &roots);
+            if !in_the_way.is_empty() {
+                candidates[at].reason = Some(format!("depends on it: {}", in_the_way.join(", ")));
+                changed = true;
+            }
+        }
+        if !changed {
+            return Ok(());
+        }
+    }
+}
+
+/// Dependents first; tables that reference each other in one statement.
+fn ordered(candidates: Vec<Candidate>) -> Result<Vec<Drop>, Problem> {
+    let roots: Vec<Address> = candidates.iter().map(|c| c.address).collect();
+    let graph = Graph::from(&roots)?;
+    let along: Vec<BTreeSet<Address>> = roots.iter().map(|root| graph.along(*root)).collect();
+    let order = graph.order(&along);
+    let mut waiting: BTreeSet<usize> = (0..candidates.len()).collect();
+    let mut done = Vec::new();
+    while !waiting.is_empty() {
+        let free = |at: &&usize| {
+            !order
+                .iter()
+                .any(|(first, second)| second == *at && waiting.contains(first))
+        };
+        // What the script made last goes first.
+        let next = waiting
+            .iter()
+            .filter(free)
+            .max_by_key(|at| (candidates[**at].step, candidates[**at].id))
+            .copied();
+        if let Some(at) = next {
+            waiting.remove(&at);
+            done.push(candidates[at].drop.clone());
+            continue;
+        }
+        let tables: Vec<usize> = waiting
+            .iter()
+            .copied()
+            .filter(|at| candidates[*at].drop.taken.kind == Kind::Table.as_str())
+            .collect();
+        if tables.is_empty() {
+            // Postgres would refuse such a circle when it is made.
+            let at = waiting.pop_last().unwrap_or_default();
+            done.push(candidates[at].drop.clone());
+            continue;
+        }
+        let names: Vec<String> = tables
+            .iter()
+            .filter_map(|at| candidates[*at].drop.table.as_ref())
+            .map(|(schema, name)| qualified(schema, name))
+            .collect();
+        let together = format!("DROP TABLE {}", names.join(", "));
+        for (n, at) in tables.iter().enumerate() {
+            waiting.remove(at);
+            let mut drop = candidates[*at].drop.clone();
+            drop.taken.statement = Some(together.clone());
+            if n > 0 {
+                drop.taken.reason = Some("with the one before: they reference each other".into());
+            }
+            done.push(drop);
+        }
+    }
+    Ok(done)
+}
+
+/// What the script changed of things that were there before: what they were is not known.
+fn changes(world: &World, status: &Status, compared: &Compared) -> Vec<Taken> {
+    let mut kept = Vec::new();
+    for (at, told) in world.told.iter().enumerate() {
+        if !status.lines[at].state.is_done() {
+            continue;
+        }
+        let reason = told.claims.iter().find_map(|claim| {
+            let before = |id: Id| {
+                let mut above = Some(id);
+                while let Some(one) = above {
+                    if world.objects[one].created.is_some() {
+                        return false;
+                    }
+                    above = world.objects[one].on;
+                }
+                true
+            };
+            match *claim {
+                Claim::Said(id, _) if before(id) => Some((
+                    id,
+                    "a change of something that was there before: what it was is not known",
+                )),
+                Claim::Named(id, _) if before(id) => {
+                    Some((id, "it was called otherwise before: ALTER ... RENAME it back by hand"))
+                }
+                Claim::Dropped(id) if before(id) => Some((id, "the script dropped it: a backup has it, if anything")),
+                _ => None,
+            }
+        });
+        if let Some((id, reason)) = reason {
+            kept.push(Taken {
+                kind: compared.steps[at].kind.clone(),
+                object: status.judge.shown(id, at),
+                statement: None,
+                reason: Some(reason.into()),
+                rows: None,
+            });
+        }
+    }
+    kept
+}

@@ -1,0 +1,199 @@
+//! Puts back the rows that a reset copied, once their table is there again.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::prelude::*;
+use pgrx::spi::{SpiError, quote_identifier};
+use serde_json::json;
+
+use crate::identifier::Literal;
+use crate::pg::{Settings, subtransaction};
+use crate::problem::Problem;
+use crate::run::record::{self, Record};
+use crate::run::{may_write, settings};
+
+/// One table whose rows were kept.
+pub struct Restored {
+    /// With its schema.
+    pub table: String,
+    /// Rows that were kept and are not put back yet.
+    pub total: i64,
+    /// Rows that were put back, or would be.
+    pub restored: i64,
+    /// Rows left out, by reason.
+    pub reasons: BTreeMap<String, i64>,
+    /// Of a real run.
+    pub run_id: Option<i64>,
+}
+
+/// Puts back what the run kept.
+///
+/// Errors: 42704 if the caller has no such run, or nothing of it is kept; 25006; whatever constraints and triggers raise, and then nothing is
+/// put back.
+pub fn restore(id: i64, dry_run: bool) -> Result<Vec<Restored>, Problem> {
+    if !dry_run {
+        may_write()?;
+    }
+    let kept = kept(id)?;
+    if kept.is_empty() {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("run {id} kept no rows that are not put back"),
+        )
+        .detail("it is no run of migration_reset with include, not yours, or all of its rows are back")
+        .hint("SELECT run_id, table_name, count(*) FROM mend.reset_rows WHERE restored_by IS NULL GROUP BY 1, 2"));
+    }
+    match dry_run {
+        true => kept
+            .into_iter()
+            .map(|(table, columns, rows)| counted(table, &columns, rows))
+            .collect(),
+        false => subtransaction(AssertUnwindSafe(|| {
+            let mut all: Vec<Restored> = Vec::new();
+            for (table, columns, rows) in kept {
+                all.push(put_back(id, table, &columns, rows)?);
+            }
+            Ok(all)
+        })),
+    }
+}
+
+type Kept = (String, Vec<String>, i64);
+
+fn kept(id: i64) -> Result<Vec<Kept>, Problem> {
+    let _settings = settings(false);
+    let _policies = Settings::push(&[("row_security", "on")]);
+    let sql =
+        "SELECT table_name, columns, pg_catalog.count(*) FROM mend.reset_rows WHERE run_id = $1 AND restored_by IS NULL
+               AND run_by = CURRENT_USER GROUP BY table_name, columns ORDER BY pg_catalog.min(ctid)";
+    Ok(Spi::connect(|client| {
+        let mut found = Vec::new();
+        for row in client.select(sql, None, &[id.into()])? {
+            let columns = row.get::<Vec<Option<String>>>(2)?.unwrap_or_default();
+            found.push((
+                row.get::<String>(1)?.unwrap_or_default(),
+                columns.into_iter().flatten().collect(),
+                row.get::<i64>(3)?.unwrap_or(0),
+            ));
+        }
+        // What was dropped last was made first.
+        found.reverse();
+        Ok::<_, SpiError>(found)
+    })?)
+}
+
+/// The table's columns now: `name type`, and which of them can be written.
+fn columns_now(table: &str) -> Result<Option<(Vec<String>, Vec<String>)>, Problem> {
+    let sql = "SELECT pg_catalog.concat_ws(' ', pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod)), a.attname::pg_catalog.text, a.attgenerated = ''
+               FROM pg_catalog.pg_attribute a WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+    let _settings = settings(false);
+    let columns = Spi::connect(|client| {
+        let mut all = Vec::new();
+        for row in client.select(sql, None, &[table.into()])? {
+            all.push((
+                row.get::<String>(1)?.unwrap_or_default(),
+                row.get::<String>(2)?.unwrap_or_default(),
+                row.get::<bool>(3)?.unwrap_or(false),
+            ));
+        }
+        Ok::<_, SpiError>(all)
+    })?;
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    let written = columns
+        .iter()
+        .filter(|(_, _, writable)| *writable)
+        .map(|(_, name, _)| name.clone());
+    let written = written.collect();
+    Ok(Some((columns.into_iter().map(|(shown, ..)| shown).collect(), written)))
+}
+
+fn counted(table: String, columns: &[String], rows: i64) -> Result<Restored, Problem> {
+    let reason = match columns_now(&table)? {
+        None => Some("table_missing"),
+        Some((now, _)) if now != columns => Some("columns_differ"),
+        Some(_) => None,
+    };
+    Ok(Restored {
+        table,
+        total: rows,
+        restored: if reason.is_none() { rows } else { 0 },
+        reasons: reason.map(|reason| (reason.to_string(), rows)).into_iter().collect(),
+        run_id: None,
+    })
+}
+
+fn put_back(id: i64, table: String, columns: &[String], rows: i64) -> Result<Restored, Problem> {
+    let started = record::clock()?;
+    let mut restored = counted(table.clone(), columns, rows)?;
+    let Some((_, written)) = columns_now(&table)?.filter(|_| restored.restored > 0) else {
+        return Ok(restored);
+    };
+    record::comes_last()?;
+    let run = record::next_id()?;
+    let names: Vec<&str> = written.iter().map(String::as_str).collect();
+    let list = names.iter().map(quote_identifier).collect::<Vec<_>>().join(", ");
+    let values = names
+        .iter()
+        .map(|n| format!("(kept.full_row).{}", quote_identifier(n)))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let of_run = format!(
+        "run_id = {id} AND table_name = {} AND restored_by IS NULL AND run_by = CURRENT_USER",
+        Literal::new(&table)
+    );
+    let insert = format!(
+        "INSERT INTO {table} ({list})\nOVERRIDING SYSTEM VALUE\nSELECT {values}\n\
+         FROM (SELECT row_text::{table} AS full_row FROM mend.reset_rows WHERE {of_run} OFFSET 0) AS kept"
+    );
+    let mark = format!("UPDATE mend.reset_rows SET restored_by = {run} WHERE {of_run}");
+    let run_it = |sql: &str| -> Result<i64, Problem> {
+        let _settings = settings(false);
+        let _policies = Settings::push(&[("row_security", "on")]);
+        Ok(Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(sql, None, &[])?.len()))? as i64)
+    };
+    let inserted = run_it(&insert)?;
+    if inserted != rows {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+            format!("{inserted} of {rows} rows of {table} were put back"),
+        )
+        .detail("a trigger returns NULL; nothing was put back")
+        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction"));
+    }
+    run_it(&mark)?;
+    // Sequences behind the columns go on where the rows end.
+    for name in &written {
+        let owned = format!(
+            "SELECT pg_catalog.pg_get_serial_sequence({}, {})",
+            Literal::new(&table),
+            Literal::new(name)
+        );
+        let _settings = settings(false);
+        let owned = Spi::connect(|client| client.select(&owned, None, &[])?.first().get_one::<String>())?;
+        if let Some(owned) = owned {
+            let sql = format!(
+                "SELECT pg_catalog.setval({sequence}::pg_catalog.regclass, m.largest) FROM (SELECT pg_catalog.max(t.{column})::pg_catalog.int8 AS largest FROM {table} AS t) AS m
+                 WHERE m.largest > COALESCE(pg_catalog.pg_sequence_last_value({sequence}::pg_catalog.regclass), 0)",
+                sequence = Literal::new(&owned),
+                column = quote_identifier(name),
+            );
+            Spi::connect_mut(|client| client.update(&sql, None, &[]).map(|_| ()))?;
+        }
+    }
+    let record = Record {
+        operation: "restore_reset",
+        table: table.clone(),
+        column: String::new(),
+        rule: json!({ "run_id": id }),
+        statement: insert,
+        counts: (0, inserted, json!({}), 0),
+        note: None,
+        started,
+        fingerprint: columns.join(", "),
+    };
+    restored.run_id = Some(record::insert(&record, Some(run))?);
+    Ok(restored)
+}
