@@ -34,6 +34,10 @@ COMMENT ON FUNCTION migration_reset(text, boolean, text[], interval) IS
   'take back what a migration script made, in the order of dependency, without CASCADE, and only where that loses nothing; or say what that would do (dry_run, the default)';
 COMMENT ON FUNCTION restore_reset(bigint, boolean) IS
   'put back the rows that migration_reset copied because include named their tables; or count them (dry_run, the default)';
+COMMENT ON FUNCTION migration_drift(jsonb) IS
+  'several migration scripts as one history: which are in, which are half in, and where they contradict each other; runs nothing';
+COMMENT ON FUNCTION ensure_tenant_root(text, text, text, jsonb, text, text, text[], jsonb, text, boolean, interval) IS
+  'make the table that holds the tenants, and that of their members, where they are missing, and check what references them; or say what that would be (dry_run, the default)';
 COMMENT ON FUNCTION migration_report(text, text) IS
   'one checklist for a migration: legacy columns, NULLs, orphans, cross-tenant references, foreign keys, indexes, coverage, NOT NULL, row-level security; per question what was checked and what is open, with the next call';
 COMMENT ON FUNCTION validate_tenant_fks(text, text, boolean, integer) IS

@@ -5,8 +5,8 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{given, milliseconds, reasons};
-use crate::migration::{self, rehearse, reset, status};
+use super::{given, milliseconds, object, reasons};
+use crate::migration::{self, drift, rehearse, reset, root, status};
 use crate::run::Session;
 use crate::script;
 
@@ -276,5 +276,110 @@ fn restore_reset(
             reasons(&table.reasons),
             table.run_id,
         )
+    })))
+}
+
+/// Several migration scripts as one history: which are in, which are half in, and where they contradict each other. Nothing is run.
+///
+/// * `scripts`: an object, name → text, in the order of the names; or an array of `{"name": ..., "script": ...}`, in its own.
+///
+/// Returns one row per script: `state` as in the last row of `migration_status`, `done` of `judged` steps; what a later script changes is not
+/// missing in an earlier one. Then one row per contradiction (`state` `contradiction`): a table that is made twice, with the differences; a
+/// reference between columns of different types. The last row is the `summary`.
+///
+/// Errors: 22023 (no scripts), 42601 with the script's name, line and column; 54000, 22004.
+///
+/// ```sql
+/// SELECT name, state, done, judged, detail FROM migration_drift('{"001.sql": "CREATE TABLE a (id int)", "002.sql": "CREATE TABLE a (id text)"}');
+/// ```
+#[pg_extern]
+fn migration_drift(
+    scripts: Option<JsonB>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(ordinal, Option<i32>),
+            name!(name, Option<String>),
+            name!(state, String),
+            name!(done, Option<i64>),
+            name!(judged, Option<i64>),
+            name!(detail, String),
+        ),
+    >,
+    ErrorReport,
+> {
+    let JsonB(scripts) = given(scripts, "scripts")?;
+    let rows = drift::drift(&Session::begin()?, &drift::scripts(&scripts)?)?;
+    Ok(TableIterator::new(rows.into_iter().map(|row| {
+        (row.ordinal, row.name, row.state, row.done, row.judged, row.detail)
+    })))
+}
+
+/// Makes the table that holds the tenants, and that of their members, where they are missing; or (by default) says what that would be.
+///
+/// * `table_name`: the tenants.
+/// * `users`: who owns tenants and is a member, `'users'` or `'users(user_id)'`: referenced by its real key and type. NULL: nobody.
+/// * `members`: the table of the members; NULL: none.
+/// * `columns`: column → definition as in CREATE TABLE, `'{"name": "text NOT NULL"}'`.
+/// * `key`: the definition of the key, without PRIMARY KEY.
+/// * `owner`: what the column that references the owner is called.
+/// * `roles`: what members can be, the owner's first, the default last.
+/// * `first_tenant`: column → value of a first tenant, made only where there is none; `first_owner`: the key of the user who owns it, always
+///   named by the caller.
+/// * `dry_run`: true makes nothing.
+///
+/// Returns one row per table and index (`action` `present`, `create` or `created`), per first tenant (`insert`, `inserted`), and per reference
+/// to the tenants (`checked`): what enforces it, rows, rows that point at no tenant, and in `statement` what mends it.
+///
+/// Errors: 42P07 where something else is there, with the differences; 42P01, 42703, 42830 (users); 42601 (definitions); 22004 (a first
+/// tenant without an owner); 23503 (an owner who is no user); 22023, 25006, 55P03. Nothing is made then.
+///
+/// ```sql
+/// SELECT * FROM ensure_tenant_root('organizations', users => 'users', members => 'organization_members');
+/// ```
+#[pg_extern]
+#[allow(clippy::too_many_arguments)]
+fn ensure_tenant_root(
+    table_name: Option<&str>,
+    users: default!(Option<&str>, "NULL"),
+    members: default!(Option<&str>, "NULL"),
+    columns: default!(Option<JsonB>, "'{\"name\": \"text NOT NULL\"}'"),
+    key: default!(Option<&str>, "'id uuid DEFAULT gen_random_uuid()'"),
+    owner: default!(Option<&str>, "'owner_id'"),
+    roles: default!(Option<Vec<Option<String>>>, "'{owner,admin,member}'"),
+    first_tenant: default!(Option<JsonB>, "NULL"),
+    first_owner: default!(Option<&str>, "NULL"),
+    dry_run: default!(Option<bool>, "true"),
+    lock_timeout: default!(Option<Interval>, "'2 seconds'"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(object, String),
+            name!(action, String),
+            name!(statement, Option<String>),
+            name!(detail, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let timeout = milliseconds(&given(lock_timeout, "lock_timeout")?)?;
+    let request = root::Request {
+        table: given(table_name, "table_name")?.to_string(),
+        users: users.map(str::to_string),
+        members: members.map(str::to_string),
+        key: given(key, "key")?.to_string(),
+        columns: object(columns, "columns")?.unwrap_or_default(),
+        owner: given(owner, "owner")?.to_string(),
+        roles: roles.into_iter().flatten().flatten().collect(),
+        first_tenant: object(first_tenant, "first_tenant")?,
+        first_owner: first_owner.map(str::to_string),
+        dry_run: given(dry_run, "dry_run")?,
+        lock_timeout: format!("{timeout}ms"),
+    };
+    let lines = root::ensure(&request)?;
+    Ok(TableIterator::new(lines.into_iter().map(|line| {
+        (line.object, line.action.to_string(), line.statement, line.detail)
     })))
 }

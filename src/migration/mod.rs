@@ -5,17 +5,21 @@
 //! actual    what is there under these names
 //! compare   is what is there what was written?
 //! judge     which object is which thing that is there; which claims hold
+//! drift     several scripts in order, and where they contradict each other
 //! rehearse  the script run for real, statement by statement, and taken back
 //! reset     what the script made, taken back where that loses nothing
+//! root      the table of the tenants and that of their members, made where they are missing
 //! status    a state for each step, and the sum
 //! ```
 
 pub mod actual;
 mod again;
 pub mod compare;
+pub mod drift;
 pub mod judge;
 pub mod rehearse;
 pub mod reset;
+pub mod root;
 mod shown;
 pub mod status;
 mod sum;
@@ -39,23 +43,21 @@ pub struct Compared {
     pub actual: Actual,
 }
 
-/// Reads a script and the catalog.
-///
-/// Errors: those of `script::read` and of SPI.
-pub fn compared(session: &Session, script: &str) -> Result<Compared, Problem> {
-    let steps = crate::script::read(script)?;
-    // Names first, without looking at anything: a second time with what is there under them.
-    // Where new objects go: what Postgres searches by itself is no such place.
+/// Where new objects go: what Postgres searches by itself is no such place.
+fn path_of(session: &Session) -> Vec<String> {
     let all = session.catalog.search_path.iter();
-    let path: Vec<String> = all
-        .filter(|name| *name != "pg_catalog" && !name.starts_with("pg_temp"))
+    all.filter(|name| *name != "pg_catalog" && !name.starts_with("pg_temp"))
         .cloned()
-        .collect();
+        .collect()
+}
+
+/// What things are called in a script, without looking at anything.
+fn names_in(steps: &[Step], path: &[String]) -> BTreeSet<String> {
     let empty = Actual {
-        path: path.clone(),
+        path: path.to_vec(),
         ..Actual::default()
     };
-    let blind = World::of(&steps, &empty);
+    let blind = World::of(steps, &empty);
     let mut names: BTreeSet<String> = BTreeSet::new();
     for object in &blind.objects {
         names.extend(object.names.iter().map(|(_, _, name)| name.clone()));
@@ -73,7 +75,16 @@ pub fn compared(session: &Session, script: &str) -> Result<Compared, Problem> {
             }
         }
     }
-    let actual = Actual::load(&names, path)?;
+    names
+}
+
+/// Reads a script and the catalog.
+///
+/// Errors: those of `script::read` and of SPI.
+pub fn compared(session: &Session, script: &str) -> Result<Compared, Problem> {
+    let steps = crate::script::read(script)?;
+    let path = path_of(session);
+    let actual = Actual::load(&names_in(&steps, &path), path)?;
     let world = World::of(&steps, &actual);
     Ok(Compared { steps, world, actual })
 }

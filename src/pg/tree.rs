@@ -41,18 +41,22 @@ pub fn parse(text: &str) -> Result<Option<Parsed>, (Problem, i32)> {
     let list = {
         let seen: *mut i32 = &mut position;
         subtransaction(AssertUnwindSafe(|| {
-            // SAFETY: the callback and its argument outlive the call of the parser; where the parser raises, Postgres itself
-            // takes the callback off before anything else runs (the error is caught further out), else we do. The string is
-            // NUL-terminated and lives as long as the call.
+            // SAFETY: the callback and its argument outlive the call of the parser, and are taken off the stack again whether it returns
+            // or raises. The string is NUL-terminated and lives as long as the call.
             unsafe {
+                let previous = pg_sys::error_context_stack;
                 let mut callback = pg_sys::ErrorContextCallback {
-                    previous: pg_sys::error_context_stack,
+                    previous,
                     callback: Some(note_position),
                     arg: seen.cast::<c_void>(),
                 };
-                pg_sys::error_context_stack = &mut callback;
-                let list = pg_sys::pg_parse_query(sql.as_ptr());
-                pg_sys::error_context_stack = callback.previous;
+                let added: *mut pg_sys::ErrorContextCallback = &mut callback;
+                let list = PgTryBuilder::new(AssertUnwindSafe(|| {
+                    pg_sys::error_context_stack = added;
+                    pg_sys::pg_parse_query(sql.as_ptr())
+                }))
+                .finally(|| pg_sys::error_context_stack = previous)
+                .execute();
                 Ok(list)
             }
         }))
