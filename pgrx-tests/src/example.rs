@@ -11,6 +11,21 @@ pub const ORGANIZATIONS: &str = include_str!("../../examples/organizations.sql")
 /// Orders with an address, and properties to be created from them: seed data with every reason.
 pub const PROPERTIES: &str = include_str!("../../examples/properties.sql");
 
+/// The database in which a migration failed: users and reports, and no organizations.
+pub const ASCORA: &str = include_str!("../../examples/ascora.sql");
+
+/// Its migrations, by the names of their files.
+pub const MIGRATIONS: &[(&str, &str)] = &[
+    (
+        "005_organizations.sql",
+        include_str!("../../examples/migrations/005_organizations.sql"),
+    ),
+    (
+        "006_ascora_integration.sql",
+        include_str!("../../examples/migrations/006_ascora_integration.sql"),
+    ),
+];
+
 /// Every table of the party model with the column to fill, in the order of a run over all of them.
 pub const PARTY_COLUMNS: &[(&str, &str)] = &[
     ("Contact", "partyId"),
@@ -49,6 +64,21 @@ pub fn load_properties(client: &mut Client) {
     client
         .batch_execute(PROPERTIES)
         .unwrap_or_else(|error| panic!("examples/properties.sql: {error:?}"));
+}
+
+/// Loads the example of a migration that failed: the database of before, and the scripts by name in the table `scripts`.
+pub fn load_ascora(client: &mut Client) {
+    client
+        .batch_execute(ASCORA)
+        .unwrap_or_else(|error| panic!("examples/ascora.sql: {error:?}"));
+    client
+        .batch_execute("CREATE TABLE scripts (name text PRIMARY KEY, script text NOT NULL)")
+        .unwrap();
+    for (name, script) in MIGRATIONS {
+        client
+            .execute("INSERT INTO scripts VALUES ($1, $2)", &[&name, &script])
+            .unwrap();
+    }
 }
 
 /// One line per row of the query, values joined with `|`, NULL as `-`.

@@ -1,6 +1,6 @@
 //! The catalog as far as a script speaks of it: everything that is called like something in the script.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -273,6 +273,9 @@ pub struct Actual {
     pub extensions: Vec<(String, u32)>,
     /// The schemas of the search_path that exist, in order.
     pub path: Vec<String>,
+    /// Where in `relations` which is, by schema and name.
+    #[serde(skip)]
+    by_name: HashMap<(String, String), usize>,
 }
 
 /// `indnullsnotdistinct` exists since 15.
@@ -290,6 +293,14 @@ fn privileges(acl: &str, kind: char, owner: &str) -> String {
 }
 
 impl Actual {
+    /// Nothing is there.
+    pub fn nothing(path: Vec<String>) -> Actual {
+        Actual {
+            path,
+            ..Actual::default()
+        }
+    }
+
     /// Reads what is called by one of `names` (bare).
     ///
     /// * `path`: the schemas of the search_path that exist, in order.
@@ -377,14 +388,16 @@ SELECT jsonb_build_object(
         SELECT coalesce(jsonb_agg(jsonb_build_object(
           'oid', g.oid::int8, 'name', g.tgname, 'kind', g.tgtype, 'columns', {trigger_columns},
           'function', (SELECT jsonb_build_array(n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = g.tgfoid),
-          'arguments', CASE WHEN g.tgnargs = 0 THEN '[]'::jsonb
-                            ELSE to_jsonb(string_to_array(left(encode(g.tgargs, 'escape'), -4), '\000')) END,
+          'arguments', (
+            SELECT coalesce(jsonb_agg(convert_from(decode(replace(part.hex, ' ', ''), 'hex'), current_setting('server_encoding')) ORDER BY part.n), '[]')
+            FROM unnest(string_to_array(regexp_replace(encode(g.tgargs, 'hex'), '(..)', '\1 ', 'g'), '00 ')) WITH ORDINALITY AS part (hex, n)
+            WHERE part.n <= g.tgnargs),
           'condition', g.tgqual::text, 'definition', pg_get_triggerdef(g.oid), 'disabled', g.tgenabled = 'D')), '[]')
         FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal),
       'policies', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
           'oid', y.oid::int8, 'name', y.polname, 'command', y.polcmd, 'permissive', y.polpermissive,
-          'roles', (SELECT jsonb_agg(CASE r WHEN 0 THEN 'public' ELSE pg_get_userbyid(r) END ORDER BY 1) FROM unnest(y.polroles) r),
+          'roles', (SELECT jsonb_agg(CASE r WHEN 0 THEN 'public' ELSE pg_get_userbyid(r) END ORDER BY CASE r WHEN 0 THEN 'public' ELSE pg_get_userbyid(r) END COLLATE "C") FROM unnest(y.polroles) r),
           'using', pg_get_expr(y.polqual, y.polrelid), 'check', pg_get_expr(y.polwithcheck, y.polrelid))), '[]')
         FROM pg_policy y WHERE y.polrelid = c.oid),
       'index', (
@@ -417,12 +430,15 @@ SELECT jsonb_build_object(
             .unwrap_or(JsonB(serde_json::Value::Null));
         let mut actual: Actual = serde_json::from_value(value)?;
         actual.path = path;
+        let names = actual.relations.iter().enumerate();
+        actual.by_name = names.map(|(at, r)| ((r.schema.clone(), r.name.clone()), at)).collect();
         Ok(actual)
     }
 
     /// A relation by its schema and name.
     pub fn relation(&self, schema: &str, name: &str) -> Option<&Relation> {
-        self.relations.iter().find(|r| r.schema == schema && r.name == name)
+        let at = self.by_name.get(&(schema.to_string(), name.to_string()))?;
+        self.relations.get(*at)
     }
 
     /// Is there such a schema?

@@ -72,11 +72,14 @@ pub fn normalized(text: &str) -> String {
                 result.push(c);
             }
             None if c.is_whitespace() => {
-                if !result.ends_with(' ') {
+                if !result.ends_with([' ', '(']) {
                     result.push(' ');
                 }
             }
             None => {
+                if c == ')' && result.ends_with(' ') {
+                    result.pop();
+                }
                 if c == '\'' || c == '"' {
                     quote = Some(c);
                 }
@@ -124,10 +127,21 @@ struct Names {
 }
 
 impl Names {
-    /// It is not found because it is called otherwise by now.
+    /// It is not found because it is called otherwise by now, or may not be looked at.
     fn excuse(&self, problem: &Problem) -> bool {
-        use pgrx::PgSqlErrorCode::{ERRCODE_UNDEFINED_COLUMN, ERRCODE_UNDEFINED_TABLE};
-        self.renamed && matches!(problem.code, ERRCODE_UNDEFINED_COLUMN | ERRCODE_UNDEFINED_TABLE)
+        use pgrx::PgSqlErrorCode::{
+            ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_UNDEFINED_COLUMN, ERRCODE_UNDEFINED_FUNCTION,
+            ERRCODE_UNDEFINED_OBJECT, ERRCODE_UNDEFINED_TABLE,
+        };
+        match problem.code {
+            // What the caller may not look at is not compared.
+            ERRCODE_INSUFFICIENT_PRIVILEGE => true,
+            ERRCODE_UNDEFINED_COLUMN
+            | ERRCODE_UNDEFINED_TABLE
+            | ERRCODE_UNDEFINED_OBJECT
+            | ERRCODE_UNDEFINED_FUNCTION => self.renamed,
+            _ => false,
+        }
     }
 }
 
@@ -178,6 +192,7 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
         (Said::Type(name), Entity::Column(_, column)) => match type_of(name, path) {
             Ok(Some((oid, modifier))) if (oid, modifier) == (column.type_oid, column.modifier) => None,
             Ok(Some(_)) => differ("the type", &column.type_name, &name.text),
+            Ok(None) if renamed => None,
             Ok(None) => differ(
                 "the type",
                 &column.type_name,
@@ -236,7 +251,9 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
             (!constraint.validated).then(|| "it is NOT VALID".to_string())
         }
         (Said::Index(written), Entity::Relation(relation)) => match &relation.index {
-            Some(index) => indexes(written, index, setting),
+            // Of a partitioned table (ON ONLY) it is complete when each partition has its own.
+            Some(index) if relation.kind == 'I' => indexes(written, index, false, setting),
+            Some(index) => indexes(written, index, true, setting),
             None => Some("it is no index".into()),
         },
         (Said::Function(written), Entity::Function(function)) => functions(written, function, path),
@@ -246,7 +263,9 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
         (Said::Policy(written), Entity::Policy(relation, policy)) => policies(written, relation, policy, setting),
         (Said::View(query, columns), Entity::Relation(relation)) => match &relation.query {
             None => Some("it is no view".into()),
-            Some(is) => match analysis::stored_query(*query, columns, &setting.setting) {
+            // Later renames, and columns that come to a table of which it shows all, change how it would be written.
+            Some(_) if renamed => None,
+            Some(is) => match analysis::stored_query(*query, columns, relation.oid, &setting.setting) {
                 Err(problem) if setting.excuse(&problem) => None,
                 Ok(Some(written)) if normalized(is) != normalized(&written) => {
                     differ("its query", normalized(is), normalized(&written))
@@ -322,6 +341,7 @@ fn constraints(
             relation.oid,
             setting,
         ),
+        Rule::Unique { .. } if written.using_index.is_some() => None,
         Rule::Unique { nulls_not_distinct } if is.nulls_not_distinct != *nulls_not_distinct => plain(),
         Rule::Foreign(key) => {
             let Some((schema, name)) = &is.parent else {
@@ -354,9 +374,9 @@ fn constraints(
     }
 }
 
-fn indexes(written: &IndexDefinition, is: &actual::Index, setting: &Names) -> Difference {
+fn indexes(written: &IndexDefinition, is: &actual::Index, whole: bool, setting: &Names) -> Difference {
     let plain = || Some(format!("it is {}", is.definition));
-    if !is.valid {
+    if whole && !is.valid {
         return Some("it is invalid: left behind by a CREATE INDEX CONCURRENTLY that failed".into());
     }
     if (is.unique, is.nulls_not_distinct, &is.method) != (written.unique, written.nulls_not_distinct, &written.method)

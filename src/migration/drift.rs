@@ -172,18 +172,18 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
         });
     };
     let place = |at: usize| format!("{} (line {})", scripts[of[at]].0, compared.steps[at].line);
-    let mut made: BTreeMap<Id, Vec<(usize, &Vec<ColumnDefinition>)>> = BTreeMap::new();
+    let mut made: BTreeMap<(&str, &str), Vec<(usize, &Vec<ColumnDefinition>)>> = BTreeMap::new();
     for (at, step) in compared.steps.iter().enumerate() {
         for action in &step.actions {
             if let (Action::CreateTable { columns, .. }, Some(Claim::Created(id))) =
                 (action, world.told[at].claims.first())
             {
-                made.entry(*id).or_default().push((at, columns));
+                let (_, schema, name) = &world.objects[*id].names[0];
+                made.entry((schema, name)).or_default().push((at, columns));
             }
         }
     }
-    for (id, all) in &made {
-        let table = world.objects[*id].name();
+    for ((_, table), all) in &made {
         for pair in all.windows(2) {
             let ((first, before), (second, after)) = (pair[0], pair[1]);
             let mut differences = Vec::new();

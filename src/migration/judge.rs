@@ -34,10 +34,10 @@ pub struct Judge<'a> {
     pub(super) world: &'a World,
     pub(super) actual: &'a Actual,
     /// By object: what it is, and under which of its names.
-    found: Vec<Option<(Entity<'a>, usize)>>,
+    pub(super) found: Vec<Option<(Entity<'a>, usize)>>,
     /// Objects by name, where several have had it.
     shared: HashMap<Key, Vec<Id>>,
-    differences: RefCell<HashMap<(Id, usize), Difference>>,
+    pub(super) differences: RefCell<HashMap<(Id, usize), Difference>>,
     /// The last step whose effect is beyond doubt.
     pub frontier: Option<usize>,
     /// Of several that have had a name, which has it now is not decided yet.
@@ -91,6 +91,7 @@ impl<'a> Judge<'a> {
 
     fn assign(&mut self, only_clear: bool) {
         self.found = vec![None; self.world.objects.len()];
+        self.differences.borrow_mut().clear();
         let mut taken: HashMap<Key, Id> = HashMap::new();
         for id in 0..self.world.objects.len() {
             let object = &self.world.objects[id];
@@ -135,35 +136,6 @@ impl<'a> Judge<'a> {
         last_run.or(ranked.first()).map_or(candidates[0], |(.., id)| *id)
     }
 
-    /// How well this is what the script says of the object.
-    fn score(&self, id: Id, entity: Entity<'a>) -> i64 {
-        let object = &self.world.objects[id];
-        let mut score = 0;
-        for (at, said) in object.said.iter().map(|(at, said)| (*at, said)) {
-            if said.slot() == "definition" {
-                score += match self.compare(id, at, said, entity) {
-                    None => 1,
-                    Some(_) => -1,
-                };
-            }
-        }
-        if let Entity::Relation(relation) = entity {
-            for child in self
-                .world
-                .objects
-                .iter()
-                .filter(|c| c.on == Some(id) && c.kind == Kind::Column)
-            {
-                let there = child
-                    .names
-                    .iter()
-                    .any(|(_, _, name)| relation.columns.iter().any(|c| c.name == *name));
-                score += if there || child.dropped.is_some() { 1 } else { -1 };
-            }
-        }
-        score
-    }
-
     fn lookup(&self, id: Id, schema: &str, name: &str) -> Option<Entity<'a>> {
         let object = &self.world.objects[id];
         let actual = self.actual;
@@ -201,6 +173,13 @@ impl<'a> Judge<'a> {
             Kind::Constraint if name.is_empty() => {
                 let table = table?;
                 let like = |c: &&super::actual::Constraint| self.is_defined_so(id, Entity::Constraint(table, c));
+                let free = |c: &&super::actual::Constraint| {
+                    object.dropped.is_none()
+                        && !self
+                            .found
+                            .iter()
+                            .any(|f| matches!(f, Some((Entity::Constraint(_, other), _)) if other.oid == c.oid))
+                };
                 let found = table.constraints.iter().find(like).or_else(|| {
                     // Not as written: the primary key is the primary key, and a foreign key over these columns the one that is meant.
                     let written = object.said.iter().find_map(|(_, said)| match said {
@@ -213,7 +192,7 @@ impl<'a> Judge<'a> {
                         Rule::Unique { .. } => 'u',
                         _ => return None,
                     };
-                    let mut all = table.constraints.iter().filter(|c| c.kind == kind);
+                    let mut all = table.constraints.iter().filter(|c| c.kind == kind).filter(free);
                     all.find(|c| kind == 'p' || c.columns == written.columns)
                 });
                 found.map(|constraint| Entity::Constraint(table, constraint))
@@ -275,85 +254,15 @@ impl<'a> Judge<'a> {
             .any(|found| matches!(found, Some((Entity::Relation(relation), _)) if relation.oid == oid))
     }
 
-    fn is_defined_so(&self, id: Id, entity: Entity<'a>) -> bool {
-        self.world.objects[id]
-            .said
-            .iter()
-            .all(|(at, said)| said.slot() != "definition" || self.compare(id, *at, said, entity).is_none())
-    }
-
-    fn difference(&self, id: Id, said: usize, entity: Entity<'a>) -> Difference {
-        if let Some(known) = self.differences.borrow().get(&(id, said)) {
-            return known.clone();
-        }
-        let (at, what) = &self.world.objects[id].said[said];
-        let difference = self.compare(id, *at, what, entity);
-        self.differences.borrow_mut().insert((id, said), difference.clone());
-        difference
-    }
-
-    /// Does this hold of what is there? Names of tables and columns are those of now: later steps may have renamed them.
-    fn compare(&self, id: Id, at: usize, said: &Said, entity: Entity<'a>) -> Difference {
-        let own = self.world.objects[id].on;
-        let column = |table: Option<Id>, name: &String| -> String {
-            let current = table.and_then(|table| {
-                self.world.objects.iter().zip(&self.found).find_map(|(object, found)| {
-                    let called = || {
-                        object
-                            .names
-                            .iter()
-                            .rev()
-                            .find(|(since, ..)| *since <= at)
-                            .is_some_and(|(_, _, n)| n == name)
-                    };
-                    match (object.kind, object.on == Some(table), found) {
-                        (Kind::Column, true, Some((Entity::Column(_, column), _))) if called() => {
-                            Some(column.name.clone())
-                        }
-                        _ => None,
-                    }
-                })
-            });
-            current.unwrap_or_else(|| name.clone())
-        };
-        let columns = |table: Option<Id>, names: &mut Vec<String>| {
-            for name in names {
-                *name = column(table, name);
-            }
-        };
-        let renamed = self.world.last_rename.is_some_and(|last| last > at);
-        let mut now = said.clone();
-        if renamed {
-            match &mut now {
-                Said::Constraint(written, parent) => {
-                    columns(own, &mut written.columns);
-                    if let Rule::Foreign(key) = &mut written.rule {
-                        columns(*parent, &mut key.parent_columns);
-                        if let Some((Entity::Relation(relation), _)) = parent.and_then(|parent| self.found[parent]) {
-                            key.parent.schema = Some(relation.schema.clone());
-                            key.parent.name = relation.name.clone();
-                        }
-                    }
-                }
-                Said::Index(written) => {
-                    for part in &mut written.parts {
-                        part.column = part.column.as_ref().map(|name| column(own, name));
-                    }
-                    columns(own, &mut written.including);
-                }
-                Said::Trigger(written) => columns(own, &mut written.columns),
-                _ => {}
-            }
-        }
-        compare::holds(&now, entity, &self.world.told[at].path, renamed, self.actual)
-    }
-
     /// What becomes of a claim of this step.
     pub fn verdict(&self, at: usize, claim: &Claim) -> Verdict {
         match *claim {
             // An earlier step has made it already.
             Claim::Created(id) if self.world.objects[id].created != Some(at) && self.found[id].is_some() => {
-                Verdict::Either
+                match self.world.objects[id].kind {
+                    Kind::Table => Verdict::Holds,
+                    _ => Verdict::Either,
+                }
             }
             Claim::Created(id) => self.exists(id),
             Claim::Dropped(id) => match (self.found[id], self.world.objects[id].created) {
@@ -373,14 +282,17 @@ impl<'a> Judge<'a> {
     }
 
     fn exists(&self, id: Id) -> Verdict {
-        let object = &self.world.objects[id];
-        if self.found[id].is_some() {
-            return Verdict::Present;
+        if let Some((entity, _)) = self.found[id] {
+            return match is_another(self.world.objects[id].kind, entity) {
+                Some(what) if self.world.objects[id].created.is_some() => Verdict::Differs(format!("it is {what}")),
+                _ => Verdict::Present,
+            };
         }
         let mut above = Some(id);
         while let Some(one) = above {
             let undecided = self.deciding && keys(self.world, one).iter().any(|key| self.shared.contains_key(key));
-            if undecided || self.world.objects[one].dropped.is_some() {
+            let object = &self.world.objects[one];
+            if undecided || object.dropped.is_some() || !object.may_go.is_empty() {
                 return Verdict::Either;
             }
             above = self.world.objects[one]
@@ -482,6 +394,23 @@ impl<'a> Judge<'a> {
                     .any(|v| matches!(v, Verdict::Missing | Verdict::Differs(_)))
         })
     }
+}
+
+/// What it is, where that is not what the script makes.
+fn is_another(kind: Kind, entity: Entity) -> Option<&'static str> {
+    let what = match entity {
+        Entity::Relation(relation) => match relation.kind {
+            'r' | 'p' | 'f' => (Kind::Table, "a table"),
+            'v' => (Kind::View, "a view"),
+            'm' => (Kind::MaterializedView, "a materialized view"),
+            'S' => (Kind::Sequence, "a sequence"),
+            _ => (Kind::Index, "an index"),
+        },
+        Entity::Type(found) if found.kind == 'd' => (Kind::Domain, "a domain"),
+        Entity::Type(_) => (Kind::Type, "a type"),
+        _ => return None,
+    };
+    (what.0 != kind).then_some(what.1)
 }
 
 /// What holds of everything of which nothing was said.

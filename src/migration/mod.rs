@@ -4,6 +4,7 @@
 //! world     what the script makes of the world, statement by statement: objects, their names, what is said of them; pure
 //! actual    what is there under these names
 //! compare   is what is there what was written?
+//! fitting   does what is there fit what the script says of an object?
 //! judge     which object is which thing that is there; which claims hold
 //! drift     several scripts in order, and where they contradict each other
 //! rehearse  the script run for real, statement by statement, and taken back
@@ -16,6 +17,7 @@ pub mod actual;
 mod again;
 pub mod compare;
 pub mod drift;
+mod fitting;
 pub mod judge;
 pub mod rehearse;
 pub mod reset;
@@ -45,18 +47,17 @@ pub struct Compared {
 
 /// Where new objects go: what Postgres searches by itself is no such place.
 fn path_of(session: &Session) -> Vec<String> {
+    // Unless the caller says where it comes in.
+    let said = session.search_path.contains("pg_catalog");
     let all = session.catalog.search_path.iter();
-    all.filter(|name| *name != "pg_catalog" && !name.starts_with("pg_temp"))
+    all.filter(|name| (said || *name != "pg_catalog") && !name.starts_with("pg_temp"))
         .cloned()
         .collect()
 }
 
 /// What things are called in a script, without looking at anything.
 fn names_in(steps: &[Step], path: &[String]) -> BTreeSet<String> {
-    let empty = Actual {
-        path: path.to_vec(),
-        ..Actual::default()
-    };
+    let empty = Actual::nothing(path.to_vec());
     let blind = World::of(steps, &empty);
     let mut names: BTreeSet<String> = BTreeSet::new();
     for object in &blind.objects {

@@ -176,7 +176,9 @@ fn judged(judge: &Judge, told: &Told, at: usize) -> (State, Vec<String>) {
     let missing = verdicts.contains(&Verdict::Missing);
     if present && missing {
         for (claim, verdict) in told.claims.iter().zip(&verdicts) {
-            if *verdict == Verdict::Missing {
+            // Of what is not there, nothing else needs to be said.
+            let gone = matches!(claim, Claim::Said(id, _) if judge.found(*id).is_none());
+            if *verdict == Verdict::Missing && !gone {
                 differences.push(judge.what_is_missing(claim, at));
             }
         }
@@ -235,6 +237,8 @@ fn blocked(world: &World, judge: &Judge, actual: &Actual, told: &Told, at: usize
                     },
                 }
             }
+            // The type of a column that is made meanwhile.
+            Need::Type(name) if name.text.contains("%TYPE") => None,
             Need::Type(name) => match compare::type_of(name, &told.path) {
                 Ok(Some(_)) => None,
                 Err(problem) => Some(problem.message),
@@ -281,7 +285,7 @@ fn blocked(world: &World, judge: &Judge, actual: &Actual, told: &Told, at: usize
             Need::Schema(name) => {
                 let made = (0..world.objects.len()).find(|id| {
                     world.objects[*id].kind == Kind::Schema
-                        && world.objects[*id].name() == name
+                        && world.objects[*id].names.iter().any(|(_, _, n)| n == name)
                         && made_by(*id).is_some()
                 });
                 match made {

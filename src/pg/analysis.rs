@@ -1,7 +1,7 @@
 //! What a script writes, in the words of the catalog: expressions analyzed against the table that is there, and deparsed as Postgres
 //! deparses what it has stored. Nothing is run.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char};
 use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
@@ -62,8 +62,8 @@ pub fn type_of(name: &TypeName) -> Result<Option<(u32, i32)>, Problem> {
 ///
 /// Errors: whatever Postgres raises for names and types that do not fit.
 pub fn stored(expression: Expression, form: Use, table: u32, search_path: &str) -> Result<String, Problem> {
-    let (node, context) = subtransaction(AssertUnwindSafe(|| {
-        let _path = Settings::push(&[("search_path", search_path)]);
+    subtransaction(AssertUnwindSafe(|| {
+        let path = Settings::push(&[("search_path", search_path)]);
         // SAFETY: the relation is open while its columns are looked up; the node is copied, so that the script's own tree stays
         // as the parser left it; strings live as long as the calls.
         unsafe {
@@ -89,7 +89,7 @@ pub fn stored(expression: Expression, form: Use, table: u32, search_path: &str) 
                     generated,
                 } => {
                     let column = CString::new(column).unwrap_or_default();
-                    let kind = if generated { b's' as std::ffi::c_char } else { 0 };
+                    let kind = if generated { b's' as c_char } else { 0 };
                     pg_sys::cookDefault(state, raw, pg_sys::Oid::from(type_oid), modifier, column.as_ptr(), kind)
                 }
                 _ => {
@@ -107,19 +107,17 @@ pub fn stored(expression: Expression, form: Use, table: u32, search_path: &str) 
                     node
                 }
             };
-            Ok((node, context))
+            // Deparsed under the search_path without anything of the user's.
+            drop(path);
+            Ok(match node.is_null() {
+                // DEFAULT NULL is no default.
+                true => String::new(),
+                false => CStr::from_ptr(pg_sys::deparse_expression(node, context, false, false))
+                    .to_string_lossy()
+                    .into_owned(),
+            })
         }
-    }))?;
-    // SAFETY: both were made above, in the memory context of the call.
-    unsafe {
-        Ok(match node.is_null() {
-            // DEFAULT NULL is no default.
-            true => String::new(),
-            false => CStr::from_ptr(pg_sys::deparse_expression(node, context, false, false))
-                .to_string_lossy()
-                .into_owned(),
-        })
-    }
+    }))
 }
 
 /// WHEN of a trigger, as the catalog keeps it (`pg_trigger.tgqual::text`).
@@ -153,17 +151,24 @@ pub fn stored_when(expression: Expression, table: u32, search_path: &str) -> Res
 /// The query of a view, as `pg_get_viewdef` would show it; `None` where this version of Postgres cannot.
 ///
 /// * `columns`: names that the view gives its columns.
+/// * `view`: its oid.
 ///
 /// Errors: as [`stored`].
 #[cfg_attr(any(feature = "pg13", feature = "pg14"), allow(unused_variables))]
-pub fn stored_query(query: Expression, columns: &[String], search_path: &str) -> Result<Option<String>, Problem> {
+pub fn stored_query(
+    query: Expression,
+    columns: &[String],
+    view: u32,
+    search_path: &str,
+) -> Result<Option<String>, Problem> {
     #[cfg(any(feature = "pg13", feature = "pg14"))]
     return Ok(None);
     #[cfg(not(any(feature = "pg13", feature = "pg14")))]
     {
-        let analyzed = subtransaction(AssertUnwindSafe(|| {
-            let _path = Settings::push(&[("search_path", search_path)]);
-            // SAFETY: the statement is a copy, in the memory context of the call; targets are TargetEntry nodes.
+        subtransaction(AssertUnwindSafe(|| {
+            let path = Settings::push(&[("search_path", search_path)]);
+            // SAFETY: the statement is a copy, in the memory context of the call; targets are TargetEntry nodes, range table entries
+            // RangeTblEntry nodes.
             unsafe {
                 let raw = pg_sys::copyObjectImpl(query.0.cast()).cast::<pg_sys::Node>();
                 let mut statement = pg_sys::RawStmt {
@@ -179,32 +184,74 @@ pub fn stored_query(query: Expression, columns: &[String], search_path: &str) ->
                     0,
                     std::ptr::null_mut(),
                 );
-                // Until 15 a view keeps entries for OLD and NEW, and columns are shown with their table wherever there is more than one.
-                #[cfg(feature = "pg15")]
-                if let [only] = super::tree::nodes((*analyzed).rtable).as_slice() {
-                    let copy = pg_sys::copyObjectImpl((*only).cast());
-                    (*analyzed).rtable = pg_sys::lappend((*analyzed).rtable, copy);
+                if (*analyzed).commandType != pg_sys::CmdType::CMD_SELECT || !(*analyzed).utilityStmt.is_null() {
+                    return Ok(None);
                 }
-                let mut names = columns.iter();
+                let mut names: Vec<*mut c_char> = Vec::new();
+                let mut written = columns.iter();
                 for node in super::tree::nodes((*analyzed).targetList) {
                     let target = node.cast::<pg_sys::TargetEntry>();
-                    if !(*target).resjunk
-                        && let Some(name) = names.next()
-                    {
-                        let name = CString::new(name.as_str()).unwrap_or_default();
-                        (*target).resname = pg_sys::pstrdup(name.as_ptr());
+                    if !(*target).resjunk {
+                        if let Some(name) = written.next() {
+                            let name = CString::new(name.as_str()).unwrap_or_default();
+                            (*target).resname = pg_sys::pstrdup(name.as_ptr());
+                        }
+                        names.push((*target).resname);
                     }
                 }
-                Ok(analyzed)
+                // The branches of a UNION are shown with the columns of the view.
+                if !(*analyzed).setOperations.is_null() {
+                    named(analyzed, &names);
+                }
+                // Until 15 a view keeps entries for OLD and NEW, and columns are shown with their table wherever there is more than one.
+                #[cfg(feature = "pg15")]
+                if super::tree::nodes((*analyzed).rtable).len() < 2 {
+                    let state = pg_sys::make_parsestate(std::ptr::null_mut());
+                    let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+                    let relation = pg_sys::relation_open(pg_sys::Oid::from(view), lock);
+                    for alias in [c"old", c"new"] {
+                        let alias = pg_sys::makeAlias(alias.as_ptr(), std::ptr::null_mut());
+                        let item = pg_sys::addRangeTableEntryForRelation(state, relation, lock, alias, false, false);
+                        (*analyzed).rtable = pg_sys::lappend((*analyzed).rtable, (*item).p_rte.cast());
+                    }
+                    pg_sys::relation_close(relation, lock);
+                }
+                drop(path);
+                Ok(Some(
+                    CStr::from_ptr(pg_sys::pg_get_querydef(analyzed, false))
+                        .to_string_lossy()
+                        .into_owned(),
+                ))
             }
-        }))?;
-        // SAFETY: made above, in the memory context of the call.
-        unsafe {
-            Ok(Some(
-                CStr::from_ptr(pg_sys::pg_get_querydef(analyzed, false))
-                    .to_string_lossy()
-                    .into_owned(),
-            ))
+        }))
+    }
+}
+
+/// Gives the branches of a set operation the names of its columns.
+///
+/// # Safety
+/// `query` points at an analyzed query, `names` at strings that live as long as it.
+#[cfg(not(any(feature = "pg13", feature = "pg14")))]
+unsafe fn named(query: *mut pg_sys::Query, names: &[*mut c_char]) {
+    // SAFETY: the caller's promise; entries of a range table are RangeTblEntry nodes, those of a subquery have one.
+    unsafe {
+        for node in super::tree::nodes((*query).rtable) {
+            let entry = node.cast::<pg_sys::RangeTblEntry>();
+            if (*entry).rtekind != pg_sys::RTEKind::RTE_SUBQUERY || (*entry).subquery.is_null() || (*entry).inFromCl {
+                continue;
+            }
+            let mut all = names.iter();
+            for node in super::tree::nodes((*(*entry).subquery).targetList) {
+                let target = node.cast::<pg_sys::TargetEntry>();
+                if !(*target).resjunk
+                    && let Some(name) = all.next()
+                {
+                    (*target).resname = *name;
+                }
+            }
+            if !(*(*entry).subquery).setOperations.is_null() {
+                named((*entry).subquery, names);
+            }
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use pgrx::pg_sys::{self, NodeTag, ObjectType};
 
+use super::decode_routine::{function, policy, trigger};
 use super::decode_table::{create_table, index, table_commands};
-use super::tree::{constant, expression, is, name_of, nodes, range, roles, string, text_of, texts, truth, type_name};
-use crate::script::ast::{Action, FunctionDefinition, Kind, Name, PolicyDefinition, Target, TriggerDefinition};
+use super::tree::{constant, expression, is, name_of, nodes, range, roles, string, text_of, texts, type_name};
+use crate::script::ast::{Action, Kind, Name, Target};
 
 /// What a statement does.
 ///
@@ -80,6 +81,42 @@ pub(super) unsafe fn actions(node: *mut pg_sys::Node) -> Vec<Action> {
                     None => not_compared("this SET SCHEMA"),
                 }
             }
+            NodeTag::T_AlterFunctionStmt => {
+                let alter = &*node.cast::<pg_sys::AlterFunctionStmt>();
+                changed(
+                    target(alter.objtype, std::ptr::null_mut(), alter.func.cast(), None),
+                    "this ALTER",
+                )
+            }
+            NodeTag::T_AlterSeqStmt => {
+                let alter = &*node.cast::<pg_sys::AlterSeqStmt>();
+                let found = target(ObjectType::OBJECT_SEQUENCE, alter.sequence, std::ptr::null_mut(), None);
+                changed(found, "options of a sequence")
+            }
+            NodeTag::T_AlterPolicyStmt => {
+                let alter = &*node.cast::<pg_sys::AlterPolicyStmt>();
+                let found = Target {
+                    kind: Kind::Policy,
+                    name: Name {
+                        schema: None,
+                        name: string(alter.policy_name).unwrap_or_default(),
+                    },
+                    on: Some(range(alter.table)),
+                    arguments: None,
+                };
+                changed(Some(found), "what ALTER POLICY changes")
+            }
+            NodeTag::T_AlterDomainStmt => {
+                let alter = &*node.cast::<pg_sys::AlterDomainStmt>();
+                let found = Target {
+                    kind: Kind::Domain,
+                    name: name_of(&texts(alter.typeName)),
+                    on: None,
+                    arguments: None,
+                };
+                changed(Some(found), "what ALTER DOMAIN changes")
+            }
+            NodeTag::T_AlterOwnerStmt => not_compared("the owner"),
             NodeTag::T_GrantStmt => grant(node.cast()),
             NodeTag::T_CommentStmt => comment(node.cast()),
             NodeTag::T_VariableSetStmt => setting(node.cast()),
@@ -137,6 +174,14 @@ fn not_compared(what: &str) -> Vec<Action> {
     }]
 }
 
+/// Something of an object changes, and is not compared.
+fn changed(target: Option<Target>, what: &str) -> Vec<Action> {
+    vec![Action::NotCompared {
+        what: what.into(),
+        target,
+    }]
+}
+
 fn plain_type(kind: Kind, name: Name, base: Option<super::tree::TypeName>) -> Vec<Action> {
     vec![Action::CreateType { kind, name, base }]
 }
@@ -162,6 +207,15 @@ unsafe fn data(relations: Vec<*mut pg_sys::RangeVar>) -> Vec<Action> {
 unsafe fn select(node: *mut pg_sys::SelectStmt) -> Vec<Action> {
     // SAFETY: tags are checked before casts.
     unsafe {
+        if !(*node).intoClause.is_null() {
+            let relation = (*(*node).intoClause).rel;
+            return vec![Action::CreateTableAs {
+                name: range(relation),
+                materialized_view: false,
+                temporary: (*relation).relpersistence as u8 == b't',
+                if_not_exists: false,
+            }];
+        }
         if let [only] = nodes((*node).targetList).as_slice()
             && is(*only, NodeTag::T_ResTarget)
         {
@@ -260,130 +314,6 @@ unsafe fn table_as(node: *mut pg_sys::CreateTableAsStmt) -> Vec<Action> {
 }
 
 /// # Safety
-/// `node` points at a CreateFunctionStmt.
-unsafe fn function(node: *mut pg_sys::CreateFunctionStmt) -> Vec<Action> {
-    // SAFETY: tags are checked before casts.
-    unsafe {
-        let create = &*node;
-        let mut arguments = Vec::new();
-        let mut outputs = false;
-        let mut table = false;
-        for parameter in nodes(create.parameters) {
-            let parameter = &*parameter.cast::<pg_sys::FunctionParameter>();
-            match parameter.mode {
-                pg_sys::FunctionParameterMode::FUNC_PARAM_OUT => {
-                    outputs = true;
-                    // What tells procedures apart since 14.
-                    if create.is_procedure && cfg!(not(feature = "pg13")) {
-                        arguments.push(type_name(parameter.argType));
-                    }
-                }
-                pg_sys::FunctionParameterMode::FUNC_PARAM_TABLE => table = true,
-                pg_sys::FunctionParameterMode::FUNC_PARAM_INOUT => {
-                    outputs = true;
-                    arguments.push(type_name(parameter.argType));
-                }
-                _ => arguments.push(type_name(parameter.argType)),
-            }
-        }
-        let written = !create.returnType.is_null();
-        let mut found = FunctionDefinition {
-            name: name_of(&texts(create.funcname)),
-            procedure: create.is_procedure,
-            replace: create.replace,
-            arguments,
-            returns: (written && !table && !outputs).then(|| type_name(create.returnType)),
-            set: table || written && (*create.returnType).setof,
-            language: None,
-            body: None,
-            volatility: 'v',
-            strict: false,
-            security_definer: false,
-            sets: vec![],
-        };
-        for option in nodes(create.options) {
-            let option = &*option.cast::<pg_sys::DefElem>();
-            let argument = option.arg;
-            match string(option.defname).unwrap_or_default().as_str() {
-                "as" => {
-                    let parts = match is(argument, NodeTag::T_List) {
-                        true => texts(argument.cast()),
-                        false => text_of(argument).into_iter().collect(),
-                    };
-                    // Of a C function the second one is what pg_proc keeps as its source.
-                    found.body = parts.last().cloned();
-                }
-                "language" => found.language = text_of(argument).map(|name| name.to_lowercase()),
-                "volatility" => {
-                    found.volatility = match text_of(argument).as_deref() {
-                        Some("immutable") => 'i',
-                        Some("stable") => 's',
-                        _ => 'v',
-                    }
-                }
-                "strict" => found.strict = truth(argument),
-                "security" => found.security_definer = truth(argument),
-                "set" if is(argument, NodeTag::T_VariableSetStmt) => {
-                    found
-                        .sets
-                        .extend(string((*argument.cast::<pg_sys::VariableSetStmt>()).name));
-                }
-                _ => {}
-            }
-        }
-        vec![Action::CreateFunction(found)]
-    }
-}
-
-/// # Safety
-/// `node` points at a CreateTrigStmt.
-unsafe fn trigger(node: *mut pg_sys::CreateTrigStmt) -> TriggerDefinition {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let create = &*node;
-        #[cfg(feature = "pg13")]
-        let replace = false;
-        #[cfg(not(feature = "pg13"))]
-        let replace = create.replace;
-        TriggerDefinition {
-            name: string(create.trigname).unwrap_or_default(),
-            table: range(create.relation),
-            replace,
-            kind: create.timing | create.events | i16::from(create.row),
-            columns: texts(create.columns),
-            function: name_of(&texts(create.funcname)),
-            arguments: texts(create.args),
-            condition: expression(create.whenClause),
-            constraint: create.isconstraint,
-        }
-    }
-}
-
-/// # Safety
-/// `node` points at a CreatePolicyStmt.
-unsafe fn policy(node: *mut pg_sys::CreatePolicyStmt) -> PolicyDefinition {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let create = &*node;
-        PolicyDefinition {
-            name: string(create.policy_name).unwrap_or_default(),
-            table: range(create.table),
-            command: match string(create.cmd_name).as_deref() {
-                Some("select") => 'r',
-                Some("insert") => 'a',
-                Some("update") => 'w',
-                Some("delete") => 'd',
-                _ => '*',
-            },
-            permissive: create.permissive,
-            roles: roles(create.roles),
-            using: expression(create.qual),
-            check: expression(create.with_check),
-        }
-    }
-}
-
-/// # Safety
 /// `relation` is NULL or a RangeVar; `object` is NULL or what the parser leaves for this type of object.
 unsafe fn target(
     of: ObjectType::Type,
@@ -407,7 +337,7 @@ unsafe fn target(
             | ObjectType::OBJECT_PROCEDURE
             | ObjectType::OBJECT_ROUTINE
             | ObjectType::OBJECT_AGGREGATE => Kind::Function,
-            ObjectType::OBJECT_COLUMN | ObjectType::OBJECT_ATTRIBUTE => Kind::Column,
+            ObjectType::OBJECT_COLUMN => Kind::Column,
             ObjectType::OBJECT_TABCONSTRAINT => Kind::Constraint,
             ObjectType::OBJECT_TRIGGER => Kind::Trigger,
             ObjectType::OBJECT_POLICY => Kind::Policy,

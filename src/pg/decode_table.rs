@@ -24,6 +24,13 @@ pub(super) unsafe fn create_table(node: *mut pg_sys::CreateStmt) -> Vec<Action> 
         let name = range(create.relation);
         for element in nodes(create.tableElts).into_iter().chain(nodes(create.constraints)) {
             match (*element).type_ {
+                // Options for a column that comes from elsewhere (PARTITION OF, OF a type).
+                NodeTag::T_ColumnDef if (*element.cast::<pg_sys::ColumnDef>()).typeName.is_null() => {
+                    more.push(Action::NotCompared {
+                        what: "options of columns that come from elsewhere".into(),
+                        target: None,
+                    });
+                }
                 NodeTag::T_ColumnDef => columns.push(column(element.cast())),
                 NodeTag::T_Constraint => constraints.extend(constraint(element.cast())),
                 NodeTag::T_TableLikeClause => {
@@ -230,6 +237,21 @@ pub(super) unsafe fn table_commands(node: *mut pg_sys::AlterTableStmt) -> Vec<Ac
     unsafe {
         let alter = &*node;
         let table = range(alter.relation);
+        #[cfg(feature = "pg13")]
+        let kind = alter.relkind;
+        #[cfg(not(feature = "pg13"))]
+        let kind = alter.objtype;
+        if kind == pg_sys::ObjectType::OBJECT_TYPE {
+            return vec![Action::NotCompared {
+                what: "what the type is made of".into(),
+                target: Some(Target {
+                    kind: Kind::Type,
+                    name: table,
+                    on: None,
+                    arguments: None,
+                }),
+            }];
+        }
         let mut all = Vec::new();
         for command in nodes(alter.cmds) {
             let command = &*command.cast::<pg_sys::AlterTableCmd>();

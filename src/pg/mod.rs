@@ -5,6 +5,7 @@
 
 pub mod analysis;
 mod decode;
+mod decode_routine;
 mod decode_table;
 pub mod tree;
 

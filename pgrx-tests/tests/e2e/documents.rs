@@ -1,9 +1,9 @@
 //! The examples of the README and of docs/ produce what the pages show. `MEND_BLESS=1` writes the outputs anew.
 //!
 //! Each block ```` ```sql ```` is run, in order, in one database with the example loaded; a block ```` ```text ```` behind it
-//! is its output (```` ```mermaid ````: its one value). `<!-- example: organizations -->` goes on in another database. Blocks ```` ```sql skip ```` are not run here (installation for real, pg_cron: see `places`).
+//! is its output (```` ```mermaid ````: its one value). `<!-- example: organizations -->` goes on in another database. Blocks ```` ```sh psql ```` are run by psql. Blocks ```` ```sql skip ```` are not run here (installation for real, pg_cron: see `places`).
 
-use pgrx_tests::example::{load_organizations, load_party, load_properties, one};
+use pgrx_tests::example::{load_ascora, load_organizations, load_party, load_properties, one};
 use pgrx_tests::print;
 use postgres::Client;
 
@@ -42,6 +42,11 @@ fn the_examples_of_locking_in_produce_what_they_show() {
     produces_what_it_shows("docs/locking-in.md");
 }
 
+#[test]
+fn the_examples_of_migrations_produce_what_they_show() {
+    produces_what_it_shows("docs/migrations.md");
+}
+
 fn produces_what_it_shows(page: &str) {
     let path = format!("{ROOT}{page}");
     let mut databases = vec![pgrx_tests::database()];
@@ -57,6 +62,7 @@ fn produces_what_it_shows(page: &str) {
         blessed.push('\n');
         let load: Option<fn(&mut Client)> = match line {
             "<!-- example: organizations -->" => Some(load_organizations),
+            "<!-- example: ascora -->" => Some(load_ascora),
             "<!-- example: party -->" => Some(load_party),
             "<!-- example: properties -->" => Some(load_properties),
             _ => None,
@@ -66,7 +72,9 @@ fn produces_what_it_shows(page: &str) {
             client = databases[databases.len() - 1].connect();
             load(&mut client);
         }
-        if line != "```sql" {
+        // psql itself, with a file of the examples.
+        let psql = line == "```sh psql";
+        if line != "```sql" && !psql {
             continue;
         }
         let mut sql = String::new();
@@ -79,7 +87,16 @@ fn produces_what_it_shows(page: &str) {
             sql.push_str(line);
             sql.push('\n');
         }
-        let got = output(&mut client, &sql);
+        let got = match sql.trim().strip_prefix("psql -f ").filter(|_| psql) {
+            Some(file) => {
+                let file = format!("{ROOT}{file}");
+                let printed = databases[databases.len() - 1].psql(&["-f", &file], "");
+                let root = std::fs::canonicalize(ROOT).unwrap();
+                let printed = printed.replace(&format!("{}/", root.display()), "");
+                printed.replace(ROOT, "").trim_end().to_string()
+            }
+            None => output(&mut client, &sql),
+        };
         while let Some(blank) = lines.next_if(|line| line.is_empty()) {
             blessed.push_str(blank);
             blessed.push('\n');

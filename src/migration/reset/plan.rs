@@ -65,6 +65,9 @@ pub fn plan(compared: &Compared, include: &[String]) -> Result<Plan, Problem> {
         let (Some(step), Some(entity)) = (object.created, status.judge.found(id)) else {
             continue;
         };
+        if object.implicit {
+            continue;
+        }
         // Parts go with what the script made as a whole.
         if object
             .on

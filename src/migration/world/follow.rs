@@ -1,6 +1,6 @@
 //! What each kind of statement says.
 
-use super::{Claim, Need, Said, Told, World};
+use super::{Claim, Id, Need, Said, Told, World, class};
 use crate::migration::actual::Actual;
 use crate::script::ast::{Action, ColumnChange, Kind, Rule};
 
@@ -25,18 +25,31 @@ impl World {
                 from,
             } => {
                 if *temporary {
-                    told.skipped = Some("a temporary table: gone with its session".into());
+                    let id = self.object(at, Kind::Table, None, ("pg_temp".into(), name.name.clone()), true);
+                    self.temporary(id, &name.name);
+                    told.claims.push(Claim::Created(id));
                     return;
                 }
                 self.needs_schema(name, told);
                 let place = self.place(name);
                 let known = self.live(Kind::Table, None, &place.0, &place.1);
-                let id = self.create(at, Kind::Table, None, place, told);
+                let known = known.filter(|id| self.objects[*id].created.is_some() && *if_not_exists);
+                let id = match known {
+                    // A second CREATE TABLE IF NOT EXISTS does nothing.
+                    Some(id) if self.has_columns(id, columns) => {
+                        told.claims.push(Claim::Created(id));
+                        told.quiet = true;
+                        return;
+                    }
+                    // Which of two different ones is there, is there to be seen.
+                    Some(_) => {
+                        let id = self.object(at, Kind::Table, None, place, true);
+                        told.claims.push(Claim::Created(id));
+                        id
+                    }
+                    None => self.create(at, Kind::Table, None, place, told),
+                };
                 self.again(told, *if_not_exists, "42P07", id);
-                // The second CREATE TABLE IF NOT EXISTS of a script does nothing.
-                if known == Some(id) && *if_not_exists && self.objects[id].created != Some(at) {
-                    return;
-                }
                 for parent in from {
                     let parent = self.find(at, Kind::Table, parent, actual);
                     told.needs.push(Need::Object(parent));
@@ -57,7 +70,9 @@ impl World {
                 if_not_exists,
             } => {
                 if *temporary {
-                    told.skipped = Some("a temporary table: gone with its session".into());
+                    let id = self.object(at, Kind::Table, None, ("pg_temp".into(), name.name.clone()), true);
+                    self.temporary(id, &name.name);
+                    told.claims.push(Claim::Created(id));
                     return;
                 }
                 self.needs_schema(name, told);
@@ -85,6 +100,7 @@ impl World {
                     told.claims.extend(known.map(Claim::Created));
                     return;
                 }
+                self.last_added = Some(at);
                 let id = self.column(at, table, column, told, actual);
                 self.again(told, *if_not_exists, "42701", id);
             }
@@ -264,6 +280,7 @@ impl World {
                 told.cascades |= *cascade;
                 self.objects[id].dropped = Some(at);
                 self.bury(id);
+                self.goes_along(at, id, *cascade);
                 told.claims.push(Claim::Dropped(id));
                 let code = match target.kind {
                     Kind::Column => "42703",
@@ -277,8 +294,11 @@ impl World {
             Action::Rename { target, to, .. } => {
                 let id = self.find_target(at, target, actual);
                 told.needs.push(Need::Object(id));
-                let schema = self.objects[id].names.last().map(|(_, schema, _)| schema.clone());
-                self.named(at, id, schema.unwrap_or_default(), to.clone(), told);
+                let (_, schema, name) = self.objects[id].names.last().cloned().unwrap_or_default();
+                self.named(at, id, schema, to.clone(), told);
+                if target.kind == Kind::Schema {
+                    self.moved(at, &name, to);
+                }
                 let code = match target.kind {
                     Kind::Column => "42703",
                     Kind::Label => "22023",
@@ -327,9 +347,8 @@ impl World {
                 let id = self.find_target(at, target, actual);
                 told.needs.push(Need::Object(id));
                 match target.kind {
-                    Kind::Constraint | Kind::Trigger | Kind::Policy | Kind::Extension | Kind::Index => {
-                        told.not_compared.push("its text".into());
-                        told.claims.push(Claim::Created(id));
+                    Kind::Constraint | Kind::Trigger | Kind::Policy | Kind::Extension => {
+                        told.not_compared.push("the comment".into());
                     }
                     _ => self.say(at, id, Said::Comment(text.clone()), told),
                 }
@@ -359,8 +378,74 @@ impl World {
                 if let Some(target) = target {
                     let id = self.find_target(at, target, actual);
                     told.needs.push(Need::Object(id));
+                    self.objects[id].altered = Some(at);
                 }
                 told.not_compared.push(what.clone());
+            }
+        }
+    }
+}
+
+impl World {
+    /// Found first, whatever the search_path.
+    fn temporary(&mut self, id: Id, name: &str) {
+        self.objects[id].temporary = true;
+        self.objects[id].open = true;
+        for schema in self.path.clone() {
+            let key = (class(Kind::Table), None, schema, name.to_string());
+            self.live.entry(key).or_default().push(id);
+        }
+    }
+
+    /// What a DROP takes along without naming it.
+    fn goes_along(&mut self, at: usize, id: Id, cascade: bool) {
+        let (kind, on) = (self.objects[id].kind, self.objects[id].on);
+        for other in 0..self.objects.len() {
+            let object = &self.objects[other];
+            let of_column = kind == Kind::Column
+                && object.on == on
+                && matches!(
+                    object.kind,
+                    Kind::Constraint | Kind::Index | Kind::Trigger | Kind::Policy
+                );
+            let along = cascade
+                && matches!(
+                    object.kind,
+                    Kind::View
+                        | Kind::MaterializedView
+                        | Kind::Constraint
+                        | Kind::Policy
+                        | Kind::Trigger
+                        | Kind::Function
+                        | Kind::Column
+                        | Kind::Index
+                );
+            if other != id && (of_column || along) {
+                self.objects[other].may_go.push(at);
+            }
+        }
+    }
+
+    /// A schema has another name: so has what is in it.
+    fn moved(&mut self, at: usize, from: &str, to: &str) {
+        for id in 0..self.objects.len() {
+            let Some((_, schema, name)) = self.objects[id].names.last().cloned() else {
+                continue;
+            };
+            if schema == from {
+                self.bury(id);
+                self.objects[id].names.push((at, to.to_string(), name.clone()));
+                let object = &self.objects[id];
+                let on = object.on.filter(|_| object.kind != Kind::Index);
+                self.live
+                    .entry((class(object.kind), on, to.to_string(), name))
+                    .or_default()
+                    .push(id);
+            }
+        }
+        for schema in &mut self.path {
+            if schema == from {
+                *schema = to.to_string();
             }
         }
     }

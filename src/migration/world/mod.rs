@@ -38,6 +38,14 @@ pub struct Object {
     pub path: Vec<String>,
     /// It has columns that the script does not name (a view, LIKE, CREATE TABLE AS).
     pub open: bool,
+    /// Made by something else (the sequence of a serial), and gone with it.
+    pub implicit: bool,
+    /// Gone with its session.
+    pub temporary: bool,
+    /// Steps that may drop it as a side effect (a column goes with its indexes; CASCADE).
+    pub may_go: Vec<usize>,
+    /// The last step that changes something of it that is not compared.
+    pub altered: Option<usize>,
 }
 
 impl Object {
@@ -170,6 +178,8 @@ pub struct World {
     pub told: Vec<Told>,
     /// The last step that renames something.
     pub last_rename: Option<usize>,
+    /// The last step that adds a column to a table.
+    pub last_added: Option<usize>,
     /// What is called how at the moment: class, table, schema, name.
     live: HashMap<(u8, Option<Id>, String, String), Vec<Id>>,
     path: Vec<String>,
@@ -207,9 +217,28 @@ impl World {
             for action in &step.actions {
                 world.follow(at, action, actual, &mut told);
             }
+            world.leave_out_temporary(&mut told);
             world.told.push(told);
         }
         world
+    }
+
+    /// What is done to temporary tables is gone with them.
+    fn leave_out_temporary(&self, told: &mut Told) {
+        let temporary = |id: Id| {
+            let object = &self.objects[id];
+            object.temporary || object.on.is_some_and(|on| self.objects[on].temporary)
+        };
+        let about = told.claims.first().map(|claim| match claim {
+            Claim::Created(id) | Claim::Dropped(id) | Claim::Named(id, _) | Claim::Said(id, _) => *id,
+        });
+        if about.is_some_and(temporary) || told.data.iter().any(|id| temporary(*id)) {
+            told.claims.clear();
+            told.needs.clear();
+            told.data.clear();
+            told.again = None;
+            told.skipped = Some("of a temporary table: gone with its session".into());
+        }
     }
 
     fn object(&mut self, at: usize, kind: Kind, on: Option<Id>, (schema, name): (String, String), created: bool) -> Id {
@@ -224,6 +253,10 @@ impl World {
             arguments: None,
             path: self.path.clone(),
             open: kind == Kind::View || kind == Kind::MaterializedView,
+            implicit: false,
+            temporary: false,
+            may_go: vec![],
+            altered: None,
         });
         if !name.is_empty() {
             self.live.entry((class(kind), on, schema, name)).or_default().push(id);
@@ -361,8 +394,14 @@ impl World {
     fn create(&mut self, at: usize, kind: Kind, on: Option<Id>, place: (String, String), told: &mut Told) -> Id {
         let id = match self.live(kind, on, &place.0, &place.1) {
             // What was only spoken of before (DROP ... IF EXISTS) is another one.
-            Some(id) if self.objects[id].created.is_some() => id,
-            Some(id) if on.is_none() && self.objects[id].dropped.is_none() && self.objects[id].said.is_empty() => {
+            Some(id) if self.objects[id].created.is_some() && self.objects[id].kind == kind => id,
+            Some(id)
+                if on.is_none()
+                    && self.objects[id].created.is_none()
+                    && self.objects[id].dropped.is_none()
+                    && self.objects[id].said.is_empty() =>
+            {
+                self.objects[id].kind = kind;
                 self.objects[id].created = Some(at);
                 id
             }
@@ -370,6 +409,78 @@ impl World {
         };
         told.claims.push(Claim::Created(id));
         id
+    }
+
+    /// The name that Postgres chooses for a constraint, where it is free (ChooseConstraintName, pg_constraint.c).
+    fn chosen_name(&self, table: Id, constraint: &ConstraintDefinition) -> String {
+        let table = self.objects[table].name();
+        let columns = constraint.columns.join("_");
+        match constraint.rule {
+            Rule::Primary => format!("{table}_pkey"),
+            Rule::Unique { .. } => format!("{table}_{columns}_key"),
+            Rule::Foreign(_) => format!("{table}_{columns}_fkey"),
+            Rule::Exclude => format!("{table}_{columns}_excl"),
+            Rule::Check(_) => format!("{table}_check"),
+        }
+    }
+
+    /// A constraint that stands on an index takes its columns, and gives it its name.
+    fn take_index(&mut self, at: usize, table: Id, index: &str, constraint: &ConstraintDefinition, told: &mut Told) {
+        told.not_compared.push(format!("that {index} is its index"));
+        let schema = self.objects[table]
+            .names
+            .last()
+            .map(|(_, schema, _)| schema.clone())
+            .unwrap_or_default();
+        let Some(id) = self.live(Kind::Index, None, &schema, index) else {
+            return;
+        };
+        let columns: Vec<String> = self.objects[id]
+            .said
+            .iter()
+            .filter_map(|(_, said)| match said {
+                Said::Index(index) => Some(index.parts.iter().filter_map(|part| part.column.clone())),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        if matches!(constraint.rule, Rule::Primary) {
+            for column in &columns {
+                let column = self.part(at, Kind::Column, table, column);
+                self.say(at, column, Said::NotNull(true), told);
+            }
+        }
+        if let Some(name) = constraint.name.as_ref().filter(|name| *name != index) {
+            self.bury(id);
+            self.objects[id].names.push((at, schema.clone(), name.clone()));
+            self.live
+                .entry((class(Kind::Index), None, schema, name.clone()))
+                .or_default()
+                .push(id);
+        }
+    }
+
+    /// Was the table made with these columns?
+    fn has_columns(&self, table: Id, columns: &[ColumnDefinition]) -> bool {
+        let made = self.objects[table].created;
+        let own: Vec<&Object> = self
+            .objects
+            .iter()
+            .filter(|o| o.kind == Kind::Column && o.on == Some(table) && o.created == made)
+            .collect();
+        let same = |object: &Object, column: &ColumnDefinition| {
+            object.names[0].2 == column.name
+                && object.said.iter().any(|(at, said)| {
+                    Some(*at) == made && matches!(said, Said::Type(name) if name.text == column.type_name.text)
+                })
+                && object.said.iter().any(|(at, said)| {
+                    Some(*at) == made && matches!(said, Said::NotNull(yes) if *yes == column.not_null)
+                })
+        };
+        own.len() == columns.len()
+            && columns
+                .iter()
+                .all(|column| own.iter().any(|object| same(object, column)))
     }
 
     fn say(&mut self, at: usize, id: Id, said: Said, told: &mut Told) {
@@ -404,7 +515,13 @@ impl World {
         match (&column.generated, column.identity, column.serial) {
             (Some(expression), ..) => self.say(at, id, Said::Generated(*expression), told),
             (_, Some(identity), _) => self.say(at, id, Said::Identity(Some(identity)), told),
-            (_, _, true) => self.say(at, id, Said::Serial, told),
+            (_, _, true) => {
+                let table = self.objects[table].names.last().cloned().unwrap_or_default();
+                let sequence = (table.1, format!("{}_{}_seq", table.2, column.name));
+                let sequence = self.object(at, Kind::Sequence, None, sequence, true);
+                self.objects[sequence].implicit = true;
+                self.say(at, id, Said::Serial, told);
+            }
             _ => self.say(at, id, Said::Default(column.default), told),
         }
         for constraint in &column.constraints {
@@ -426,6 +543,10 @@ impl World {
             true => {
                 let id = self.object(at, Kind::Constraint, Some(table), (String::new(), name), true);
                 told.claims.push(Claim::Created(id));
+                // Later statements name it as Postgres does.
+                let chosen = self.chosen_name(table, constraint);
+                let key = (class(Kind::Constraint), Some(table), String::new(), chosen);
+                self.live.entry(key).or_default().push(id);
                 id
             }
             false => self.create(at, Kind::Constraint, Some(table), (String::new(), name), told),
@@ -448,7 +569,7 @@ impl World {
             }
         }
         if let Some(index) = &constraint.using_index {
-            told.not_compared.push(format!("that {index} is its index"));
+            self.take_index(at, table, index, constraint, told);
         }
         if matches!(constraint.rule, Rule::Exclude) {
             told.not_compared.push("what an exclusion constraint says".into());
