@@ -6,6 +6,7 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
+use crate::pg::Settings;
 use crate::problem::Problem;
 
 /// A relation that is there.
@@ -425,6 +426,8 @@ SELECT jsonb_build_object(
             trigger_columns = names_of("g.tgattr::int2[]", "g.tgrelid"),
         );
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        // Compiling the statement takes longer than it runs.
+        let _jit = Settings::push(&[("jit", "off")]);
         let arguments = [names.into()];
         let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?
             .unwrap_or(JsonB(serde_json::Value::Null));

@@ -60,7 +60,8 @@ impl<'a> Judge<'a> {
             Some((schema, bare)) => (Some(schema), bare),
             None => (None, text),
         };
-        self.world.objects.iter().rposition(|object| {
+        self.world.types.iter().rev().copied().find(|id| {
+            let object = &self.world.objects[*id];
             let name = object.names.iter().rev().find(|(since, ..)| *since <= at);
             matches!(object.kind, Kind::Type | Kind::Domain)
                 && object.created.is_some_and(|created| created <= at)

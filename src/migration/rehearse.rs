@@ -88,6 +88,8 @@ struct Stage<'a> {
     request: &'a Request,
     /// Relations that were there before.
     before: BTreeMap<u32, String>,
+    /// Their oids.
+    oids: Vec<pg_sys::Oid>,
     /// Locks that are held by now.
     held: BTreeSet<(u32, String)>,
     rows: Vec<Rehearsed>,
@@ -101,9 +103,11 @@ pub fn rehearse(session: &Session, steps: &[Step], request: &Request) -> Result<
     may_write()?;
     let sequences = last_values()?;
     let started = Instant::now();
+    let before = relations()?;
     let mut stage = Stage {
         request,
-        before: relations()?,
+        oids: before.keys().map(|oid| pg_sys::Oid::from(*oid)).collect(),
+        before,
         held: BTreeSet::new(),
         rows: vec![],
         failed: false,
@@ -115,7 +119,7 @@ pub fn rehearse(session: &Session, steps: &[Step], request: &Request) -> Result<
             ("row_security", &session.row_security),
             ("lock_timeout", &request.lock_timeout),
         ]);
-        stage.held = locks()?;
+        stage.held = locks(&stage.oids)?;
         stage.all(steps)?;
         if !(stage.failed && request.stop_at_error) {
             stage.deferred(None)?;
@@ -305,7 +309,7 @@ impl Stage<'_> {
     }
 
     fn new_locks(&mut self) -> Result<(Option<String>, Option<String>), Problem> {
-        let now = locks()?;
+        let now = locks(&self.oids)?;
         let mut strongest: Option<(usize, Vec<String>)> = None;
         for (relation, mode) in now.difference(&self.held) {
             let (Some(name), Some(strength)) = (self.before.get(relation), MODES.iter().position(|m| m == mode)) else {
@@ -473,12 +477,16 @@ fn relations() -> Result<BTreeMap<u32, String>, Problem> {
     })?)
 }
 
-fn locks() -> Result<BTreeSet<(u32, String)>, Problem> {
+/// Those that are held on these relations.
+fn locks(on: &[pg_sys::Oid]) -> Result<BTreeSet<(u32, String)>, Problem> {
     let sql = "SELECT relation, mode FROM pg_catalog.pg_locks
-               WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND granted AND locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text";
+               WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND granted AND locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text
+                 AND relation OPERATOR(pg_catalog.=) ANY ($1)";
+    let _jit = Settings::push(&[("jit", "off")]);
+    let arguments = [on.to_vec().into()];
     Ok(Spi::connect(|client| {
         let mut found = BTreeSet::new();
-        for row in client.select(sql, None, &[])? {
+        for row in client.select(sql, None, &arguments)? {
             if let (Some(oid), Some(mode)) = (row.get::<pg_sys::Oid>(1)?, row.get::<String>(2)?) {
                 found.insert((oid.to_u32(), mode));
             }

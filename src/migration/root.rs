@@ -11,7 +11,7 @@ use super::compared;
 use super::status::{State, status};
 use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
-use crate::pg::{Settings, subtransaction};
+use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::{Session, may_write, settings};
 use crate::script;
@@ -362,6 +362,13 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
         });
     };
     let name = format!("{}.{}", table.quoted_schema, table.quoted_name);
+    if !request.dry_run {
+        // Two at once do not both find it empty.
+        let _timeout = Settings::push(&[("lock_timeout", &request.lock_timeout)]);
+        let lock = format!("LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE");
+        Spi::connect_mut(|client| client.update(&lock, None, &[]).map(|_| ()))?;
+        pg::current_transaction_id();
+    }
     let count = format!("SELECT pg_catalog.count(*) FROM {name}");
     let there = Spi::connect(|client| client.select(&count, None, &[])?.first().get_one::<i64>())?.unwrap_or(0);
     if there > 0 {
@@ -460,7 +467,13 @@ fn references(session: &Session, request: &Request) -> Vec<Line> {
         include_inferred: true,
         samples: 0,
     };
-    let checked = subtransaction(AssertUnwindSafe(|| validate::validate(session, &asked)));
+    let checked = subtransaction(AssertUnwindSafe(|| {
+        if !request.dry_run {
+            // What was made in this call counts.
+            pg::current_transaction_id();
+        }
+        validate::validate(session, &asked)
+    }));
     let checked = match checked {
         Ok(checked) => checked,
         Err(problem) => {

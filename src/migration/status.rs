@@ -9,7 +9,7 @@ use super::judge::{Judge, Verdict};
 use super::sum::{Sum, summed};
 use super::world::{Claim, Id, Need, Told, World};
 use crate::identifier::Identifier;
-use crate::pg::{Settings, subtransaction};
+use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::settings;
 use crate::script::Step;
@@ -319,7 +319,7 @@ fn about(world: &World, judge: &Judge, told: &Told, at: usize) -> Result<(Option
     let Some(id) = principal else { return Ok((None, None)) };
     let countable = told.is_data || world.objects[id].kind == Kind::Table;
     let rows = match judge.found(id) {
-        Some(Entity::Relation(relation)) if countable => rows_of(relation)?,
+        Some(Entity::Relation(relation)) if countable => rows_of(relation, false)?,
         _ => None,
     };
     Ok((Some(judge.shown(id, at)), rows))
@@ -327,8 +327,10 @@ fn about(world: &World, judge: &Judge, told: &Told, at: usize) -> Result<(Option
 
 /// All rows of a table; `None` where the caller may not see all of them.
 ///
+/// * `fresh`: as of now, not as of when the call began; the transaction must be able to write.
+///
 /// Errors: those of SPI, but for missing rights.
-pub fn rows_of(relation: &super::actual::Relation) -> Result<Option<i64>, Problem> {
+pub fn rows_of(relation: &super::actual::Relation, fresh: bool) -> Result<Option<i64>, Problem> {
     if !relation.may_select || !matches!(relation.kind, 'r' | 'p') {
         return Ok(None);
     }
@@ -338,6 +340,10 @@ pub fn rows_of(relation: &super::actual::Relation) -> Result<Option<i64>, Proble
         Identifier::new(&relation.name)
     );
     let counted = subtransaction(std::panic::AssertUnwindSafe(|| {
+        if fresh {
+            // With an id of its own, a statement sees what is committed by then.
+            pg::current_transaction_id();
+        }
         let _settings = settings(false);
         let _policies = Settings::push(&[("row_security", "off")]);
         Ok(Spi::connect(|client| {

@@ -38,6 +38,7 @@ pub fn parse(text: &str) -> Result<Option<Parsed>, (Problem, i32)> {
         ));
     };
     let mut position: i32 = 0;
+    let scratch = Scratch::enter();
     let list = {
         let seen: *mut i32 = &mut position;
         subtransaction(AssertUnwindSafe(|| {
@@ -73,7 +74,15 @@ pub fn parse(text: &str) -> Result<Option<Parsed>, (Problem, i32)> {
                 let name = CStr::from_ptr(pg_sys::GetCommandTagName(tag))
                     .to_string_lossy()
                     .into_owned();
-                Ok(Some((name, decode::actions((*raw).stmt))))
+                let actions = decode::actions((*raw).stmt);
+                // Nothing of the tree is needed any more where only data are written.
+                if !actions
+                    .iter()
+                    .all(|action| matches!(action, Action::Data { .. } | Action::Skipped { .. }))
+                {
+                    scratch.keep();
+                }
+                Ok(Some((name, actions)))
             }
             _ => Err((
                 Problem::new(
@@ -82,6 +91,51 @@ pub fn parse(text: &str) -> Result<Option<Parsed>, (Problem, i32)> {
                 ),
                 1,
             )),
+        }
+    }
+}
+
+/// A memory context for one parse tree: given back at once, or kept for as long as the call.
+struct Scratch {
+    outer: pg_sys::MemoryContext,
+    own: pg_sys::MemoryContext,
+    kept: std::cell::Cell<bool>,
+}
+
+impl Scratch {
+    fn enter() -> Scratch {
+        // SAFETY: a child of the current context; switched back to that when this value is dropped.
+        unsafe {
+            let outer = pg_sys::CurrentMemoryContext;
+            let own = pg_sys::AllocSetContextCreateExtended(
+                outer,
+                c"statement of a script".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            pg_sys::CurrentMemoryContext = own;
+            Scratch {
+                outer,
+                own,
+                kept: std::cell::Cell::new(false),
+            }
+        }
+    }
+
+    fn keep(&self) {
+        self.kept.set(true);
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: both were valid when this value was made, and nothing else switched between them; errors are caught inside.
+        unsafe {
+            pg_sys::CurrentMemoryContext = self.outer;
+            if !self.kept.get() {
+                pg_sys::MemoryContextDelete(self.own);
+            }
         }
     }
 }

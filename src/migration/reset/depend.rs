@@ -1,6 +1,6 @@
 //! Who depends on what, as `pg_depend` says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
@@ -35,6 +35,8 @@ struct Edge {
 #[derive(Debug, Default)]
 pub struct Graph {
     edges: Vec<Edge>,
+    /// By catalog and oid: the edges of what depends on it.
+    on: HashMap<(u32, u32), Vec<usize>>,
 }
 
 impl Graph {
@@ -56,25 +58,35 @@ impl Graph {
                 .collect();
             graph.edges.extend(found);
         }
+        for (at, edge) in graph.edges.iter().enumerate() {
+            graph.on.entry((edge.on.catalog, edge.on.oid)).or_default().push(at);
+        }
         Ok(graph)
     }
 
     /// What goes along when this is dropped, itself included.
     pub fn along(&self, root: Address) -> BTreeSet<Address> {
         let mut all = BTreeSet::from([root]);
-        loop {
-            let more: Vec<Address> = self
-                .edges
-                .iter()
-                .filter(|edge| !edge.normal && !covered(&all, edge.dependent))
-                .filter(|edge| covered(&all, edge.on))
-                .map(|edge| edge.dependent)
-                .collect();
-            if more.is_empty() {
-                return all;
+        let mut next = vec![root];
+        while let Some(address) = next.pop() {
+            for edge in self.dependents_of(address).filter(|edge| !edge.normal) {
+                if !covered(&all, edge.dependent) {
+                    all.insert(edge.dependent);
+                    next.push(edge.dependent);
+                }
             }
-            all.extend(more);
         }
+        all
+    }
+
+    /// What depends on this, or (of a whole) on a part of it.
+    fn dependents_of(&self, address: Address) -> impl Iterator<Item = &Edge> {
+        let edges = self.on.get(&(address.catalog, address.oid));
+        edges
+            .into_iter()
+            .flatten()
+            .map(|at| &self.edges[*at])
+            .filter(move |edge| address.part == 0 || edge.on.part == address.part)
     }
 
     /// What is in the way of dropping one, given all that is dropped: in words.
@@ -85,7 +97,7 @@ impl Graph {
         roots: &BTreeSet<Address>,
     ) -> Vec<String> {
         let mut found: BTreeSet<String> = BTreeSet::new();
-        for edge in self.edges.iter().filter(|edge| covered(along, edge.on)) {
+        for edge in along.iter().flat_map(|address| self.dependents_of(*address)) {
             let outside = match edge.normal {
                 true => !covered(dropped, edge.dependent),
                 // A partition goes along without being asked: it must be the script's as well.

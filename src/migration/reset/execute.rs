@@ -10,7 +10,7 @@ use super::plan::{Drop, Plan, plan, qualified};
 use super::{Request, Taken};
 use crate::identifier::Literal;
 use crate::migration::compared;
-use crate::pg::{Settings, subtransaction};
+use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::record::{self, Record};
 use crate::run::{Session, may_write, settings};
@@ -40,7 +40,7 @@ pub fn reset(request: &Request) -> Result<Reset, Problem> {
     let session = Session::begin()?;
     let first = {
         let compared = compared(&session, &request.script)?;
-        plan(&compared, &request.include)?
+        plan(&compared, &request.include, false)?
     };
     if request.dry_run {
         return Ok(told(first, None));
@@ -61,9 +61,10 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
             ))?;
         }
     }
-    // With everything locked: what is there now is what is dropped.
+    // With everything locked: what is there now is what is dropped. With an id of its own, each statement sees what is committed by then.
+    pg::current_transaction_id();
     let compared = compared(session, &request.script)?;
-    let plan = plan(&compared, &request.include)?;
+    let plan = plan(&compared, &request.include, true)?;
     let statements =
         |plan: &Plan| -> Vec<Option<String>> { plan.dropped.iter().map(|d| d.taken.statement.clone()).collect() };
     if statements(&plan) != statements(first) {

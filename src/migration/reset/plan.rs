@@ -13,7 +13,7 @@ use crate::migration::compare::Entity;
 use crate::migration::judge::Judge;
 use crate::migration::status::{State, Status, rows_of, status};
 use crate::migration::world::{Claim, Id, World};
-use crate::pg::{Settings, subtransaction};
+use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::settings;
 use crate::script::ast::Kind;
@@ -53,10 +53,13 @@ pub fn qualified(schema: &str, name: &str) -> String {
 
 /// Plans a reset.
 ///
+/// * `fresh`: rows and values as of now, not as of when the call began.
+///
 /// Errors: 42704 for something in `include` that is none of the script's; those of SPI.
-pub fn plan(compared: &Compared, include: &[String]) -> Result<Plan, Problem> {
+pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan, Problem> {
     let (world, actual) = (&compared.world, &compared.actual);
     let status = status(&compared.steps, world, actual)?;
+    let own = Own::of(world, &status.judge);
     let mut kept = Vec::new();
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut named: BTreeSet<&String> = BTreeSet::new();
@@ -92,7 +95,7 @@ pub fn plan(compared: &Compared, include: &[String]) -> Result<Plan, Problem> {
             .find(|one| names.iter().any(|name| name.eq_ignore_ascii_case(one)));
         named.extend(included);
         let rows = match entity {
-            Entity::Relation(relation) => rows_of(relation)?,
+            Entity::Relation(relation) => rows_of(relation, fresh)?,
             _ => None,
         };
         let line = &status.lines[step];
@@ -106,12 +109,12 @@ pub fn plan(compared: &Compared, include: &[String]) -> Result<Plan, Problem> {
         };
         // An exception on purpose is for what would be lost, not for what is not the script's.
         if reason.is_none() && included.is_none() {
-            reason = loses(world, &status.judge, id, entity, rows, world.told[step].quiet)?;
+            reason = loses(world, &status.judge, id, entity, (rows, fresh), world.told[step].quiet)?;
         }
         if reason.is_none()
             && let Entity::Relation(relation) = entity
         {
-            reason = not_the_scripts(world, &status.judge, actual, id, relation);
+            reason = not_the_scripts(world, &own, actual, id, relation);
         }
         let copied = rows.is_some_and(|rows| rows > 0) && object.kind == Kind::Table;
         candidates.push(Candidate {
@@ -289,7 +292,7 @@ fn loses(
     judge: &Judge,
     id: Id,
     entity: Entity,
-    rows: Option<i64>,
+    (rows, fresh): (Option<i64>, bool),
     quiet: bool,
 ) -> Result<Option<String>, Problem> {
     let kind = world.objects[id].kind;
@@ -301,7 +304,7 @@ fn loses(
             None => Some("its rows cannot be counted: SELECT is not granted, or policies hide some".into()),
         },
         (Kind::Table, _) => Some("what it holds is not here".into()),
-        (Kind::Column, Entity::Column(relation, column)) => values(relation, &column.name)?,
+        (Kind::Column, Entity::Column(relation, column)) => values(relation, &column.name, fresh)?,
         (Kind::Sequence, Entity::Relation(relation)) => {
             let sql = "SELECT pg_catalog.pg_sequence_last_value($1)";
             let last = Spi::connect(|client| {
@@ -324,13 +327,16 @@ fn loses(
 }
 
 /// Values of a column that would go with it.
-fn values(relation: &Relation, column: &str) -> Result<Option<String>, Problem> {
+fn values(relation: &Relation, column: &str, fresh: bool) -> Result<Option<String>, Problem> {
     let sql = format!(
         "SELECT pg_catalog.count(t.{}) FROM {} AS t",
         quote_identifier(column),
         qualified(&relation.schema, &relation.name)
     );
     let counted = subtransaction(std::panic::AssertUnwindSafe(|| {
+        if fresh {
+            pg::current_transaction_id();
+        }
         let _settings = settings(false);
         let _policies = Settings::push(&[("row_security", "off")]);
         Ok(Spi::connect(|client| {
@@ -375,36 +381,46 @@ fn mentioned(name: &str, judge: &Judge, world: &World) -> Result<Vec<String>, Pr
         .collect())
 }
 
+/// What of the parts of tables is the script's.
+struct Own {
+    /// Class (column, constraint, trigger, policy), table, number or oid.
+    parts: BTreeSet<(u8, u32, u32)>,
+    /// oids.
+    indexes: BTreeSet<u32>,
+}
+
+impl Own {
+    fn of(world: &World, judge: &Judge) -> Own {
+        let mut own = Own {
+            parts: BTreeSet::new(),
+            indexes: BTreeSet::new(),
+        };
+        for id in 0..world.objects.len() {
+            let part = match judge.found(id) {
+                Some(Entity::Column(table, column)) => (0, table.oid, column.number as u32),
+                Some(Entity::Constraint(table, constraint)) => (1, table.oid, constraint.oid),
+                Some(Entity::Trigger(table, trigger)) => (2, table.oid, trigger.oid),
+                Some(Entity::Policy(table, policy)) => (3, table.oid, policy.oid),
+                Some(Entity::Relation(index)) if index.index.is_some() => {
+                    own.indexes.insert(index.oid);
+                    continue;
+                }
+                _ => continue,
+            };
+            own.parts.insert(part);
+        }
+        own
+    }
+}
+
 /// What somebody else has put on the table, and would be lost with it.
-fn not_the_scripts(world: &World, judge: &Judge, actual: &Actual, id: Id, relation: &Relation) -> Option<String> {
+fn not_the_scripts(world: &World, own: &Own, actual: &Actual, id: Id, relation: &Relation) -> Option<String> {
     if !matches!(relation.kind, 'r' | 'p') {
         return None;
     }
-    let mut known: BTreeSet<(u8, u32)> = BTreeSet::new();
-    let mut indexes: BTreeSet<u32> = BTreeSet::new();
-    for other in 0..world.objects.len() {
-        match judge.found(other) {
-            Some(Entity::Column(table, column)) if table.oid == relation.oid => {
-                known.insert((0, column.number as u32));
-            }
-            Some(Entity::Constraint(table, constraint)) if table.oid == relation.oid => {
-                known.insert((1, constraint.oid));
-            }
-            Some(Entity::Trigger(table, trigger)) if table.oid == relation.oid => {
-                known.insert((2, trigger.oid));
-            }
-            Some(Entity::Policy(table, policy)) if table.oid == relation.oid => {
-                known.insert((3, policy.oid));
-            }
-            Some(Entity::Relation(index)) if index.index.is_some() => {
-                indexes.insert(index.oid);
-            }
-            _ => {}
-        }
-    }
     let mut others: Vec<String> = Vec::new();
     let mut add = |class: u8, oid: u32, what: &str, name: &str| {
-        if !known.contains(&(class, oid)) {
+        if !own.parts.contains(&(class, relation.oid, oid)) {
             others.push(format!("{what} {}", quote_identifier(name)));
         }
     };
@@ -428,7 +444,7 @@ fn not_the_scripts(world: &World, judge: &Judge, actual: &Actual, id: Id, relati
             .is_some_and(|i| i.table == relation.oid && !i.of_constraint)
     };
     for index in actual.relations.iter().filter(of_table) {
-        if !indexes.contains(&index.oid) {
+        if !own.indexes.contains(&index.oid) {
             others.push(format!("index {}", quote_identifier(&index.name)));
         }
     }

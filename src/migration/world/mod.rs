@@ -174,6 +174,8 @@ pub struct Told {
 pub struct World {
     /// By their numbers.
     pub objects: Vec<Object>,
+    /// Those that are types.
+    pub types: Vec<Id>,
     /// By step.
     pub told: Vec<Told>,
     /// The last step that renames something.
@@ -258,6 +260,9 @@ impl World {
             may_go: vec![],
             altered: None,
         });
+        if matches!(kind, Kind::Type | Kind::Domain) {
+            self.types.push(id);
+        }
         if !name.is_empty() {
             self.live.entry((class(kind), on, schema, name)).or_default().push(id);
         }
