@@ -73,11 +73,11 @@ pub fn load_ascora(client: &mut Client) {
         .unwrap_or_else(|error| panic!("examples/ascora.sql: {error:?}"));
     client
         .batch_execute("CREATE TABLE scripts (name text PRIMARY KEY, script text NOT NULL)")
-        .unwrap();
+        .unwrap_or_else(|error| panic!("scripts: {error:?}"));
     for (name, script) in MIGRATIONS {
         client
             .execute("INSERT INTO scripts VALUES ($1, $2)", &[&name, &script])
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
     }
 }
 

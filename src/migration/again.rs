@@ -168,10 +168,8 @@ impl<'w, 'a> Names<'w, 'a> {
                         return Some(code);
                     }
                 }
-                Claim::Dropped(one) if one == id && !told.quiet => {
-                    if !self.is_there(id, self.name_at(id, at), at) {
-                        return Some(code);
-                    }
+                Claim::Dropped(one) if one == id && !told.quiet && !self.is_there(id, self.name_at(id, at), at) => {
+                    return Some(code);
                 }
                 Claim::Named(one, name) if one == id => {
                     if !self.is_there(id, name.saturating_sub(1), at) {

@@ -236,7 +236,7 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
                 Some(*written),
                 form,
                 relation.oid,
-                &setting,
+                setting,
             )
         }
         (Said::Identity(written), Entity::Column(_, column)) => same(

@@ -157,6 +157,9 @@ fn short(sum: Sum) -> &'static str {
     }
 }
 
+/// A step that makes a table, and with which columns.
+type Made<'a> = (usize, &'a Vec<ColumnDefinition>);
+
 /// Tables that are made twice, otherwise; references between columns of different types.
 fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize]) -> Vec<Drift> {
     let world = &compared.world;
@@ -172,7 +175,7 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
         });
     };
     let place = |at: usize| format!("{} (line {})", scripts[of[at]].0, compared.steps[at].line);
-    let mut made: BTreeMap<(&str, &str), Vec<(usize, &Vec<ColumnDefinition>)>> = BTreeMap::new();
+    let mut made: BTreeMap<(&str, &str), Vec<Made>> = BTreeMap::new();
     for (at, step) in compared.steps.iter().enumerate() {
         for action in &step.actions {
             if let (Action::CreateTable { columns, .. }, Some(Claim::Created(id))) =

@@ -163,6 +163,75 @@ FROM orders o JOIN properties p ON p.id = o.property_id",
     )?;
     drop(client);
     drop(database);
+    let database = cluster.database()?;
+    let mut client = database.connect();
+    say(
+        "loading examples/ascora.sql: a database without organizations, and a migration that needs them (examples/migrations)",
+    );
+    example::load_ascora(&mut client);
+    let script = "(SELECT script FROM scripts WHERE name = '006_ascora_integration.sql')";
+    let run = || {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../examples/migrations/006_ascora_integration.sql"
+        );
+        let printed = database.psql(&["-f", file], "");
+        let errors: Vec<&str> = printed
+            .lines()
+            .filter_map(|line| line.split_once("ERROR:  "))
+            .map(|(_, error)| error)
+            .collect();
+        println!(
+            "psql -f examples/migrations/006_ascora_integration.sql: {} errors{}\n",
+            errors.len(),
+            errors
+                .first()
+                .map(|error| format!(", the first: {error}"))
+                .unwrap_or_default()
+        );
+    };
+    say("it is run, and fails");
+    run();
+    say("how far did it get, and why?");
+    show(
+        &mut client,
+        &format!(
+            "SELECT state, count(*), min(step) AS first_step, min(detail) AS detail FROM migration_status({script}) GROUP BY state ORDER BY first_step"
+        ),
+    )?;
+    say("what a rehearsal raises: everything is rolled back");
+    show(
+        &mut client,
+        &format!(
+            "SELECT sqlstate, count(*), min(message) AS message FROM migration_rehearse({script}) WHERE step IS NOT NULL GROUP BY sqlstate ORDER BY sqlstate"
+        ),
+    )?;
+    say("what the failed run left behind is taken back");
+    show(
+        &mut client,
+        &format!("SELECT object, action, statement, reason FROM migration_reset({script}, dry_run => false)"),
+    )?;
+    say("the tenants that it needs, from a rule");
+    show(
+        &mut client,
+        r#"SELECT object, action FROM ensure_tenant_root('organizations', users => 'users', members => 'organization_members',
+  columns => '{"slug": "text NOT NULL UNIQUE", "name": "text NOT NULL"}', first_tenant => '{"slug": "acme", "name": "Acme"}', first_owner => 'user_2', dry_run => false)"#,
+    )?;
+    say("it is run again");
+    run();
+    show(
+        &mut client,
+        &format!(
+            "SELECT state, count(*), min(detail) AS detail FROM migration_status({script}) GROUP BY state ORDER BY min(coalesce(step, 99))"
+        ),
+    )?;
+    say("checked against the rows: what references the tenants");
+    show(
+        &mut client,
+        "SELECT table_name, column_name, constraint_state, verdict FROM validate_tenant_fks('organizations', samples => 0) WHERE parent_table = 'organizations'",
+    )?;
+    drop(client);
+    drop(database);
     say("removing the cluster");
     drop(cluster);
     Ok(())

@@ -171,8 +171,11 @@ const PG_CONSTRAINT: pg_sys::Oid = pg_sys::Oid::from_u32(2606);
 /// oid of the catalog pg_policy (pg_policy.h).
 const PG_POLICY: pg_sys::Oid = pg_sys::Oid::from_u32(3256);
 
-/// Its address, the statement that drops it, and the table that this locks.
-fn dropping(kind: Kind, entity: Entity) -> Option<(Address, String, Option<(String, String)>)> {
+/// An address, the statement that drops it, and the table (schema, name) that this locks.
+type Dropping = (Address, String, Option<(String, String)>);
+
+/// How it is dropped.
+fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
     let address = |catalog: pg_sys::Oid, oid: u32| Address {
         catalog: catalog.to_u32(),
         oid,

@@ -83,8 +83,11 @@ fn kept(id: i64) -> Result<Vec<Kept>, Problem> {
     })?)
 }
 
-/// The table's columns now: `name type`, and which of them can be written.
-fn columns_now(table: &str) -> Result<Option<(Vec<String>, Vec<String>)>, Problem> {
+/// Columns as `name type`, and the names of those that can be written.
+type Columns = (Vec<String>, Vec<String>);
+
+/// The table's columns now.
+fn columns_now(table: &str) -> Result<Option<Columns>, Problem> {
     let sql = "SELECT pg_catalog.concat_ws(' ', pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod)), a.attname::pg_catalog.text, a.attgenerated = ''
                FROM pg_catalog.pg_attribute a WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
     let _settings = settings(false);

@@ -5,11 +5,13 @@
 //! dev/bench tenants [ROWS ...]   tenant keys of a chain of tables, default: 1000000; and of a schema of 1,000 tables
 //! dev/bench validate [ROWS ...]  all references of four tables, default: 5000000; and of a schema of 800 tables
 //! dev/bench parents [ROWS ...]   missing parents, default: 100000
+//! dev/bench scripts [N ...]      a migration script of N statements, default: 5000
 //! MEND_ROUNDS=3                  rounds per measurement; the median is used
 //! ```
 
 mod backfill;
 mod parents;
+mod scripts;
 mod tenants;
 mod validate;
 
@@ -22,7 +24,7 @@ use pgrx_tests::{Cluster, Options};
 fn main() -> Result<()> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let what = match arguments.first().map(String::as_str) {
-        Some("tenants" | "validate" | "parents") => arguments.remove(0),
+        Some("tenants" | "validate" | "parents" | "scripts") => arguments.remove(0),
         _ => "backfill".into(),
     };
     let mut sizes: Vec<i64> = arguments.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
@@ -31,6 +33,7 @@ fn main() -> Result<()> {
             "tenants" => vec![1_000_000],
             "validate" => vec![5_000_000],
             "parents" => vec![100_000],
+            "scripts" => vec![5_000],
             _ => vec![100_000, 1_000_000, 3_000_000],
         };
     }
@@ -53,6 +56,7 @@ fn main() -> Result<()> {
         "tenants" => tenants::run(&cluster, &sizes, rounds),
         "validate" => validate::run(&cluster, &sizes, rounds),
         "parents" => parents::run(&cluster, &sizes, rounds),
+        "scripts" => scripts::run(&cluster, &sizes, rounds),
         _ => backfill::run(&cluster, &sizes, rounds),
     }
 }
