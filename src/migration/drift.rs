@@ -189,6 +189,17 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
     for ((_, table), all) in &made {
         for pair in all.windows(2) {
             let ((first, before), (second, after)) = (pair[0], pair[1]);
+            // Between the two it was dropped, or is called otherwise.
+            if let Some(Claim::Created(id)) = world.told[first].claims.first() {
+                let object = &world.objects[*id];
+                let renamed = object
+                    .names
+                    .iter()
+                    .any(|(since, ..)| (first + 1..=second).contains(since));
+                if renamed || object.dropped.is_some_and(|dropped| dropped <= second) {
+                    continue;
+                }
+            }
             let mut differences = Vec::new();
             for column in before {
                 match after.iter().find(|c| c.name == column.name) {

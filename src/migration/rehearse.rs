@@ -11,6 +11,8 @@ use crate::pg::{Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::{Session, may_write};
 use crate::script::Step;
+use crate::script::ast::Action;
+use crate::script::split::called;
 
 /// What one statement did.
 #[derive(Debug, Clone)]
@@ -65,8 +67,8 @@ const OUTSIDE: [&str; 22] = [
     "pg_drop_replication_slot",
     "pg_replication_slot_advance",
     "pg_logical_emit_message",
-    "pg_advisory_lock",
-    "pg_advisory_lock_shared",
+    "pg_advisory_*",
+    "pg_try_advisory_*",
     "pg_stat_reset*",
     "pg_start_backup",
     "pg_backup_start",
@@ -165,7 +167,7 @@ impl Stage<'_> {
                 }
                 "COMMIT" | "ROLLBACK" => self.not_run(step, "no transaction of the script is open"),
                 _ => {
-                    self.one(step)?;
+                    self.one(step, false)?;
                 }
             }
         }
@@ -190,7 +192,7 @@ impl Stage<'_> {
                 } else if step.kind == "SAVEPOINT" || step.kind == "RELEASE" || step.kind == "ROLLBACK" {
                     this.not_run(step, "savepoints of the script are not followed");
                 } else {
-                    match this.one(step) {
+                    match this.one(step, true) {
                         Ok(true) => {}
                         Ok(false) => aborted = true,
                         Err(problem) => {
@@ -228,13 +230,15 @@ impl Stage<'_> {
     }
 
     /// Runs one statement; false where it failed.
-    fn one(&mut self, step: &Step) -> Result<bool, Problem> {
+    fn one(&mut self, step: &Step, in_block: bool) -> Result<bool, Problem> {
         if let Some(why) = cannot_be_run(step) {
             self.not_run(step, &why);
             return Ok(true);
         }
         let started = Instant::now();
         let result = subtransaction(AssertUnwindSafe(|| {
+            // Whatever the script sets: nobody is to queue behind a rehearsal.
+            let _timeout = Settings::push(&[("lock_timeout", &self.request.lock_timeout)]);
             let rows = Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(&step.text, None, &[])?.len()))?;
             Ok(rows as i64)
         }));
@@ -256,7 +260,8 @@ impl Stage<'_> {
                 row.rows = counts.then_some(rows);
                 row.message = leaves(step);
             }
-            Err(problem) if problem.code == PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION => {
+            // In a block of the script's own it would be raised as well.
+            Err(problem) if problem.code == PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION && !in_block => {
                 row.message = Some(format!("not run: {}", problem.message));
                 row.duration = None;
             }
@@ -267,6 +272,9 @@ impl Stage<'_> {
                 let artefact = match problem.code {
                     PgSqlErrorCode::ERRCODE_UNSAFE_NEW_ENUM_VALUE_USAGE => {
                         Some("of the rehearsal: a label can be used once its transaction has committed".to_string())
+                    }
+                    PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_TERMINATION => {
+                        Some("of the rehearsal: COMMIT in DO or CALL works outside of a transaction only".to_string())
                     }
                     PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => Some(format!(
                         "somebody holds the lock; the rehearsal waited {} for it",
@@ -285,11 +293,14 @@ impl Stage<'_> {
     /// Constraints that wait for the end of the transaction; false where one fails.
     fn deferred(&mut self, end: Option<&Step>) -> Result<bool, Problem> {
         let result = subtransaction(AssertUnwindSafe(|| {
-            Ok(Spi::connect_mut(|client| {
-                client.update("SET CONSTRAINTS ALL IMMEDIATE", None, &[]).map(|_| ())
-            })?)
+            Spi::connect_mut(|client| client.update("SET CONSTRAINTS ALL IMMEDIATE", None, &[]).map(|_| ()))?;
+            // Rolled back, so that they are deferred again.
+            Err::<(), _>(Problem::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, "checked"))
         }));
-        let Err(problem) = result else { return Ok(true) };
+        let problem = match result {
+            Err(problem) if problem.code != PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION => problem,
+            _ => return Ok(true),
+        };
         self.failed = true;
         let mut row = match end {
             Some(end) => line(end),
@@ -382,58 +393,49 @@ fn sqlstate(code: PgSqlErrorCode) -> String {
         .collect()
 }
 
-/// Names of functions in the text, outside of quotes and comments, in lower case.
-fn called(text: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let mut word = String::new();
-    let (mut quote, mut ended) = (None, false);
-    for c in text.chars() {
-        match quote {
-            Some(q) if c == q => quote = None,
-            Some(_) => {}
-            None if c == '\'' => {
-                quote = Some(c);
-                word.clear();
-            }
-            None if c.is_alphanumeric() || c == '_' => {
-                if std::mem::take(&mut ended) {
-                    word.clear();
-                }
-                word.extend(c.to_lowercase());
-            }
-            None if c.is_whitespace() || c == '"' => ended = true,
-            None => {
-                if c == '(' && !word.is_empty() {
-                    names.insert(word.clone());
-                }
-                word.clear();
-            }
-        }
-    }
-    names
-}
-
 /// Why a statement is not run.
 fn cannot_be_run(step: &Step) -> Option<String> {
-    let lower = step.text.to_lowercase();
     if step.text.starts_with('\\') {
         return Some("psql runs this itself".into());
     }
-    if step.kind == "COPY" {
-        let words: Vec<&str> = lower.split_whitespace().collect();
-        let to = |what: &str| words.windows(2).any(|w| w[0] == "to" && w[1].starts_with(what));
-        if words.windows(2).any(|w| matches!(w, ["from", "stdin"])) || to("stdout") {
-            return Some("its data come from or go to psql".into());
-        }
-        if words.contains(&"program") || to("'") {
-            return Some("a program or a file: no rollback undoes that".into());
-        }
+    let outside = step.actions.iter().find_map(|action| match action {
+        Action::Outside { what } => Some(what),
+        _ => None,
+    });
+    if let Some(what) = outside {
+        return Some(format!("{what}: no rollback undoes that"));
     }
-    if matches!(
-        step.kind.as_str(),
-        "SAVEPOINT" | "RELEASE" | "PREPARE TRANSACTION" | "COMMIT PREPARED" | "ROLLBACK PREPARED"
-    ) {
-        return Some("it begins or ends a transaction".into());
+    if step.kind == "COPY" {
+        return Some("its data come from or go to psql".into());
+    }
+    match step.kind.as_str() {
+        "SAVEPOINT" | "RELEASE" | "PREPARE TRANSACTION" | "COMMIT PREPARED" | "ROLLBACK PREPARED" => {
+            return Some("it begins or ends a transaction".into());
+        }
+        "PREPARE" | "EXECUTE" | "DEALLOCATE" | "DEALLOCATE ALL" | "DECLARE CURSOR" | "CLOSE CURSOR"
+        | "CLOSE CURSOR ALL" | "FETCH" | "MOVE" | "DISCARD" | "DISCARD ALL" | "DISCARD PLANS" | "DISCARD SEQUENCES"
+        | "DISCARD TEMP" | "LISTEN" | "UNLISTEN" | "LOAD" => {
+            return Some("it changes the session, which no rollback undoes".into());
+        }
+        _ => {}
+    }
+    // Named, not called.
+    let only_names = [
+        "CREATE FUNCTION",
+        "CREATE PROCEDURE",
+        "CREATE VIEW",
+        "CREATE TRIGGER",
+        "CREATE RULE",
+        "CREATE POLICY",
+        "GRANT",
+        "REVOKE",
+        "COMMENT",
+    ];
+    if only_names.contains(&step.kind.as_str())
+        || step.kind.starts_with("DROP")
+        || step.kind.starts_with("ALTER FUNCTION")
+    {
+        return None;
     }
     let names = called(&step.text);
     let outside = OUTSIDE.iter().find_map(|pattern| {
@@ -442,11 +444,9 @@ fn cannot_be_run(step: &Step) -> Option<String> {
             true => name.starts_with(head) && name.ends_with(tail),
             false => *name == pattern,
         };
-        names.iter().find(fits).cloned()
+        names.iter().filter(|name| !name.contains("xact")).find(fits).cloned()
     })?;
-    // A function that only names it in its body does not call it now.
-    let creates = step.kind.starts_with("CREATE");
-    (!creates).then(|| format!("{outside} does what no rollback undoes"))
+    Some(format!("{outside} does what no rollback undoes"))
 }
 
 /// What a rollback does not undo, of what was run.
@@ -546,19 +546,5 @@ fn summary(rows: &[Rehearsed], duration: f64, moved: &[String]) -> Rehearsed {
         lock: strongest.and_then(|row| row.lock.clone()),
         locked: strongest.and_then(|row| row.locked.clone()),
         ..empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn functions_that_a_statement_calls() {
-        let names: Vec<String> =
-            called("SELECT \"Dblink\" ('nextval(1)'), a.HTTP_get (1) || setval('s', 1), x FROM t WHERE (y)")
-                .into_iter()
-                .collect();
-        assert_eq!(names, ["dblink", "http_get", "setval", "where"]);
     }
 }

@@ -172,15 +172,35 @@ fn statements(session: &Session, request: &Request) -> Result<Vec<String>, Probl
                     columns,
                     constraints,
                     from,
+                    options,
                     ..
                 },
-            ] if columns.len() == wanted && constraints.is_empty() && from.is_empty() => {
+            ] if columns.len() == wanted && constraints.is_empty() && from.is_empty() && !options => {
                 (columns[0].name.clone(), columns[0].type_name.text.clone())
             }
             _ => return Err(not_columns()),
         },
         _ => return Err(not_columns()),
     };
+    let known = |name: &String| *name == own_key.0 || request.columns.contains_key(name);
+    if referenced.is_some() && known(&request.owner) {
+        return Err(invalid(
+            format!("owner: {} is a column already", request.owner),
+            "owner => 'owner_id' is the default",
+        ));
+    }
+    if let Some(unknown) = request
+        .first_tenant
+        .iter()
+        .flat_map(|tenant| tenant.keys())
+        .find(|name| !known(name))
+    {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!("first_tenant: {unknown} is none of columns"),
+        )
+        .hint("name it in columns, or leave it out"));
+    }
     if let Some(members) = &request.members {
         let Some(users) = referenced else {
             return Err(Problem::new(
@@ -196,6 +216,15 @@ fn statements(session: &Session, request: &Request) -> Result<Vec<String>, Probl
             "id" => format!("{}_id", singular(&users.0.name)),
             name => name.to_string(),
         };
+        if own == user || members == table {
+            return Err(invalid(
+                format!(
+                    "members: {} would have {own} twice, or be the tenants themselves",
+                    request.members.as_deref().unwrap_or_default()
+                ),
+                "name the tables so that organizations and users are told apart",
+            ));
+        }
         let (own, user) = (quote_identifier(own), quote_identifier(user));
         let roles: Vec<String> = request
             .roles
@@ -292,6 +321,17 @@ pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
                         statement: Some(statement.clone()),
                         detail: None,
                     });
+                }
+                State::Blocked => {
+                    return Err(Problem::new(
+                        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                        format!(
+                            "{object} cannot be made: it {}",
+                            line.detail.clone().unwrap_or_default()
+                        ),
+                    )
+                    .detail("nothing was made")
+                    .hint("make that first, or name something else"));
                 }
                 _ => differ.push(format!("{object}: {}", line.detail.clone().unwrap_or_default())),
             }

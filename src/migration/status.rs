@@ -335,7 +335,9 @@ pub fn rows_of(relation: &super::actual::Relation, fresh: bool) -> Result<Option
         return Ok(None);
     }
     let sql = format!(
-        "SELECT pg_catalog.count(*) FROM {}.{}",
+        "SELECT pg_catalog.count(*) FROM {} {}.{}",
+        // Rows of tables that inherit from it are theirs.
+        if relation.kind == 'r' { "ONLY" } else { "" },
         Identifier::new(&relation.schema),
         Identifier::new(&relation.name)
     );

@@ -154,7 +154,7 @@ pub fn stored_when(expression: Expression, table: u32, search_path: &str) -> Res
 /// * `view`: its oid.
 ///
 /// Errors: as [`stored`].
-#[cfg_attr(any(feature = "pg13", feature = "pg14"), allow(unused_variables))]
+#[cfg_attr(not(feature = "pg15"), allow(unused_variables))]
 pub fn stored_query(
     query: Expression,
     columns: &[String],
@@ -203,18 +203,22 @@ pub fn stored_query(
                 if !(*analyzed).setOperations.is_null() {
                     named(analyzed, &names);
                 }
-                // Until 15 a view keeps entries for OLD and NEW, and columns are shown with their table wherever there is more than one.
+                // Until 15 a view keeps entries for OLD and NEW in front; names are told apart from theirs, and columns are shown with their
+                // table wherever there is more than one entry.
                 #[cfg(feature = "pg15")]
-                if super::tree::nodes((*analyzed).rtable).len() < 2 {
+                {
                     let state = pg_sys::make_parsestate(std::ptr::null_mut());
                     let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
                     let relation = pg_sys::relation_open(pg_sys::Oid::from(view), lock);
+                    let mut entries = std::ptr::null_mut();
                     for alias in [c"old", c"new"] {
                         let alias = pg_sys::makeAlias(alias.as_ptr(), std::ptr::null_mut());
                         let item = pg_sys::addRangeTableEntryForRelation(state, relation, lock, alias, false, false);
-                        (*analyzed).rtable = pg_sys::lappend((*analyzed).rtable, (*item).p_rte.cast());
+                        entries = pg_sys::lappend(entries, (*item).p_rte.cast());
                     }
                     pg_sys::relation_close(relation, lock);
+                    pg_sys::OffsetVarNodes(analyzed.cast(), 2, 0);
+                    (*analyzed).rtable = pg_sys::list_concat(entries, (*analyzed).rtable);
                 }
                 drop(path);
                 Ok(Some(

@@ -141,10 +141,16 @@ pub(super) unsafe fn actions(node: *mut pg_sys::Node) -> Vec<Action> {
             }
             NodeTag::T_CopyStmt => {
                 let copy = &*node.cast::<pg_sys::CopyStmt>();
-                match copy.is_from {
+                let mut all = match copy.is_from {
                     true => data(vec![copy.relation]),
                     false => skipped("reads only"),
+                };
+                if copy.is_program || !copy.filename.is_null() {
+                    all.push(Action::Outside {
+                        what: if copy.is_program { "a program" } else { "a file" }.into(),
+                    });
                 }
+                all
             }
             NodeTag::T_RefreshMatViewStmt => data(vec![(*node.cast::<pg_sys::RefreshMatViewStmt>()).relation]),
             NodeTag::T_SelectStmt => select(node.cast()),

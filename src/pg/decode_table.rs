@@ -52,6 +52,11 @@ pub(super) unsafe fn create_table(node: *mut pg_sys::CreateStmt) -> Vec<Action> 
             columns,
             constraints,
             from,
+            options: !create.partspec.is_null()
+                || !create.options.is_null()
+                || !create.tablespacename.is_null()
+                || !create.accessMethod.is_null()
+                || !create.partbound.is_null(),
         }];
         all.extend(more);
         all

@@ -121,7 +121,17 @@ pub fn subtransaction<T>(work: impl FnOnce() -> Result<T, Problem> + UnwindSafe)
         .catch_others(move |error| {
             roll_back();
             match error {
-                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => Err(problem_of(&report)),
+                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+                    let problem = problem_of(&report);
+                    match problem.code {
+                        // Whoever cancels the statement, or the server that is at its end, means all of it.
+                        PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+                        | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
+                        | PgSqlErrorCode::ERRCODE_CRASH_SHUTDOWN
+                        | PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY => problem.raise(),
+                        _ => Err(problem),
+                    }
+                }
                 // Not a Postgres error: our own bug. Let it out as it is.
                 panic @ CaughtError::RustPanic { .. } => panic.rethrow(),
             }

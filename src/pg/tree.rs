@@ -76,10 +76,12 @@ pub fn parse(text: &str) -> Result<Option<Parsed>, (Problem, i32)> {
                     .into_owned();
                 let actions = decode::actions((*raw).stmt);
                 // Nothing of the tree is needed any more where only data are written.
-                if !actions
-                    .iter()
-                    .all(|action| matches!(action, Action::Data { .. } | Action::Skipped { .. }))
-                {
+                if !actions.iter().all(|action| {
+                    matches!(
+                        action,
+                        Action::Data { .. } | Action::Skipped { .. } | Action::Outside { .. }
+                    )
+                }) {
                     scratch.keep();
                 }
                 Ok(Some((name, actions)))

@@ -322,6 +322,8 @@ pub enum Action {
         constraints: Vec<ConstraintDefinition>,
         /// LIKE, INHERITS, PARTITION OF.
         from: Vec<Name>,
+        /// PARTITION BY, WITH and the like are written.
+        options: bool,
     },
     /// CREATE TABLE ... AS, CREATE MATERIALIZED VIEW.
     CreateTableAs {
@@ -475,6 +477,11 @@ pub enum Action {
     Data {
         /// The tables that it writes.
         tables: Vec<Name>,
+    },
+    /// It reads or writes a file, or runs a program.
+    Outside {
+        /// What.
+        what: String,
     },
     /// DO, CALL, EXECUTE: what it does is not in the statement.
     Opaque {

@@ -175,6 +175,74 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Names of functions that a statement calls, in lower case: a name, and behind it a parenthesis. Outside of quotes and comments.
+pub fn called(statement: &str) -> std::collections::BTreeSet<String> {
+    let mut scan = Scanner {
+        text: statement,
+        at: 0,
+        line: 1,
+        line_start: 0,
+    };
+    let mut names = std::collections::BTreeSet::new();
+    let mut last = String::new();
+    while let Some(c) = scan.peek() {
+        let rest = scan.rest();
+        let from = scan.at;
+        // What is not closed ends the statement; the parser has seen it before.
+        let closed = if c.is_whitespace() {
+            scan.bump();
+            continue;
+        } else if rest.starts_with("--") {
+            scan.line_comment();
+            continue;
+        } else if rest.starts_with("/*") {
+            if scan.block_comment().is_err() {
+                break;
+            }
+            continue;
+        } else if c == '\'' {
+            last.clear();
+            scan.quoted('\'', false, "quoted string").is_ok()
+        } else if c == '"' {
+            let closed = scan.quoted('"', false, "quoted identifier").is_ok();
+            last = statement[from..scan.at].trim_matches('"').to_lowercase();
+            closed
+        } else if let Some(tag) = scan.dollar_tag() {
+            last.clear();
+            scan.skip(tag.len());
+            match scan.rest().find(tag) {
+                Some(length) => {
+                    scan.skip(length + tag.len());
+                    true
+                }
+                None => false,
+            }
+        } else if word(c) {
+            while scan.peek().is_some_and(|c| word(c) || c == '$') {
+                scan.bump();
+            }
+            last = statement[from..scan.at].to_lowercase();
+            if last == "e" && scan.peek() == Some('\'') {
+                last.clear();
+                scan.quoted('\'', true, "quoted string").is_ok()
+            } else {
+                true
+            }
+        } else {
+            if c == '(' && !last.is_empty() {
+                names.insert(last.clone());
+            }
+            last.clear();
+            scan.bump();
+            true
+        };
+        if !closed {
+            break;
+        }
+    }
+    names
+}
+
 /// Part of an identifier, behind its first letter.
 fn word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || !c.is_ascii()
@@ -379,6 +447,13 @@ mod tests {
             ]
         );
         assert_eq!(texts("-- nothing\n /* at all */ ;;"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn functions_that_a_statement_calls() {
+        let text = "SELECT \"Dblink\" /* ( */ ('nextval(1)', E'it\\'s'), a.HTTP_get -- it's (\n (1) || setval('s', $x$ f(1) $x$), x FROM t WHERE (y)";
+        let names: Vec<String> = called(text).into_iter().collect();
+        assert_eq!(names, ["dblink", "http_get", "setval", "where"]);
     }
 
     #[test]

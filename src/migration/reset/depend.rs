@@ -29,6 +29,9 @@ struct Edge {
     described: String,
     /// It is a table, view or materialized view, not an index or a sequence.
     is_table: bool,
+    /// It goes along, but somebody has made it: an index, a sequence, a constraint, statistics, a trigger, a policy, a rule, a member of a
+    /// publication.
+    is_made: bool,
 }
 
 /// Everything that hangs on some objects.
@@ -95,13 +98,15 @@ impl Graph {
         along: &BTreeSet<Address>,
         dropped: &BTreeSet<Address>,
         roots: &BTreeSet<Address>,
+        own: &BTreeSet<Address>,
     ) -> Vec<String> {
         let mut found: BTreeSet<String> = BTreeSet::new();
         for edge in along.iter().flat_map(|address| self.dependents_of(*address)) {
             let outside = match edge.normal {
                 true => !covered(dropped, edge.dependent),
                 // A partition goes along without being asked: it must be the script's as well.
-                false => edge.is_table && edge.dependent.part == 0 && !covered(roots, edge.dependent),
+                false if edge.is_table => edge.dependent.part == 0 && !covered(roots, edge.dependent),
+                false => edge.is_made && !covered(own, edge.dependent),
             };
             if outside {
                 found.insert(edge.described.replace("rule _RETURN on ", ""));
@@ -147,7 +152,15 @@ fn dependents(objects: &[(u32, u32)]) -> Result<Vec<Edge>, Problem> {
     let sql = "SELECT d.classid, d.objid, d.objsubid, d.refclassid, d.refobjid, d.refobjsubid, d.deptype::pg_catalog.text,
                       pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid),
                       d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                        AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('r', 'p', 'f', 'v', 'm'))
+                        AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('r', 'p', 'f', 'v', 'm')),
+                      d.deptype = 'a' AND (
+                        d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                          AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'I', 'S') AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace)
+                        OR d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+                          AND EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND k.contype <> 'n')
+                        OR d.classid IN ('pg_catalog.pg_trigger'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
+                                         'pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass,
+                                         'pg_catalog.pg_publication_rel'::pg_catalog.regclass))
                FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.oid[]), pg_catalog.unnest($2::pg_catalog.oid[])) AS s (catalog, object)
                JOIN pg_catalog.pg_depend d ON d.refclassid = s.catalog AND d.refobjid = s.object";
     let arguments = [catalogs.into(), oids.into()];
@@ -171,6 +184,7 @@ fn dependents(objects: &[(u32, u32)]) -> Result<Vec<Edge>, Problem> {
                 normal: row.get::<String>(7)?.as_deref() == Some("n"),
                 described: row.get::<String>(8)?.unwrap_or_default(),
                 is_table: row.get::<bool>(9)?.unwrap_or(false),
+                is_made: row.get::<bool>(10)?.unwrap_or(false),
             });
         }
         Ok::<_, SpiError>(edges)

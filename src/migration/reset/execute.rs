@@ -31,11 +31,25 @@ pub struct Reset {
 
 /// Takes back what the script made, or says what that would do.
 ///
-/// Errors: those of `script::read` and `plan`; 25006 in a read-only transaction; 55P03 where a lock is not had in time; 40001 where what is
+/// Errors: those of `script::read` and `plan`; 25006 in a read-only transaction; 25000 in one that is not READ COMMITTED; 55P03 where a lock is not had in time; 40001 where what is
 /// there changed meanwhile; 42501 without the right to drop. Nothing is dropped then.
 pub fn reset(request: &Request) -> Result<Reset, Problem> {
     if !request.dry_run {
         may_write()?;
+        let level = Spi::connect(|client| {
+            client
+                .select("SELECT pg_catalog.current_setting('transaction_isolation')", None, &[])?
+                .first()
+                .get_one::<String>()
+        })?;
+        if level.as_deref() != Some("read committed") {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
+                "a reset must see rows that came after the transaction began",
+            )
+            .detail(format!("the transaction is {}", level.unwrap_or_default()))
+            .hint("run it in a transaction that is READ COMMITTED, or outside of any"));
+        }
     }
     let session = Session::begin()?;
     let first = {
@@ -127,10 +141,11 @@ fn copy(drop: &Drop, id: i64) -> Result<(), Problem> {
                    FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped";
     let columns = columns.replace("$1", &Literal::new(&table).to_string());
     let sql = format!(
-        "INSERT INTO mend.reset_rows (run_id, table_name, columns, row_text)\nSELECT {id}, {}, ({columns}), (t.*)::pg_catalog.text FROM {table} AS t",
+        "INSERT INTO mend.reset_rows (run_id, table_name, columns, row_text)\nSELECT {id}, {}, ({columns}), (t.*)::pg_catalog.text FROM ONLY {table} AS t",
         Literal::new(&table)
     );
     let _settings = settings(false);
+    let _texts = super::exact_texts();
     let written = {
         let _policies = Settings::push(&[("row_security", "on")]);
         Spi::connect_mut(|client| Ok::<_, spi::SpiError>(client.update(&sql, None, &[])?.len()))?

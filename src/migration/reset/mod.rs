@@ -10,11 +10,27 @@
 
 mod depend;
 mod execute;
+mod own;
 mod plan;
 mod restore;
 
 pub use execute::reset;
 pub use restore::restore;
+
+use crate::pg::Settings;
+
+/// Values as text, and back again, whatever the session has set.
+fn exact_texts() -> Settings {
+    Settings::push(&[
+        ("datestyle", "ISO, MDY"),
+        ("intervalstyle", "postgres"),
+        ("extra_float_digits", "3"),
+        ("timezone", "UTC"),
+        ("bytea_output", "hex"),
+        ("lc_monetary", "C"),
+        ("xmloption", "content"),
+    ])
+}
 
 /// What was asked for.
 #[derive(Debug, Clone)]

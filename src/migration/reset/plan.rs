@@ -7,12 +7,13 @@ use pgrx::spi::quote_identifier;
 
 use super::Taken;
 use super::depend::{Address, Graph};
+use super::own::{Own, not_the_scripts};
 use crate::migration::Compared;
-use crate::migration::actual::{Actual, Relation};
+use crate::migration::actual::Relation;
 use crate::migration::compare::Entity;
 use crate::migration::judge::Judge;
 use crate::migration::status::{State, Status, rows_of, status};
-use crate::migration::world::{Claim, Id, World};
+use crate::migration::world::{Claim, Id, World, class};
 use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::settings;
@@ -116,7 +117,15 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
         {
             reason = not_the_scripts(world, &own, actual, id, relation);
         }
-        let copied = rows.is_some_and(|rows| rows > 0) && object.kind == Kind::Table;
+        // Rows of a partitioned table are those of its partitions.
+        let is_plain = matches!(entity, Entity::Relation(relation) if relation.kind == 'r');
+        let copied = rows.is_some_and(|rows| rows > 0) && is_plain;
+        if reason.is_none() && included.is_some() && is_plain && rows.is_none() {
+            reason = Some("its rows cannot be counted, so that they cannot be copied: SELECT is not granted, or policies hide some".into());
+        }
+        if reason.is_none() && included.is_none() && made_anew(world, id) {
+            reason = Some("the script drops what was called so before: what that was is not known".into());
+        }
         candidates.push(Candidate {
             id,
             address,
@@ -151,7 +160,7 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
         ))
         .hint("name objects as migration_reset(script) shows them: include => ARRAY['ascora_jobs']"));
     }
-    nobody_stands_on_it(&mut candidates)?;
+    nobody_stands_on_it(&mut candidates, &own)?;
     kept.extend(changes(world, &status, compared));
     let (dropped, stay): (Vec<Candidate>, Vec<Candidate>) = candidates.into_iter().partition(|c| c.reason.is_none());
     kept.extend(stay.into_iter().map(|c| Taken {
@@ -172,10 +181,10 @@ const PG_CONSTRAINT: pg_sys::Oid = pg_sys::Oid::from_u32(2606);
 const PG_POLICY: pg_sys::Oid = pg_sys::Oid::from_u32(3256);
 
 /// An address, the statement that drops it, and the table (schema, name) that this locks.
-type Dropping = (Address, String, Option<(String, String)>);
+pub type Dropping = (Address, String, Option<(String, String)>);
 
 /// How it is dropped.
-fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
+pub fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
     let address = |catalog: pg_sys::Oid, oid: u32| Address {
         catalog: catalog.to_u32(),
         oid,
@@ -271,6 +280,22 @@ fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
     })
 }
 
+/// Has the script dropped something of this name that was there before?
+fn made_anew(world: &World, id: Id) -> bool {
+    let object = &world.objects[id];
+    let name = |(_, schema, name): &(usize, String, String)| (schema.clone(), name.clone());
+    world.objects.iter().any(|other| {
+        other.created.is_none()
+            && other.dropped.is_some()
+            && class(other.kind) == class(object.kind)
+            && (other.on == object.on || object.kind == Kind::Index)
+            && other
+                .names
+                .iter()
+                .any(|n| object.names.iter().any(|o| name(n) == name(o)))
+    })
+}
+
 fn cannot_be_dropped(kind: Kind) -> &'static str {
     match kind {
         Kind::Label => "Postgres cannot take a label out of an enum",
@@ -302,12 +327,16 @@ fn loses(
     let maybe_before = "it may have been there before, in another form";
     Ok(match (kind, entity) {
         (Kind::Table, Entity::Relation(relation)) if matches!(relation.kind, 'r' | 'p') => match rows {
-            Some(0) => None,
+            Some(0) => {
+                let used = mentioned(&relation.name, false, judge, world)?;
+                (!used.is_empty()).then(|| format!("named in the body of {}", used.join(", ")))
+            }
             Some(rows) => Some(format!("it has {rows} rows")),
             None => Some("its rows cannot be counted: SELECT is not granted, or policies hide some".into()),
         },
         (Kind::Table, _) => Some("what it holds is not here".into()),
         (Kind::Column, Entity::Column(relation, column)) => values(relation, &column.name, fresh)?,
+        (Kind::Sequence, _) if quiet => Some(format!("IF NOT EXISTS: {maybe_before}")),
         (Kind::Sequence, Entity::Relation(relation)) => {
             let sql = "SELECT pg_catalog.pg_sequence_last_value($1)";
             let last = Spi::connect(|client| {
@@ -322,7 +351,7 @@ fn loses(
         (Kind::Schema, _) if quiet => Some(format!("IF NOT EXISTS: {maybe_before}")),
         (Kind::Function | Kind::View | Kind::Trigger, _) if quiet => Some(format!("OR REPLACE: {maybe_before}")),
         (Kind::Function, Entity::Function(function)) => {
-            let used = mentioned(&function.name, judge, world)?;
+            let used = mentioned(&function.name, true, judge, world)?;
             (!used.is_empty()).then(|| format!("named in the body of {}", used.join(", ")))
         }
         _ => None,
@@ -356,21 +385,37 @@ fn values(relation: &Relation, column: &str, fresh: bool) -> Result<Option<Strin
     })
 }
 
-/// Functions that are not the script's and name this one in their body: no dependency says so.
-fn mentioned(name: &str, judge: &Judge, world: &World) -> Result<Vec<String>, Problem> {
+/// Functions that are not the script's and use something of this name in their body: no dependency says so.
+///
+/// * `is_function`: it is called; else it is read or written.
+fn mentioned(name: &str, is_function: bool, judge: &Judge, world: &World) -> Result<Vec<String>, Problem> {
     let own: BTreeSet<u32> = (0..world.objects.len())
         .filter_map(|id| match judge.found(id) {
             Some(Entity::Function(function)) => Some(function.oid),
             _ => None,
         })
         .collect();
+    let escaped: String = name
+        .chars()
+        .flat_map(|c| match c.is_alphanumeric() || c == '_' {
+            true => vec![c],
+            false => vec!['\\', c],
+        })
+        .collect();
+    let pattern = match is_function {
+        true => format!(r#"(^|[^[:alnum:]_]){escaped}"?\s*\("#),
+        false => format!(
+            r#"(^|[^[:alnum:]_])(from|join|into|update|table|only|using)\s+("?[[:alnum:]_]+"?\.)?"?{escaped}"?($|[^[:alnum:]_])"#
+        ),
+    };
     let sql = "SELECT p.oid, p.oid::pg_catalog.regprocedure::pg_catalog.text FROM pg_catalog.pg_proc p
                JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
                WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-                 AND pg_catalog.strpos(p.prosrc, $1) > 0 ORDER BY 2";
+                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e')
+                 AND p.prosrc ~* $1 ORDER BY 2";
     let found = Spi::connect(|client| {
         let mut found = Vec::new();
-        for row in client.select(sql, None, &[name.into()])? {
+        for row in client.select(sql, None, &[pattern.as_str().into()])? {
             if let (Some(oid), Some(shown)) = (row.get::<pg_sys::Oid>(1)?, row.get::<String>(2)?) {
                 found.push((oid.to_u32(), shown));
             }
@@ -384,78 +429,8 @@ fn mentioned(name: &str, judge: &Judge, world: &World) -> Result<Vec<String>, Pr
         .collect())
 }
 
-/// What of the parts of tables is the script's.
-struct Own {
-    /// Class (column, constraint, trigger, policy), table, number or oid.
-    parts: BTreeSet<(u8, u32, u32)>,
-    /// oids.
-    indexes: BTreeSet<u32>,
-}
-
-impl Own {
-    fn of(world: &World, judge: &Judge) -> Own {
-        let mut own = Own {
-            parts: BTreeSet::new(),
-            indexes: BTreeSet::new(),
-        };
-        for id in 0..world.objects.len() {
-            let part = match judge.found(id) {
-                Some(Entity::Column(table, column)) => (0, table.oid, column.number as u32),
-                Some(Entity::Constraint(table, constraint)) => (1, table.oid, constraint.oid),
-                Some(Entity::Trigger(table, trigger)) => (2, table.oid, trigger.oid),
-                Some(Entity::Policy(table, policy)) => (3, table.oid, policy.oid),
-                Some(Entity::Relation(index)) if index.index.is_some() => {
-                    own.indexes.insert(index.oid);
-                    continue;
-                }
-                _ => continue,
-            };
-            own.parts.insert(part);
-        }
-        own
-    }
-}
-
-/// What somebody else has put on the table, and would be lost with it.
-fn not_the_scripts(world: &World, own: &Own, actual: &Actual, id: Id, relation: &Relation) -> Option<String> {
-    if !matches!(relation.kind, 'r' | 'p') {
-        return None;
-    }
-    let mut others: Vec<String> = Vec::new();
-    let mut add = |class: u8, oid: u32, what: &str, name: &str| {
-        if !own.parts.contains(&(class, relation.oid, oid)) {
-            others.push(format!("{what} {}", quote_identifier(name)));
-        }
-    };
-    if !world.objects[id].open {
-        for column in &relation.columns {
-            add(0, column.number as u32, "column", &column.name);
-        }
-        for constraint in &relation.constraints {
-            add(1, constraint.oid, "constraint", &constraint.name);
-        }
-    }
-    for trigger in &relation.triggers {
-        add(2, trigger.oid, "trigger", &trigger.name);
-    }
-    for policy in &relation.policies {
-        add(3, policy.oid, "policy", &policy.name);
-    }
-    let of_table = |r: &&Relation| {
-        r.index
-            .as_ref()
-            .is_some_and(|i| i.table == relation.oid && !i.of_constraint)
-    };
-    for index in actual.relations.iter().filter(of_table) {
-        if !own.indexes.contains(&index.oid) {
-            others.push(format!("index {}", quote_identifier(&index.name)));
-        }
-    }
-    (!others.is_empty()).then(|| format!("not the script's, and lost with it: {}", others.join(", ")))
-}
-
 /// Keeps what something outside of the script depends on, and what that keeps.
-fn nobody_stands_on_it(candidates: &mut [Candidate]) -> Result<(), Problem> {
+fn nobody_stands_on_it(candidates: &mut [Candidate], own: &Own) -> Result<(), Problem> {
     let roots: Vec<Address> = candidates.iter().map(|c| c.address).collect();
     let graph = Graph::from(&roots)?;
     let along: Vec<BTreeSet<Address>> = roots.iter().map(|root| graph.along(*root)).collect();
@@ -467,7 +442,7 @@ fn nobody_stands_on_it(candidates: &mut [Candidate]) -> Result<(), Problem> {
         let roots: BTreeSet<Address> = going.iter().map(|at| candidates[*at].address).collect();
         let mut changed = false;
         for at in going {
-            let in_the_way = graph.in_the_way(&along[at], &dropped, &roots);
+            let in_the_way = graph.in_the_way(&along[at], &dropped, &roots, &own.addresses);
             if !in_the_way.is_empty() {
                 candidates[at].reason = Some(format!("depends on it: {}", in_the_way.join(", ")));
                 changed = true;

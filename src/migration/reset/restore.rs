@@ -154,6 +154,7 @@ fn put_back(id: i64, table: String, columns: &[String], rows: i64) -> Result<Res
     let mark = format!("UPDATE mend.reset_rows SET restored_by = {run} WHERE {of_run}");
     let run_it = |sql: &str| -> Result<i64, Problem> {
         let _settings = settings(false);
+        let _texts = super::exact_texts();
         let _policies = Settings::push(&[("row_security", "on")]);
         Ok(Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(sql, None, &[])?.len()))? as i64)
     };

@@ -23,6 +23,7 @@ impl World {
                 columns,
                 constraints,
                 from,
+                options: _,
             } => {
                 if *temporary {
                     let id = self.object(at, Kind::Table, None, ("pg_temp".into(), name.name.clone()), true);
@@ -372,6 +373,7 @@ impl World {
                     told.data.push(id);
                 }
             }
+            Action::Outside { .. } => {}
             Action::Opaque { what } => told.opaque = Some(what.clone()),
             Action::Skipped { what } => told.skipped = Some(what.clone()),
             Action::NotCompared { what, target } => {

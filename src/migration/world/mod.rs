@@ -404,9 +404,9 @@ impl World {
                 if on.is_none()
                     && self.objects[id].created.is_none()
                     && self.objects[id].dropped.is_none()
-                    && self.objects[id].said.is_empty() =>
+                    && self.objects[id].said.is_empty()
+                    && self.objects[id].kind == kind =>
             {
-                self.objects[id].kind = kind;
                 self.objects[id].created = Some(at);
                 id
             }

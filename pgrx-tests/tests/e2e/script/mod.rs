@@ -292,6 +292,36 @@ fn names_quotes_paths_and_hostile_operators() {
 }
 
 #[test]
+fn things_that_lie_in_each_other_end_neither_server_nor_patience() {
+    let (_database, mut client) = database_with("SELECT 1");
+    for script in [
+        "create index aa on bb(x); create index bb on aa(x)",
+        "create index ix on ix(a)",
+        "create index i on i(i) where i",
+        "create table tt (a int); create index if not exists tt on tt (a)",
+        "alter table x rename to y; create index y on y(a)",
+        "create view v as select 1; create view v as select * from v",
+        "create table t (id int references t); drop table t; create table t (like t)",
+    ] {
+        for call in [
+            "migration_status($1)",
+            "migration_reset($1)",
+            "migration_rehearse($1)",
+            "migration_drift(jsonb_build_object('a', $1))",
+        ] {
+            let rows: i64 = client
+                .query_one(
+                    &format!("SELECT count(*) FROM {}", call.replace("$1", "$1::text")),
+                    &[&script],
+                )
+                .unwrap()
+                .get(0);
+            assert!(rows > 0, "{call}: {script}");
+        }
+    }
+}
+
+#[test]
 fn a_folder_of_scripts_and_where_they_contradict_each_other() {
     let (_database, mut client) = database_with(
         "CREATE TABLE users (user_id text PRIMARY KEY, email text NOT NULL); CREATE TABLE teams (id int PRIMARY KEY, name text)",

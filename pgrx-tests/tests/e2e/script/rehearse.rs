@@ -55,7 +55,7 @@ fn statements_blocks_rows_and_locks() {
         "VACUUM|-|-|-|-|not run: VACUUM cannot",
         "SELECT|-|1|-|-|sequences are not rolled back",
         "SELECT|-|-|-|-|not run: pg_terminate_backend does what no rollback undoes",
-        "COPY|-|-|-|-|not run: a program or a file",
+        "COPY|-|-|-|-|not run: a file: no rollback undoes that",
         "\\echo|-|-|-|-|not run: psql runs this itself",
         "INSERT|23505|",
         "SET|-|",
@@ -85,6 +85,60 @@ fn statements_blocks_rows_and_locks() {
         ),
         "0"
     );
+    // However it is written; and what changes the session.
+    let outside = "COPY parents TO PROGRAM'touch /tmp/should_not_be_there'; COPY parents TO/**/E'/tmp/should_not_be_there'; SELECT 1 -- it's (\n , pg_advisory_lock (7);
+        CREATE TABLE x AS SELECT pg_try_advisory_lock(7); SELECT pg_advisory_unlock_all(); PREPARE p AS SELECT 1; DEALLOCATE ALL; CLOSE ALL; LISTEN x; SELECT pg_try_advisory_xact_lock(7)";
+    let got = lines(
+        &mut client,
+        &format!(
+            "SELECT sqlstate, coalesce(left(message, 7), 'run') FROM migration_rehearse($mend${outside}$mend$) WHERE step IS NOT NULL"
+        ),
+    );
+    assert_eq!(
+        got,
+        [
+            "-|not run",
+            "-|not run",
+            "-|not run",
+            "-|not run",
+            "-|not run",
+            "-|not run",
+            "-|not run",
+            "-|not run",
+            "-|not run",
+            "-|run"
+        ]
+    );
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        ),
+        "0"
+    );
+    // Two blocks with deferred constraints, the script's own lock_timeout, and what a block does not bear.
+    let blocks = "BEGIN; INSERT INTO children (parent_id) VALUES (50); INSERT INTO parents VALUES (50); COMMIT; BEGIN; INSERT INTO children (parent_id) VALUES (51); INSERT INTO parents VALUES (51); COMMIT;
+        SET lock_timeout = 0; BEGIN; SELECT 1; VACUUM parents; SELECT 2; COMMIT";
+    let got = lines(
+        &mut client,
+        &format!(
+            "SELECT coalesce(sqlstate, 'ok') FROM migration_rehearse($mend${blocks}$mend$) WHERE step IS NOT NULL"
+        ),
+    );
+    assert_eq!(
+        got,
+        [
+            "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "25001", "25P02", "ok"
+        ]
+    );
+    // Cancelled is cancelled.
+    client.batch_execute("SET statement_timeout = '300 ms'").unwrap();
+    let cancelled = failure(
+        &mut client,
+        "SELECT * FROM migration_rehearse('SELECT pg_sleep(10); SELECT pg_sleep(10)')",
+    );
+    assert_eq!(cancelled.code, "57014", "{cancelled:?}");
+    client.batch_execute("RESET statement_timeout").unwrap();
     // What comes behind the first error, if that is asked.
     let stopped = lines(
         &mut client,

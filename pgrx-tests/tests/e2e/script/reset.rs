@@ -215,3 +215,158 @@ fn nobody_loses_rows_that_come_meanwhile() {
     client.batch_execute("BEGIN READ ONLY").unwrap();
     assert_eq!(failure(&mut client, &call).code, "25006");
 }
+
+/// What is kept, and why, of a script that was run before or behind other statements.
+fn kept(script: &str, before: &str, after: &str, rest: &str) -> Vec<String> {
+    let (_database, mut client) = database_with(before);
+    client.batch_execute(script).unwrap();
+    client.batch_execute(after).unwrap();
+    lines(
+        &mut client,
+        &format!(
+            "SELECT action, object, reason FROM migration_reset($mend${script}$mend${rest}) WHERE kind <> 'summary'"
+        ),
+    )
+}
+
+#[test]
+fn what_is_somebody_elses_stays() {
+    let column = "ALTER TABLE old ADD COLUMN c int";
+    for (after, reason) in [
+        (
+            "CREATE INDEX by_hand ON old (id, c)",
+            "depends on it: index public.by_hand",
+        ),
+        (
+            "ALTER TABLE old ADD CONSTRAINT by_hand CHECK (c > 0)",
+            "depends on it: constraint by_hand on table public.old",
+        ),
+        (
+            "CREATE STATISTICS by_hand ON id, c FROM old",
+            "depends on it: statistics object public.by_hand",
+        ),
+        (
+            "CREATE SEQUENCE by_hand OWNED BY old.c",
+            "depends on it: sequence public.by_hand",
+        ),
+    ] {
+        assert_eq!(
+            kept(column, "CREATE TABLE old (id int)", after, ""),
+            [format!("keep|old.c|{reason}")],
+            "{after}"
+        );
+    }
+    let table = "CREATE TABLE t (id int PRIMARY KEY, p int); CREATE INDEX t_p ON t (p)";
+    for (after, reason) in [
+        (
+            "CREATE RULE by_hand AS ON INSERT TO t DO ALSO NOTIFY x",
+            "depends on it: rule by_hand on table public.t",
+        ),
+        (
+            "CREATE PUBLICATION by_hand FOR TABLE t",
+            "depends on it: publication of table public.t in publication by_hand",
+        ),
+        (
+            "CREATE TABLE child () INHERITS (t)",
+            "depends on it: table public.child",
+        ),
+        (
+            "CREATE FUNCTION uses() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM public.t); END'",
+            "named in the body of public.uses()",
+        ),
+        (
+            "CREATE POLICY by_hand ON t USING (true)",
+            "not the script's, and lost with it: policy by_hand",
+        ),
+    ] {
+        let got = kept(table, "SELECT 1", after, "");
+        assert_eq!(got[0], format!("keep|t|{reason}"), "{after}: {got:?}");
+    }
+    // What was there before, in another form, is not known.
+    for (script, before, reason) in [
+        (
+            "DROP POLICY IF EXISTS p ON old; CREATE POLICY p ON old USING (true)",
+            "CREATE TABLE old (id int)",
+            "the script drops what was called so before: what that was is not known",
+        ),
+        (
+            "CREATE SEQUENCE IF NOT EXISTS s",
+            "CREATE SEQUENCE s INCREMENT 5",
+            "IF NOT EXISTS: it may have been there before, in another form",
+        ),
+        (
+            "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "SELECT 1",
+            "OR REPLACE: it may have been there before, in another form",
+        ),
+    ] {
+        let got = kept(script, before, "SELECT 1", "");
+        assert!(
+            got.iter()
+                .any(|line| line.starts_with("keep|") && line.ends_with(reason)),
+            "{script}: {got:?}"
+        );
+        assert!(!got.iter().any(|line| line.starts_with("drop|")), "{script}: {got:?}");
+    }
+}
+
+#[test]
+fn rows_that_cannot_be_seen_cannot_be_given_away_and_texts_are_exact() {
+    let (_database, mut client) =
+        database_with("CREATE ROLE holder; SELECT grant_mend('holder'); GRANT CREATE ON SCHEMA public TO holder");
+    let script = "CREATE TABLE hidden (tenant text); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY; ALTER TABLE hidden FORCE ROW LEVEL SECURITY; CREATE POLICY p ON hidden USING (tenant = 'a')";
+    client.batch_execute("SET ROLE holder").unwrap();
+    client.batch_execute(script).unwrap();
+    client
+        .batch_execute("RESET ROLE; INSERT INTO hidden VALUES ('a'), ('b'); SET ROLE holder")
+        .unwrap();
+    let got = lines(
+        &mut client,
+        &format!(
+            "SELECT action, object, reason FROM migration_reset($mend${script}$mend$, include => '{{hidden}}') WHERE kind = 'table'"
+        ),
+    );
+    assert!(
+        got[0].starts_with("keep|hidden|its rows cannot be counted, so that they cannot be copied"),
+        "{got:?}"
+    );
+    client
+        .batch_execute("RESET ROLE; DROP OWNED BY holder; DROP ROLE holder")
+        .unwrap();
+
+    let script = "CREATE TABLE v (d date, f float8, i interval, t timestamptz, b bytea, n numeric)";
+    client.batch_execute(script).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO v VALUES ('2024-02-03', 0.1::float8 + 0.2::float8, '1 mon -2 days', '2024-07-01 12:00:00.123456+02', '\\x00ff', 'NaN'),
+                                  ('infinity', '-infinity', '0', '0044-03-15 00:00:00+00 BC', '', 1e-20), (NULL, NULL, NULL, NULL, NULL, NULL)",
+        )
+        .unwrap();
+    let rows = "SELECT string_agg(md5(v::text), ',' ORDER BY md5(v::text)) FROM v";
+    let before = one(&mut client, rows);
+    client
+        .batch_execute("SET datestyle = 'SQL, DMY'; SET extra_float_digits = 0; SET intervalstyle = sql_standard; SET timezone = 'Asia/Kolkata'; SET bytea_output = escape")
+        .unwrap();
+    let run = one(
+        &mut client,
+        &format!(
+            "SELECT run_id FROM migration_reset($mend${script}$mend$, include => '{{v}}', dry_run => false) WHERE kind = 'summary'"
+        ),
+    );
+    client.batch_execute("RESET ALL").unwrap();
+    client.batch_execute(script).unwrap();
+    assert_eq!(
+        one(
+            &mut client,
+            &format!("SELECT restored FROM restore_reset({run}, dry_run => false)")
+        ),
+        "3"
+    );
+    assert_eq!(one(&mut client, rows), before);
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
+    let failed = failure(
+        &mut client,
+        &format!("SELECT * FROM migration_reset($mend${script}$mend$, dry_run => false)"),
+    );
+    assert_eq!(failed.code, "25000", "{failed:?}");
+}

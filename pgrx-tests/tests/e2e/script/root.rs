@@ -76,7 +76,14 @@ fn definitions_that_are_no_definitions_and_users_without_a_key() {
         ("'t', users => 'people(a)'", "42830"),
         ("'t', users => 'nobody'", "42P01"),
         ("'t', members => 'm'", "22004"),
-        ("'nowhere.t'", "42P07"),
+        ("'nowhere.t'", "42704"),
+        (r#"'t', columns => '{"a": "int) partition by list(a"}'"#, "42601"),
+        (
+            r#"'t', users => 'people(mail)', first_tenant => '{"nme": "x"}', first_owner => 'x'"#,
+            "42703",
+        ),
+        ("'t', users => 'people(mail)', owner => 'name'", "22023"),
+        ("'mails', users => 'people(mail)', members => 'mails'", "22023"),
         ("NULL", "22004"),
     ] {
         let failed = failure(

@@ -1,0 +1,91 @@
+//! What is the script's, and what somebody else has put on its tables.
+
+use std::collections::BTreeSet;
+
+use pgrx::spi::quote_identifier;
+
+use super::depend::Address;
+use super::plan::dropping;
+use crate::migration::actual::{Actual, Relation};
+use crate::migration::compare::Entity;
+use crate::migration::judge::Judge;
+use crate::migration::world::{Id, World};
+
+/// What of the parts of tables is the script's.
+pub struct Own {
+    /// Class (column, constraint, trigger, policy), table, number or oid.
+    parts: BTreeSet<(u8, u32, u32)>,
+    /// oids.
+    indexes: BTreeSet<u32>,
+    /// Everything that the script made.
+    pub addresses: BTreeSet<Address>,
+}
+
+impl Own {
+    /// Looks through everything that the script speaks of.
+    pub fn of(world: &World, judge: &Judge) -> Own {
+        let mut own = Own {
+            parts: BTreeSet::new(),
+            indexes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+        };
+        for id in 0..world.objects.len() {
+            let made = judge.found(id).filter(|_| world.objects[id].created.is_some());
+            own.addresses.extend(
+                made.and_then(|entity| dropping(world.objects[id].kind, entity))
+                    .map(|(address, ..)| address),
+            );
+            let part = match judge.found(id) {
+                Some(Entity::Column(table, column)) => (0, table.oid, column.number as u32),
+                Some(Entity::Constraint(table, constraint)) => (1, table.oid, constraint.oid),
+                Some(Entity::Trigger(table, trigger)) => (2, table.oid, trigger.oid),
+                Some(Entity::Policy(table, policy)) => (3, table.oid, policy.oid),
+                Some(Entity::Relation(index)) if index.index.is_some() => {
+                    own.indexes.insert(index.oid);
+                    continue;
+                }
+                _ => continue,
+            };
+            own.parts.insert(part);
+        }
+        own
+    }
+}
+
+/// What somebody else has put on the table, and would be lost with it.
+pub fn not_the_scripts(world: &World, own: &Own, actual: &Actual, id: Id, relation: &Relation) -> Option<String> {
+    if !matches!(relation.kind, 'r' | 'p') {
+        return None;
+    }
+    let mut others: Vec<String> = Vec::new();
+    let mut add = |class: u8, oid: u32, what: &str, name: &str| {
+        if !own.parts.contains(&(class, relation.oid, oid)) {
+            others.push(format!("{what} {}", quote_identifier(name)));
+        }
+    };
+    if !world.objects[id].open {
+        for column in &relation.columns {
+            add(0, column.number as u32, "column", &column.name);
+        }
+        for constraint in &relation.constraints {
+            add(1, constraint.oid, "constraint", &constraint.name);
+        }
+    }
+    for trigger in &relation.triggers {
+        add(2, trigger.oid, "trigger", &trigger.name);
+    }
+    for policy in &relation.policies {
+        add(3, policy.oid, "policy", &policy.name);
+    }
+    let of_table = |r: &&Relation| {
+        r.index
+            .as_ref()
+            .is_some_and(|i| i.table == relation.oid && !i.of_constraint)
+    };
+    for index in actual.relations.iter().filter(of_table) {
+        if !own.indexes.contains(&index.oid) {
+            others.push(format!("index {}", quote_identifier(&index.name)));
+        }
+    }
+    (!others.is_empty()).then(|| format!("not the script's, and lost with it: {}", others.join(", ")))
+}
