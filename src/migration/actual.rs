@@ -350,7 +350,7 @@ SELECT jsonb_build_object(
       'oid', p.oid::int8, 'schema', s.nspname, 'name', p.proname,
       'arguments', CASE WHEN p.prokind = 'p' THEN coalesce(to_jsonb(p.proallargtypes::int8[]), to_jsonb(p.proargtypes::oid[]::int8[]))
                         ELSE to_jsonb(p.proargtypes::oid[]::int8[]) END,
-      'signature', pg_get_function_identity_arguments(p.oid), 'returns', p.prorettype::int8, 'set', p.proretset,
+      'signature', coalesce(pg_get_function_identity_arguments(p.oid), ''), 'returns', p.prorettype::int8, 'set', p.proretset,
       'language', l.lanname, 'body', p.prosrc, 'volatility', p.provolatile, 'strict', p.proisstrict, 'security_definer', p.prosecdef,
       'sets', (SELECT coalesce(jsonb_agg(split_part(x, '=', 1)), '[]') FROM unnest(p.proconfig) x),
       'comment', obj_description(p.oid, 'pg_proc'), 'privileges', {of_function})), '[]')
@@ -360,12 +360,13 @@ SELECT jsonb_build_object(
     SELECT coalesce(jsonb_agg(jsonb_build_object(
       'oid', c.oid::int8, 'schema', c.nspname, 'name', c.relname, 'kind', c.relkind, 'row_security', c.relrowsecurity,
       'force', c.relforcerowsecurity, 'comment', obj_description(c.oid, 'pg_class'),
-      'may_select', c.relkind NOT IN ('i', 'I') AND has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
+      -- What is dropped meanwhile is NULL.
+      'may_select', coalesce(c.relkind NOT IN ('i', 'I') AND has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), false),
       'privileges', {of_relation},
       'query', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
       'columns', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-          'number', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::int8, 'modifier', a.atttypmod, 'type_name', format_type(a.atttypid, a.atttypmod),
+          'number', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::int8, 'modifier', a.atttypmod, 'type_name', coalesce(format_type(a.atttypid, a.atttypmod), ''),
           'not_null', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'identity', a.attidentity::text, 'generated', a.attgenerated::text,
           'serial', EXISTS (SELECT FROM pg_depend x JOIN pg_class q ON q.oid = x.objid AND q.relkind = 'S'
                             WHERE x.classid = 'pg_class'::regclass AND x.refclassid = 'pg_class'::regclass AND x.refobjid = a.attrelid
@@ -383,7 +384,7 @@ SELECT jsonb_build_object(
           'deferrable', k.condeferrable, 'deferred', k.condeferred, 'validated', k.convalidated,
           'expression', CASE WHEN k.contype = 'c' THEN pg_get_expr(k.conbin, k.conrelid) END,
           'nulls_not_distinct', coalesce((SELECT {NULLS_NOT_DISTINCT} FROM pg_index i WHERE i.indexrelid = k.conindid), false),
-          'definition', pg_get_constraintdef(k.oid)) ORDER BY k.conname), '[]')
+          'definition', coalesce(pg_get_constraintdef(k.oid), '')) ORDER BY k.conname), '[]')
         FROM pg_constraint k WHERE k.conrelid = c.oid AND c.relkind NOT IN ('i', 'I') AND k.contype IN ('c', 'f', 'p', 'u', 'x')),
       'triggers', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
@@ -393,7 +394,7 @@ SELECT jsonb_build_object(
             SELECT coalesce(jsonb_agg(convert_from(decode(replace(part.hex, ' ', ''), 'hex'), current_setting('server_encoding')) ORDER BY part.n), '[]')
             FROM unnest(string_to_array(regexp_replace(encode(g.tgargs, 'hex'), '(..)', '\1 ', 'g'), '00 ')) WITH ORDINALITY AS part (hex, n)
             WHERE part.n <= g.tgnargs),
-          'condition', g.tgqual::text, 'definition', pg_get_triggerdef(g.oid), 'disabled', g.tgenabled = 'D')), '[]')
+          'condition', g.tgqual::text, 'definition', coalesce(pg_get_triggerdef(g.oid), ''), 'disabled', g.tgenabled = 'D')), '[]')
         FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal),
       'policies', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
@@ -404,7 +405,7 @@ SELECT jsonb_build_object(
       'index', (
         SELECT jsonb_build_object(
           'table', i.indrelid::int8, 'unique', i.indisunique, 'valid', i.indisvalid, 'nulls_not_distinct', {NULLS_NOT_DISTINCT},
-          'method', m.amname, 'predicate', pg_get_expr(i.indpred, i.indrelid), 'definition', pg_get_indexdef(i.indexrelid),
+          'method', m.amname, 'predicate', pg_get_expr(i.indpred, i.indrelid), 'definition', coalesce(pg_get_indexdef(i.indexrelid), ''),
           'of_constraint', EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')),
           'including', (SELECT coalesce(jsonb_agg(a.attname ORDER BY k.n), '[]')
                         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, n) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number

@@ -341,6 +341,15 @@ pub fn rows_of(relation: &super::actual::Relation, fresh: bool) -> Result<Option
         Identifier::new(&relation.schema),
         Identifier::new(&relation.name)
     );
+    counted(&sql, fresh)
+}
+
+/// The number that a query counts; `None` where the caller may not see all rows.
+///
+/// * `fresh`: as in [`rows_of`].
+///
+/// Errors: those of SPI, but for missing rights.
+pub fn counted(sql: &str, fresh: bool) -> Result<Option<i64>, Problem> {
     let counted = subtransaction(std::panic::AssertUnwindSafe(|| {
         if fresh {
             // With an id of its own, a statement sees what is committed by then.
@@ -349,7 +358,7 @@ pub fn rows_of(relation: &super::actual::Relation, fresh: bool) -> Result<Option
         let _settings = settings(false);
         let _policies = Settings::push(&[("row_security", "off")]);
         Ok(Spi::connect(|client| {
-            client.select(&sql, None, &[])?.first().get_one::<i64>()
+            client.select(sql, None, &[])?.first().get_one::<i64>()
         })?)
     }));
     match counted {

@@ -12,11 +12,9 @@ use crate::migration::Compared;
 use crate::migration::actual::Relation;
 use crate::migration::compare::Entity;
 use crate::migration::judge::Judge;
-use crate::migration::status::{State, Status, rows_of, status};
+use crate::migration::status::{State, Status, counted, rows_of, status};
 use crate::migration::world::{Claim, Id, World, class};
-use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
-use crate::run::settings;
 use crate::script::ast::Kind;
 
 /// What would be dropped, in order, and what is kept.
@@ -90,7 +88,10 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
             });
             continue;
         };
-        let names = [shown.clone(), plain_name(entity).unwrap_or_else(|| shown.clone())];
+        let mut names = vec![shown.clone()];
+        if let Some((schema, name)) = plain_name(entity) {
+            names.extend([format!("{schema}.{name}"), name]);
+        }
         let included = include
             .iter()
             .find(|one| names.iter().any(|name| name.eq_ignore_ascii_case(one)));
@@ -304,14 +305,15 @@ fn cannot_be_dropped(kind: Kind) -> &'static str {
     }
 }
 
-/// `schema.name`, as an alternative in `include`.
-fn plain_name(entity: Entity) -> Option<String> {
-    match entity {
-        Entity::Relation(relation) => Some(format!("{}.{}", relation.schema, relation.name)),
-        Entity::Function(function) => Some(format!("{}.{}", function.schema, function.name)),
-        Entity::Type(found) => Some(format!("{}.{}", found.schema, found.name)),
-        _ => None,
-    }
+/// Schema and name, as alternatives in `include`.
+fn plain_name(entity: Entity) -> Option<(String, String)> {
+    let (schema, name) = match entity {
+        Entity::Relation(relation) => (&relation.schema, &relation.name),
+        Entity::Function(function) => (&function.schema, &function.name),
+        Entity::Type(found) => (&found.schema, &found.name),
+        _ => return None,
+    };
+    Some((schema.clone(), name.clone()))
 }
 
 /// What would be lost with it, beside what depends on it.
@@ -365,23 +367,10 @@ fn values(relation: &Relation, column: &str, fresh: bool) -> Result<Option<Strin
         quote_identifier(column),
         qualified(&relation.schema, &relation.name)
     );
-    let counted = subtransaction(std::panic::AssertUnwindSafe(|| {
-        if fresh {
-            pg::current_transaction_id();
-        }
-        let _settings = settings(false);
-        let _policies = Settings::push(&[("row_security", "off")]);
-        Ok(Spi::connect(|client| {
-            client.select(&sql, None, &[])?.first().get_one::<i64>()
-        })?)
-    }));
-    Ok(match counted {
-        Ok(Some(0)) => None,
-        Ok(rows) => Some(format!("{} rows have a value", rows.unwrap_or_default())),
-        Err(problem) if problem.code == PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE => {
-            Some("its values cannot be counted: SELECT is not granted, or policies hide some".into())
-        }
-        Err(problem) => return Err(problem),
+    Ok(match counted(&sql, fresh)? {
+        Some(0) => None,
+        Some(rows) => Some(format!("{rows} rows have a value")),
+        None => Some("its values cannot be counted: SELECT is not granted, or policies hide some".into()),
     })
 }
 

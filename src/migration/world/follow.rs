@@ -26,10 +26,7 @@ impl World {
                 options: _,
             } => {
                 if *temporary {
-                    let id = self.object(at, Kind::Table, None, ("pg_temp".into(), name.name.clone()), true);
-                    self.temporary(id, &name.name);
-                    told.claims.push(Claim::Created(id));
-                    return;
+                    return self.temporary(at, &name.name, told);
                 }
                 self.needs_schema(name, told);
                 let place = self.place(name);
@@ -71,10 +68,7 @@ impl World {
                 if_not_exists,
             } => {
                 if *temporary {
-                    let id = self.object(at, Kind::Table, None, ("pg_temp".into(), name.name.clone()), true);
-                    self.temporary(id, &name.name);
-                    told.claims.push(Claim::Created(id));
-                    return;
+                    return self.temporary(at, &name.name, told);
                 }
                 self.needs_schema(name, told);
                 let kind = if *materialized_view {
@@ -389,14 +383,16 @@ impl World {
 }
 
 impl World {
-    /// Found first, whatever the search_path.
-    fn temporary(&mut self, id: Id, name: &str) {
+    /// A temporary table: found first, whatever the search_path.
+    fn temporary(&mut self, at: usize, name: &str, told: &mut Told) {
+        let id = self.object(at, Kind::Table, None, ("pg_temp".into(), name.to_string()), true);
         self.objects[id].temporary = true;
         self.objects[id].open = true;
         for schema in self.path.clone() {
             let key = (class(Kind::Table), None, schema, name.to_string());
             self.live.entry(key).or_default().push(id);
         }
+        told.claims.push(Claim::Created(id));
     }
 
     /// What a DROP takes along without naming it.
