@@ -189,6 +189,8 @@ impl Stage<'_> {
                         Some("25P02".into()),
                         "not run: an earlier statement of the transaction failed",
                     );
+                } else if step.kind == "BEGIN" || step.kind == "START TRANSACTION" {
+                    this.not_run(step, "a transaction is open already, which is a warning");
                 } else if step.kind == "SAVEPOINT" || step.kind == "RELEASE" || step.kind == "ROLLBACK" {
                     this.not_run(step, "savepoints of the script are not followed");
                 } else {

@@ -109,7 +109,15 @@ pub fn status<'a>(steps: &[Step], world: &'a World, actual: &'a Actual) -> Resul
         if state == State::Missing
             && let Some(why) = blocked(world, &judge, actual, told, at, &lines)
         {
-            (state, detail) = (State::Blocked, vec![why]);
+            // Whether a DO block makes it is known when it has run.
+            let opaque = lines.iter().find(|line| line.state == State::Opaque);
+            (state, detail) = match opaque {
+                Some(line) => (
+                    State::Missing,
+                    vec![format!("{why}; unless step {} does, which cannot be judged", line.step)],
+                ),
+                None => (State::Blocked, vec![why]),
+            };
         }
         // In order: what an earlier statement would make again is there for a later one.
         let raised = names.again(told, at);
@@ -118,7 +126,7 @@ pub fn status<'a>(steps: &[Step], world: &'a World, actual: &'a Actual) -> Resul
             state = State::WouldFail;
             detail.insert(0, format!("as written; running it again raises {code}"));
         }
-        if state.is_judged() && !told.not_compared.is_empty() {
+        if (state.is_judged() || state == State::Opaque) && !told.not_compared.is_empty() {
             let mut not = told.not_compared.clone();
             not.dedup();
             detail.push(format!("not compared: {}", not.join(", ")));

@@ -112,9 +112,7 @@ impl World {
                     ColumnChange::Default(value) => self.say(at, id, Said::Default(*value), told),
                     ColumnChange::NotNull(yes) => self.say(at, id, Said::NotNull(*yes), told),
                     ColumnChange::Identity(identity) => {
-                        if identity.is_some() {
-                            self.again(told, false, "55000", id);
-                        }
+                        self.again(told, false, "55000", id);
                         self.say(at, id, Said::Identity(*identity), told);
                     }
                 }
@@ -125,7 +123,7 @@ impl World {
                 let id = self.constraint(at, table, constraint, told, actual);
                 match (&constraint.rule, &constraint.name) {
                     (Rule::Primary, _) => self.again(told, false, "42P16", id),
-                    (Rule::Unique { .. }, Some(_)) => self.again(told, false, "42P07", id),
+                    (Rule::Unique { .. } | Rule::Exclude, Some(_)) => self.again(told, false, "42P07", id),
                     (_, Some(_)) => self.again(told, false, "42710", id),
                     // Postgres chooses another name, and makes a second one.
                     (_, None) => {}

@@ -170,10 +170,10 @@ fn what_cannot_be_told_is_said_and_never_guessed() {
             "11|CREATE STATISTICS|opaque|-",
             "12|CREATE TABLE|skipped|-",
             "13|ALTER TABLE|skipped|-",
-            "14|CREATE TABLE|blocked|-",
-            "15|CREATE INDEX|blocked|-",
-            "16|CREATE TABLE|blocked|-",
-            "17|CREATE TRIGGER|blocked|-",
+            "14|CREATE TABLE|missing|-",
+            "15|CREATE INDEX|missing|-",
+            "16|CREATE TABLE|missing|-",
+            "17|CREATE TRIGGER|missing|-",
             "18|COMMIT|skipped|-",
         ]
     );
