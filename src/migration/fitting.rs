@@ -87,8 +87,17 @@ impl<'a> Judge<'a> {
         difference
     }
 
-    /// Does this hold of what is there? Names of tables and columns are those of now: later steps may have renamed them.
+    /// Does this hold of what is there, as far as nothing changes it later that is not compared?
     fn compare(&self, id: Id, at: usize, said: &Said, entity: Entity<'a>) -> Difference {
+        let later = |step: Option<usize>| step.is_some_and(|step| step > at);
+        let own = self.world.objects[id].on;
+        let altered =
+            later(self.world.objects[id].altered) || own.is_some_and(|own| later(self.world.objects[own].altered));
+        self.compare_strictly(id, at, said, entity).filter(|_| !altered)
+    }
+
+    /// Does this hold of what is there? Names of tables and columns are those of now: later steps may have renamed them.
+    pub(super) fn compare_strictly(&self, id: Id, at: usize, said: &Said, entity: Entity<'a>) -> Difference {
         let own = self.world.objects[id].on;
         let column = |table: Option<Id>, name: &String| -> String {
             let current = table.and_then(|table| {
@@ -150,10 +159,6 @@ impl<'a> Judge<'a> {
                 _ => {}
             }
         }
-        let difference = compare::holds(&now, entity, &self.world.told[at].path, renamed, self.actual);
-        // A later statement changes something of it, and is not compared.
-        let altered =
-            later(self.world.objects[id].altered) || own.is_some_and(|own| later(self.world.objects[own].altered));
-        difference.filter(|_| !altered)
+        compare::holds(&now, entity, &self.world.told[at].path, renamed, self.actual)
     }
 }

@@ -262,9 +262,10 @@ impl<'a> Judge<'a> {
         match *claim {
             // An earlier step has made it already.
             Claim::Created(id) if self.world.objects[id].created != Some(at) && self.found[id].is_some() => {
-                match self.world.objects[id].kind {
-                    Kind::Table => Verdict::Holds,
-                    _ => Verdict::Either,
+                // IF NOT EXISTS does nothing then; a privilege is granted once more.
+                match self.world.told[at].quiet && self.world.objects[id].kind != Kind::Grant {
+                    true => Verdict::Holds,
+                    false => Verdict::Either,
                 }
             }
             Claim::Created(id) => self.exists(id),
@@ -317,11 +318,23 @@ impl<'a> Judge<'a> {
         let all: Vec<usize> = (0..object.said.len())
             .filter(|i| object.said[*i].1.slot() == slot)
             .collect();
-        let fitting: Vec<usize> = all
+        let mut fitting: Vec<usize> = all
             .iter()
             .copied()
             .filter(|i| self.difference(id, *i, entity).is_none())
             .collect();
+        // What fits only because something was changed that is not compared gives way to what fits as it is.
+        let exactly = |i: &usize| {
+            self.compare_strictly(id, object.said[*i].0, &object.said[*i].1, entity)
+                .is_none()
+        };
+        let exact: Vec<usize> = match fitting.len() {
+            0 | 1 => vec![],
+            _ => fitting.iter().copied().filter(exactly).collect(),
+        };
+        if !exact.is_empty() {
+            fitting = exact;
+        }
         let creates = object.created == Some(*at);
         // What was said until the last step that was run is what it is at least.
         let least = all

@@ -201,6 +201,9 @@ fn judged(judge: &Judge, told: &Told, at: usize) -> (State, Vec<String>) {
     match () {
         () if missing => (State::Missing, vec![]),
         () if present => (State::Present, vec![]),
+        () if verdicts.first() == Some(&Verdict::Holds) => {
+            (State::Present, vec!["holds; whether it ran cannot be told".into()])
+        }
         () if verdicts.contains(&Verdict::Either) => match judge.frontier.is_some_and(|frontier| at <= frontier) {
             true => (State::Present, vec!["superseded by a later step".into()]),
             false => (State::Missing, vec![]),
