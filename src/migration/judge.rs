@@ -29,9 +29,6 @@ pub enum Verdict {
 
 type Key = (u8, Option<Id>, String, String);
 
-/// How deep objects can lie in each other.
-const DEPTH: usize = 4;
-
 /// What is known of the objects of a script.
 pub struct Judge<'a> {
     pub(super) world: &'a World,
@@ -293,9 +290,7 @@ impl<'a> Judge<'a> {
             };
         }
         let mut above = Some(id);
-        // A label of a type, a column of a table: no deeper than that.
-        for _ in 0..DEPTH {
-            let Some(one) = above else { break };
+        while let Some(one) = above {
             let undecided = self.deciding && keys(self.world, one).iter().any(|key| self.shared.contains_key(key));
             let object = &self.world.objects[one];
             if undecided || object.dropped.is_some() || !object.may_go.is_empty() {

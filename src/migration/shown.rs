@@ -38,11 +38,7 @@ impl Judge<'_> {
             (false, Kind::Grant) => name.clone(),
             (false, _) => shown_name(&schema, &name, &self.actual.path),
         };
-        let of = object
-            .on
-            .filter(|on| *on != id)
-            .map(|on| self.shown(on, at))
-            .unwrap_or_default();
+        let of = object.on.map(|on| self.shown(on, at)).unwrap_or_default();
         match object.kind {
             Kind::Column => format!("{of}.{own}"),
             Kind::Constraint | Kind::Trigger | Kind::Policy => format!("{own} on {of}"),

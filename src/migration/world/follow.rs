@@ -163,7 +163,7 @@ impl World {
                         id
                     }
                 };
-                self.objects[id].on = Some(table);
+                self.belongs(id, table);
                 if index.name.is_some() {
                     self.again(told, index.if_not_exists, "42P07", id);
                 }
@@ -330,7 +330,7 @@ impl World {
                                 }
                                 false => self.create(at, Kind::Grant, Some(on), (String::new(), name), told),
                             };
-                            self.objects[id].on = Some(on);
+                            self.belongs(id, on);
                         }
                     }
                 }
@@ -381,6 +381,18 @@ impl World {
 }
 
 impl World {
+    /// It belongs to this, unless it does already, or this to it: nothing lies in itself, whatever a script says.
+    fn belongs(&mut self, id: Id, to: Id) {
+        let mut above = Some(to);
+        while let Some(one) = above {
+            if one == id {
+                return;
+            }
+            above = self.objects[one].on;
+        }
+        self.objects[id].on.get_or_insert(to);
+    }
+
     /// A temporary table: found first, whatever the search_path.
     fn temporary(&mut self, at: usize, name: &str, told: &mut Told) {
         let id = self.object(at, Kind::Table, None, ("pg_temp".into(), name.to_string()), true);

@@ -300,6 +300,10 @@ fn things_that_lie_in_each_other_end_neither_server_nor_patience() {
         "create index i on i(i) where i",
         "create table tt (a int); create index if not exists tt on tt (a)",
         "alter table x rename to y; create index y on y(a)",
+        "create index i on t(a); create index j on i(a); create index i on j(a)",
+        "alter index i set (fillfactor = 70); create index j on i(a); create index i on j(a); create index i on i(a)",
+        "create table a (id int); alter table a rename to b; create view a as select 1; create index b on a(x); drop table b; create type a as enum ('x')",
+        "grant select on t to public; revoke select on t from public; grant all on t to t",
         "create view v as select 1; create view v as select * from v",
         "create table t (id int references t); drop table t; create table t (like t)",
     ] {
