@@ -418,7 +418,7 @@ mod tests {
         );
         assert_eq!(
             texts("-- a;\n/* b; /* c; */ */ DO $x$ BEGIN a; $$ b; END $x$; SELECT 2"),
-            ["2:21 DO $x$ BEGIN a; $$ b; END $x$ [0]", "2:53 SELECT 2 [0]"]
+            ["2:19 DO $x$ BEGIN a; $$ b; END $x$ [0]", "2:50 SELECT 2 [0]"]
         );
         assert_eq!(
             texts("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); SELECT a$b;"),
