@@ -48,7 +48,7 @@ fn migration_status(
     let script = given(script, "script")?;
     let session = Session::begin()?;
     let compared = migration::compared(&session, script)?;
-    let status = status::status(&compared.steps, &compared.world, &compared.actual)?;
+    let status = status::status(&compared.steps, &compared.world, &compared.actual, true)?;
     let mut rows: Vec<_> = status
         .lines
         .into_iter()

@@ -50,18 +50,7 @@ impl<'w, 'a> Names<'w, 'a> {
     fn place(&self, id: Id, name: usize) -> Place {
         let object = &self.world.objects[id];
         let (_, schema, name) = &object.names[name];
-        let arguments = object
-            .arguments
-            .iter()
-            .flatten()
-            .map(|t| t.text.as_str())
-            .collect::<Vec<_>>()
-            .join(",");
-        let name = match object.kind {
-            Kind::Function => format!("{name}({arguments})"),
-            _ => name.clone(),
-        };
-        (class(object.kind), schema.clone(), name)
+        (class(object.kind), schema.clone(), object.key(name))
     }
 
     /// Of what belongs to a table: that, by now.

@@ -99,7 +99,7 @@ pub fn drift(session: &Session, scripts: &[(String, String)]) -> Result<Vec<Drif
     let actual = Actual::load(&names_in(&steps, &path), path)?;
     let world = World::of(&steps, &actual);
     let compared = Compared { steps, world, actual };
-    let status = status(&compared.steps, &compared.world, &compared.actual)?;
+    let status = status(&compared.steps, &compared.world, &compared.actual, false)?;
     let mut rows = Vec::new();
     let mut states: BTreeMap<&'static str, usize> = BTreeMap::new();
     for (at, (name, _)) in scripts.iter().enumerate() {

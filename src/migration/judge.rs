@@ -443,22 +443,9 @@ fn is_negative(said: &Said) -> bool {
 fn keys(world: &World, id: Id) -> Vec<Key> {
     let object = &world.objects[id];
     let on = object.on.filter(|_| object.kind != Kind::Index);
-    let arguments = object
-        .arguments
-        .iter()
-        .flatten()
-        .map(|t| t.text.as_str())
-        .collect::<Vec<_>>()
-        .join(",");
     object
         .names
         .iter()
-        .map(|(_, schema, name)| {
-            let name = match object.kind {
-                Kind::Function => format!("{name}({arguments})"),
-                _ => name.clone(),
-            };
-            (class(object.kind), on, schema.clone(), name)
-        })
+        .map(|(_, schema, name)| (class(object.kind), on, schema.clone(), object.key(name)))
         .collect()
 }

@@ -6,11 +6,14 @@
 //! compare   is what is there what was written?
 //! fitting   does what is there fit what the script says of an object?
 //! judge     which object is which thing that is there; which claims hold
+//! again     what running it once more would raise
 //! drift     several scripts in order, and where they contradict each other
 //! rehearse  the script run for real, statement by statement, and taken back
 //! reset     what the script made, taken back where that loses nothing
 //! root      the table of the tenants and that of their members, made where they are missing
-//! status    a state for each step, and the sum
+//! status    a state for each step
+//! sum       what the states come to, and the next call
+//! shown     what is there, as results show it
 //! ```
 
 pub mod actual;

@@ -13,6 +13,7 @@ use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
 use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
+use crate::run::record::qualified;
 use crate::run::{Session, may_write, settings};
 use crate::script;
 use crate::script::ast::Action;
@@ -149,7 +150,7 @@ fn statements(session: &Session, request: &Request) -> Result<Vec<String>, Probl
         let sql = "SELECT pg_catalog.format_type($1, $2)";
         let arguments = [pg_sys::Oid::from(key.type_oid).into(), key.type_modifier.into()];
         let type_name = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<String>())?;
-        let to = format!("{}.{} ({})", users.quoted_schema, users.quoted_name, key.quoted);
+        let to = format!("{} ({})", qualified(users), key.quoted);
         Ok((type_name.unwrap_or_default(), to))
     };
     if let Some(users) = referenced {
@@ -302,7 +303,7 @@ pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
             .map(|statement| format!("{statement};\n"))
             .collect::<String>();
         let compared = compared(&session, &text)?;
-        let status = status(&compared.steps, &compared.world, &compared.actual)?;
+        let status = status(&compared.steps, &compared.world, &compared.actual, true)?;
         let mut differ = Vec::new();
         for (line, statement) in status.lines.iter().zip(&all) {
             let object = line.object.clone().unwrap_or_default();
@@ -374,8 +375,9 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
     let named = request.users.as_deref().unwrap_or_default();
     let (users, key) = users(&session, named)?;
     let known = format!(
-        "SELECT EXISTS (SELECT FROM {}.{} AS u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
-        users.quoted_schema, users.quoted_name, key.quoted
+        "SELECT EXISTS (SELECT FROM {} AS u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
+        qualified(users),
+        key.quoted
     );
     let _settings = settings(false);
     let _policies = Settings::push(&[("row_security", "on")]);
@@ -401,7 +403,7 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
             detail: Some(format!("a first tenant, owned by {owner}")),
         });
     };
-    let name = format!("{}.{}", table.quoted_schema, table.quoted_name);
+    let name = qualified(table);
     if !request.dry_run {
         // Two at once do not both find it empty.
         let _timeout = Settings::push(&[("lock_timeout", &request.lock_timeout)]);

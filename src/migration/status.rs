@@ -97,8 +97,15 @@ pub struct Status<'a> {
 
 /// Judges a script.
 ///
+/// * `with_rows`: count the rows of its tables, for those who show them; each table is read as a whole.
+///
 /// Errors: those of SPI.
-pub fn status<'a>(steps: &[Step], world: &'a World, actual: &'a Actual) -> Result<Status<'a>, Problem> {
+pub fn status<'a>(
+    steps: &[Step],
+    world: &'a World,
+    actual: &'a Actual,
+    with_rows: bool,
+) -> Result<Status<'a>, Problem> {
     let judge = Judge::new(world, actual);
     let mut lines: Vec<Line> = Vec::new();
     let mut names = Names::new(world, &judge, actual);
@@ -134,7 +141,7 @@ pub fn status<'a>(steps: &[Step], world: &'a World, actual: &'a Actual) -> Resul
         if state == State::Data && step.data_lines > 0 {
             detail.push(format!("{} lines of data", step.data_lines));
         }
-        let (object, rows) = about(world, &judge, told, at)?;
+        let (object, rows) = about(world, &judge, told, at, with_rows)?;
         lines.push(Line {
             step: step.number,
             line: step.line,
@@ -322,13 +329,19 @@ fn of_postgres(function: &str) -> bool {
 }
 
 /// What the step is about, and how many rows that has.
-fn about(world: &World, judge: &Judge, told: &Told, at: usize) -> Result<(Option<String>, Option<i64>), Problem> {
+fn about(
+    world: &World,
+    judge: &Judge,
+    told: &Told,
+    at: usize,
+    with_rows: bool,
+) -> Result<(Option<String>, Option<i64>), Problem> {
     let principal = told.claims.first().map(|claim| match claim {
         Claim::Created(id) | Claim::Dropped(id) | Claim::Named(id, _) | Claim::Said(id, _) => *id,
     });
     let principal = principal.or(told.data.first().copied());
     let Some(id) = principal else { return Ok((None, None)) };
-    let countable = told.is_data || world.objects[id].kind == Kind::Table;
+    let countable = with_rows && (told.is_data || world.objects[id].kind == Kind::Table);
     let rows = match judge.found(id) {
         Some(Entity::Relation(relation)) if countable => rows_of(relation, false)?,
         _ => None,

@@ -45,17 +45,15 @@ pub struct OfParty {
 /// whose rows are none; 23502 with everything that new parties need, of all tables; those of `backfill` and `backfill_parents`.
 pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, Problem> {
     let columns = run::party(session, request)?;
-    let mut wanted = Vec::new();
-    let mut sides_of_all = None;
+    let mut creating = None;
     if request.create_missing {
         if !request.dry_run {
             run::may_write()?;
         }
-        wanted = creations(session, request, &columns)?;
-        if let Some((_, first)) = wanted.first() {
-            let sides = sides_of_all.insert(sides(session, first)?);
+        creating = creations(session, request, &columns)?;
+        if let Some((sides, wanted)) = &creating {
             let mut problems = Problems::default();
-            for (_, one) in &wanted {
+            for (_, one) in wanted {
                 let work = Work::prepare(session, sides, one, !request.dry_run, Overlays::default());
                 problems.keep(work.map_err(|problem| in_terms_of_party(session, one, problem)));
             }
@@ -71,12 +69,14 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, 
     let mut sequence = Sequence::new(session, request.dry_run);
     let mut all = Vec::new();
     for (column, step) in columns {
-        let creation = wanted
-            .iter()
-            .position(|((table, number), _)| (*table, *number) == (column.table, column.column));
-        all.push(match (creation, &sides_of_all) {
-            (Some(at), Some(sides)) => filled_and_created(&mut sequence, sides, &column, step, &wanted[at].1)?,
-            _ => OfParty {
+        let creation = creating.as_ref().and_then(|(sides, wanted)| {
+            let mut all = wanted.iter();
+            let found = all.find(|((table, number), _)| (*table, *number) == (column.table, column.column));
+            found.map(|(_, one)| (sides, one))
+        });
+        all.push(match creation {
+            Some((sides, one)) => filled_and_created(&mut sequence, sides, &column, step, one)?,
+            None => OfParty {
                 outcome: sequence.step(step)?,
                 created: 0,
             },
@@ -111,7 +111,11 @@ fn in_terms_of_party(session: &Session, request: &Request, problem: Problem) -> 
 /// For which columns parties are created, and the call that does it.
 type Creations = Vec<((u32, i16), Request)>;
 
-fn creations(session: &Session, request: &PartyRequest, columns: &[(PartyColumn, Step)]) -> Result<Creations, Problem> {
+fn creations<'a>(
+    session: &'a Session,
+    request: &PartyRequest,
+    columns: &[(PartyColumn, Step)],
+) -> Result<Option<(Sides<'a>, Creations)>, Problem> {
     let catalog = &session.catalog;
     let mut problems = Problems::default();
     let who: Vec<(&PartyColumn, &Table, &Column)> = columns
@@ -141,7 +145,7 @@ fn creations(session: &Session, request: &PartyRequest, columns: &[(PartyColumn,
     };
     let given = given(session, request, &who, &mut problems)?;
     let Some(parent) = catalog.table(first.reference.parent) else {
-        return Ok(vec![]);
+        return Ok(None);
     };
     let sides = sides(session, &asked(session, request, who[0], Map::new()))?;
     let insertion = catalog.insertion(parent)?;
@@ -212,7 +216,7 @@ fn creations(session: &Session, request: &PartyRequest, columns: &[(PartyColumn,
         );
     }
     problems.into_result()?;
-    Ok(found)
+    Ok(Some((sides, found)))
 }
 
 /// As people type it in `set`: the bare name, where that finds it.

@@ -82,7 +82,7 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
     };
     let (table, name) = match catalog.table(column.table) {
         Some(table) => (
-            format!("{}.{}", table.quoted_schema, table.quoted_name),
+            super::record::qualified(table),
             table
                 .column(column.column)
                 .map(|c| c.quoted.clone())

@@ -286,7 +286,7 @@ fn blueprint<'a>(
 ) -> Result<Blueprint<'a>, Problem> {
     let (table, column) = match session.catalog.table(key.table) {
         Some(table) => (
-            format!("{}.{}", table.quoted_schema, table.quoted_name),
+            super::record::qualified(table),
             table
                 .column(key.key.column)
                 .map(|c| c.quoted.clone())

@@ -53,6 +53,17 @@ impl Object {
     pub fn name(&self) -> &str {
         self.names.last().map_or("", |(_, _, name)| name)
     }
+
+    /// What it is looked up by: one of its names, that of a function with the types of its arguments.
+    pub fn key(&self, name: &str) -> String {
+        match self.kind {
+            Kind::Function => {
+                let types: Vec<&str> = self.arguments.iter().flatten().map(|t| t.text.as_str()).collect();
+                format!("{name}({})", types.join(","))
+            }
+            _ => name.into(),
+        }
+    }
 }
 
 /// One thing that is said of an object. Two of the same slot supersede each other.
