@@ -32,8 +32,8 @@ COMMENT ON FUNCTION migration_rehearse(text, boolean, interval) IS
   'run a migration script for real, statement by statement, and roll everything back: what each would raise, write, and lock';
 COMMENT ON FUNCTION migration_reset(text, boolean, text[], interval) IS
   'take back what a migration script made, in the order of dependency, without CASCADE, and only where that loses nothing; or say what that would do (dry_run, the default)';
-COMMENT ON FUNCTION restore_reset(bigint, boolean) IS
-  'put back the rows that migration_reset copied because include named their tables; or count them (dry_run, the default)';
+COMMENT ON FUNCTION restore_reset(bigint, boolean, boolean) IS
+  'put back the rows and the values of columns that migration_reset copied because include named them; or count them (dry_run, the default)';
 COMMENT ON FUNCTION migration_drift(jsonb) IS
   'several migration scripts as one history: which are in, which are half in, and where they contradict each other; runs nothing';
 COMMENT ON FUNCTION ensure_tenant_root(text, text, text, jsonb, text, text, text[], jsonb, text, boolean, interval) IS
@@ -98,8 +98,8 @@ BEGIN
     granted := granted + 1;
   END LOOP;
   EXECUTE format('GRANT USAGE ON SCHEMA mend TO %I', grantee);
-  EXECUTE format('GRANT SELECT, INSERT ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows TO %I', grantee);
-  EXECUTE format('GRANT UPDATE (restored_by) ON mend.repaired_rows, mend.reset_rows TO %I', grantee);
+  EXECUTE format('GRANT SELECT, INSERT ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values TO %I', grantee);
+  EXECUTE format('GRANT UPDATE (restored_by) ON mend.repaired_rows, mend.reset_rows, mend.reset_values TO %I', grantee);
   EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mend.declared_references TO %I', grantee);
   EXECUTE format('GRANT USAGE ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq TO %I', grantee);
   RETURN format('%s may call %s functions of pg_mend, on tables that it may read and update; it sees its own runs in mend.runs',
@@ -135,7 +135,7 @@ BEGIN
   LOOP
     EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %I', routine.signature, role_found);
   END LOOP;
-  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.declared_references FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', role_found);
   -- REVOKE takes back only what the caller's own rights gave.
@@ -187,6 +187,7 @@ BEGIN
   EXECUTE pg_catalog.format('ALTER TABLE mend.repaired_rows OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER TABLE mend.created_rows OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER TABLE mend.reset_rows OWNER TO %I', installer);
+  EXECUTE pg_catalog.format('ALTER TABLE mend.reset_values OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER TABLE mend.declared_references OWNER TO %I', installer);
   EXECUTE pg_catalog.format('ALTER SCHEMA mend OWNER TO %I', installer);
 END

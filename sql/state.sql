@@ -140,6 +140,28 @@ COMMENT ON COLUMN mend.reset_rows.row_text IS 'the row, as text of the table''s 
 COMMENT ON COLUMN mend.reset_rows.restored_by IS 'the run of restore_reset that put it back';
 COMMENT ON COLUMN mend.reset_rows.run_by IS 'the role whose rights the run had (current_user)';
 
+CREATE TABLE mend.reset_values (
+  run_id      bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
+  table_name  text NOT NULL,
+  column_name text NOT NULL,
+  column_type text NOT NULL,
+  row_key     jsonb NOT NULL,
+  old_value   text NOT NULL,
+  restored_by bigint REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
+  run_by      name NOT NULL DEFAULT CURRENT_USER
+);
+CREATE INDEX reset_values_of_run ON mend.reset_values (run_id);
+
+COMMENT ON TABLE mend.reset_values IS 'values of columns that migration_reset dropped because include named them; restore_reset puts them back';
+COMMENT ON COLUMN mend.reset_values.run_id IS 'mend.runs.run_id';
+COMMENT ON COLUMN mend.reset_values.table_name IS 'the table of the column, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.reset_values.column_name IS 'the bare name of the column';
+COMMENT ON COLUMN mend.reset_values.column_type IS 'its type, as format_type writes it';
+COMMENT ON COLUMN mend.reset_values.row_key IS 'the primary key of the row: {"id": 7}';
+COMMENT ON COLUMN mend.reset_values.old_value IS 'the value, as text; rows where it was NULL are not kept';
+COMMENT ON COLUMN mend.reset_values.restored_by IS 'the run of restore_reset that put it back';
+COMMENT ON COLUMN mend.reset_values.run_by IS 'the role whose rights the run had (current_user)';
+
 CREATE TABLE mend.declared_references (
   reference_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   table_schema      text NOT NULL,
@@ -226,8 +248,21 @@ CREATE POLICY owner_sees_all ON mend.reset_rows FOR SELECT
                    AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
 COMMENT ON POLICY owner_sees_all ON mend.reset_rows IS 'the extension''s owner sees what the runs of all roles dropped';
 
+ALTER TABLE mend.reset_values ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own_runs ON mend.reset_values
+  USING (run_by = CURRENT_USER)
+  WITH CHECK (run_by = CURRENT_USER);
+COMMENT ON POLICY own_runs ON mend.reset_values IS 'a role sees what its own runs dropped';
+
+CREATE POLICY owner_sees_all ON mend.reset_values FOR SELECT
+  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
+                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON POLICY owner_sees_all ON mend.reset_values IS 'the extension''s owner sees what the runs of all roles dropped';
+
 REVOKE ALL ON SCHEMA mend FROM PUBLIC;
-REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.declared_references FROM PUBLIC;
+REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references FROM PUBLIC;
 REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM PUBLIC;
 
 -- Records are data, not definition: pg_dump takes them along.
@@ -236,6 +271,7 @@ SELECT pg_catalog.pg_extension_config_dump('mend.replaced_values', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.repaired_rows', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.created_rows', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.reset_rows', '');
+SELECT pg_catalog.pg_extension_config_dump('mend.reset_values', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.runs', 'run_id'), '');
 SELECT pg_catalog.pg_extension_config_dump('mend.declared_references', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.declared_references', 'reference_id'), '');

@@ -146,7 +146,8 @@ fn migration_rehearse(
 /// * `script`: SQL as `psql` would read it; what of it is there is told as in `migration_status`.
 /// * `dry_run`: true shows the statements and drops nothing; works read-only and on a standby.
 /// * `include`: objects that are dropped although something is lost, by the names that the result shows (`ARRAY['ascora_jobs']`): rows of
-///   tables are copied to `mend.reset_rows` first, `restore_reset(run_id)` puts them back. Not what differs, nor what others depend on.
+///   tables are copied to `mend.reset_rows` first, values of columns by the primary keys of their rows to `mend.reset_values`;
+///   `restore_reset(run_id)` puts them back. Not what differs, nor what others depend on.
 /// * `lock_timeout`: how long a real run waits for each table (55P03 behind that).
 ///
 /// Returns one row per object: `action` `drop` (in this order, without CASCADE) or `keep` with the `reason`: rows, values, used sequences,
@@ -218,7 +219,7 @@ fn migration_reset(
     }
     if done.copied > 0 {
         let copied = if dry_run { "would be copied" } else { "were copied" };
-        said.push_str(&format!("; {} rows {copied} to mend.reset_rows", done.copied));
+        said.push_str(&format!("; {} {copied} to schema mend", done.copied));
     }
     rows.push((
         None,
@@ -233,13 +234,16 @@ fn migration_reset(
     Ok(TableIterator::new(rows))
 }
 
-/// Puts back the rows that a run of `migration_reset` copied, once their tables are there again; or (by default) counts them.
+/// Puts back the rows and the values of columns that a run of `migration_reset` copied, once their tables and columns are there again; or (by
+/// default) counts them.
 ///
 /// * `run_id`: the run, one of the caller's own.
 /// * `dry_run`: true counts and writes nothing.
+/// * `overwrite`: false puts a value back where the column is NULL or has its default; true whatever it is now.
 ///
-/// Returns one row per table: `total` kept rows that are not back yet, `restored`, `reasons` (`table_missing`, `columns_differ`). Sequences behind
-/// the columns go on where the rows end.
+/// Returns one row per table (`column_name` NULL) or column: `total` kept rows or values that are not back yet, `restored`, `reasons`
+/// (`table_missing`, `column_missing`, `columns_differ`: other names or types; `key_differs`: another primary key; `row_is_gone`,
+/// `changed_since`, `identity_always`: such a column cannot be written). Sequences behind the columns go on where the rows end.
 ///
 /// Errors: 42704 (no such run of the caller's, or nothing left), 25006, and whatever constraints and triggers raise: nothing is put back then.
 ///
@@ -250,11 +254,13 @@ fn migration_reset(
 fn restore_reset(
     run_id: Option<i64>,
     dry_run: default!(Option<bool>, "true"),
+    overwrite: default!(Option<bool>, "false"),
 ) -> Result<
     TableIterator<
         'static,
         (
             name!(table_name, String),
+            name!(column_name, Option<String>),
             name!(dry_run, bool),
             name!(total, i64),
             name!(restored, i64),
@@ -265,11 +271,13 @@ fn restore_reset(
     ErrorReport,
 > {
     let dry_run = given(dry_run, "dry_run")?;
-    let _session = Session::begin()?;
-    let restored = reset::restore(given(run_id, "run_id")?, dry_run)?;
+    let overwrite = given(overwrite, "overwrite")?;
+    let session = Session::begin()?;
+    let restored = reset::restore(&session, given(run_id, "run_id")?, dry_run, overwrite)?;
     Ok(TableIterator::new(restored.into_iter().map(move |table| {
         (
             table.table,
+            table.column,
             dry_run,
             table.total,
             table.restored,

@@ -7,6 +7,7 @@
 mod classify;
 mod constraints;
 pub mod expression;
+pub mod kept;
 pub mod new_row;
 mod sources;
 mod statements;

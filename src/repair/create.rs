@@ -388,7 +388,7 @@ impl Way for Creation<'_> {
             .zip(&work.reference.columns)
             .filter_map(|(key, column)| Some((self.parent.column(*key)?, work.reference.table.column(*column)?)))
             .map(|(key, column)| {
-                let created = super::restore::old_value(&work.session.catalog, key, "made.row_key");
+                let created = crate::plan::kept::old_value(&work.session.catalog, key, "made.row_key");
                 equal(
                     &work.session.catalog,
                     &created,

@@ -307,7 +307,7 @@ impl Way for Nullification<'_> {
             return Ok(true);
         }
         let (table, parent) = (work.reference.table, work.reference.parent);
-        let key: Vec<String> = super::restore::key_conditions(&work.session.catalog, table, "t", "kept.row_key");
+        let key: Vec<String> = crate::plan::kept::key_conditions(&work.session.catalog, table, "t", "kept.row_key");
         let on: Vec<String> = work
             .reference
             .key
@@ -316,7 +316,7 @@ impl Way for Nullification<'_> {
             .filter_map(|(key, column)| Some((parent.column(*key)?, table.column(*column)?)))
             .map(|(key, column)| {
                 let was = match self.columns.iter().any(|c| c.number == column.number) {
-                    true => super::restore::old_value(&work.session.catalog, column, "kept.old_values"),
+                    true => crate::plan::kept::old_value(&work.session.catalog, column, "kept.old_values"),
                     false => format!("t.{}", column.sql()),
                 };
                 equal(&work.session.catalog, &format!("p.{}", key.sql()), key.type_oid, &was)

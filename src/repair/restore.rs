@@ -7,11 +7,11 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 use serde_json::{Value, json};
 
-use crate::catalog::{Catalog, Column, Details, Table};
-use crate::identifier::Literal;
+use crate::catalog::{Column, Details, Table};
 use crate::pg::Settings;
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, equal, indent};
+use crate::plan::kept::{key_conditions, old_value};
 use crate::plan::new_row::in_new_row;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
@@ -33,24 +33,6 @@ pub struct Restored {
     pub reasons: BTreeMap<String, i64>,
     /// `mend.runs.run_id` of a real run.
     pub run_id: Option<i64>,
-}
-
-/// The values of the primary key in `json` are those of the row `alias`.
-pub(super) fn key_conditions(catalog: &Catalog, table: &Table, alias: &str, json: &str) -> Vec<String> {
-    let key = table.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
-    key.iter()
-        .filter_map(|c| table.column(*c))
-        .map(|c| {
-            let own = format!("{alias}.{}", c.sql());
-            equal(catalog, &own, c.type_oid, &old_value(catalog, c, json))
-        })
-        .collect()
-}
-
-/// The value of a column that is kept as text in `json`.
-pub(super) fn old_value(catalog: &Catalog, column: &Column, json: &str) -> String {
-    let type_sql = catalog.type_of(column.type_oid).map(|t| t.sql()).unwrap_or_default();
-    format!("({json} ->> {})::{type_sql}", Literal::new(&column.name))
 }
 
 /// The run that is to be taken back.

@@ -29,7 +29,7 @@ pub fn next_id() -> Result<i64, Problem> {
 ///
 /// Errors: those of SPI only.
 pub fn comes_last() -> Result<(), Problem> {
-    let defer = "SET CONSTRAINTS mend.replaced_values_run_id_fkey, mend.repaired_rows_run_id_fkey, mend.created_rows_run_id_fkey, mend.reset_rows_run_id_fkey DEFERRED";
+    let defer = "SET CONSTRAINTS mend.replaced_values_run_id_fkey, mend.repaired_rows_run_id_fkey, mend.created_rows_run_id_fkey, mend.reset_rows_run_id_fkey, mend.reset_values_run_id_fkey DEFERRED";
     Ok(Spi::connect_mut(|client| client.update(defer, None, &[]).map(|_| ()))?)
 }
 

@@ -83,13 +83,20 @@ impl Session {
 
     /// May the caller write the record of a run?
     pub fn may_record(&self) -> bool {
-        ["runs", "replaced_values", "repaired_rows", "created_rows", "reset_rows"]
-            .iter()
-            .all(|name| {
-                self.catalog
-                    .table_in("mend", name)
-                    .is_some_and(|state| state.may_use_schema && state.may_select && state.may_insert)
-            })
+        [
+            "runs",
+            "replaced_values",
+            "repaired_rows",
+            "created_rows",
+            "reset_rows",
+            "reset_values",
+        ]
+        .iter()
+        .all(|name| {
+            self.catalog
+                .table_in("mend", name)
+                .is_some_and(|state| state.may_use_schema && state.may_select && state.may_insert)
+        })
     }
 
     /// From now on `name` is the table that holds the tenants, whatever the setting says.

@@ -6,8 +6,9 @@ use std::panic::AssertUnwindSafe;
 use pgrx::prelude::*;
 use serde_json::json;
 
+use super::loss::Copied;
 use super::plan::{Drop, Plan, plan, qualified};
-use super::{Request, Taken};
+use super::{Request, Taken, values};
 use crate::identifier::Literal;
 use crate::migration::compared;
 use crate::pg::{self, Settings, subtransaction};
@@ -23,7 +24,7 @@ pub struct Reset {
     pub dropped: i64,
     /// Objects that are kept.
     pub kept: i64,
-    /// Rows that are copied.
+    /// Rows and values that are copied.
     pub copied: i64,
     /// `mend.runs.run_id` of a real run.
     pub run_id: Option<i64>,
@@ -94,8 +95,28 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
     }
     record::comes_last()?;
     let id = record::next_id()?;
-    for drop in plan.dropped.iter().filter(|drop| drop.copied) {
-        copy(drop, id)?;
+    for drop in &plan.dropped {
+        let copied = match &drop.copied {
+            Copied::Nothing => continue,
+            Copied::Rows => copy(drop, id)?,
+            Copied::Values {
+                table,
+                column,
+                type_name,
+            } => values::copy(session, (*table, column, type_name), id)?,
+        };
+        if Some(copied) != drop.taken.rows {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!(
+                    "of {} {copied} were copied, {} were counted",
+                    drop.taken.object,
+                    drop.taken.rows.unwrap_or_default()
+                ),
+            )
+            .detail("nothing was dropped")
+            .hint("run it again"));
+        }
     }
     let mut done: Vec<&String> = Vec::new();
     for statement in plan.dropped.iter().filter_map(|drop| drop.taken.statement.as_ref()) {
@@ -132,9 +153,9 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
 }
 
 /// Rows as text of their row type: what is read back is what was written.
-fn copy(drop: &Drop, id: i64) -> Result<(), Problem> {
+fn copy(drop: &Drop, id: i64) -> Result<i64, Problem> {
     let Some((schema, name)) = &drop.table else {
-        return Ok(());
+        return Ok(0);
     };
     let table = qualified(schema, name);
     let columns = "SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
@@ -150,18 +171,7 @@ fn copy(drop: &Drop, id: i64) -> Result<(), Problem> {
         let _policies = Settings::push(&[("row_security", "on")]);
         Spi::connect_mut(|client| Ok::<_, spi::SpiError>(client.update(&sql, None, &[])?.len()))?
     };
-    match Some(written as i64) == drop.taken.rows {
-        true => Ok(()),
-        false => Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            format!(
-                "{written} rows of {table} were copied, {} were counted",
-                drop.taken.rows.unwrap_or_default()
-            ),
-        )
-        .detail("nothing was dropped")
-        .hint("run it again")),
-    }
+    Ok(written as i64)
 }
 
 fn run(statement: &str) -> Result<(), Problem> {
@@ -176,7 +186,7 @@ fn told(plan: Plan, run_id: Option<i64>) -> Reset {
     let copied = plan
         .dropped
         .iter()
-        .filter(|d| d.copied)
+        .filter(|d| d.copied != Copied::Nothing)
         .filter_map(|d| d.taken.rows)
         .sum();
     let mut taken: Vec<Taken> = plan.dropped.into_iter().map(|drop| drop.taken).collect();

@@ -7,12 +7,12 @@ use pgrx::spi::quote_identifier;
 
 use super::Taken;
 use super::depend::{Address, Graph};
+use super::loss::{Copied, copied, loses};
 use super::own::{Own, not_the_scripts};
 use crate::migration::Compared;
 use crate::migration::actual::Relation;
 use crate::migration::compare::Entity;
-use crate::migration::judge::Judge;
-use crate::migration::status::{State, Status, counted, rows_of, status};
+use crate::migration::status::{State, Status, rows_of, status};
 use crate::migration::world::{Claim, Id, World, class};
 use crate::problem::Problem;
 use crate::script::ast::Kind;
@@ -32,8 +32,8 @@ pub struct Drop {
     pub taken: Taken,
     /// Its table (itself, if it is one): schema and name; locked before anything is dropped.
     pub table: Option<(String, String)>,
-    /// It is a table with rows, which are copied.
-    pub copied: bool,
+    /// What is copied before.
+    pub copied: Copied,
 }
 
 struct Candidate {
@@ -119,11 +119,12 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
         {
             reason = not_the_scripts(world, &own, actual, id, relation);
         }
-        // Rows of a partitioned table are those of its partitions.
-        let is_plain = matches!(entity, Entity::Relation(relation) if relation.kind == 'r');
-        let copied = rows.is_some_and(|rows| rows > 0) && is_plain;
-        if reason.is_none() && included.is_some() && is_plain && rows.is_none() {
-            reason = Some("its rows cannot be counted, so that they cannot be copied: SELECT is not granted, or policies hide some".into());
+        let mut copies = (Copied::Nothing, rows);
+        if reason.is_none() && included.is_some() {
+            match copied(world, &status.judge, entity, (rows, fresh))? {
+                Ok(found) => copies = found,
+                Err(why) => reason = Some(why),
+            }
         }
         if reason.is_none() && included.is_none() && made_anew(world, id) {
             reason = Some("the script drops what was called so before: what that was is not known".into());
@@ -137,10 +138,10 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
                     object: shown,
                     statement: Some(statement),
                     reason: None,
-                    rows,
+                    rows: copies.1,
                 },
                 table,
-                copied,
+                copied: copies.0,
             },
             reason,
             step,
@@ -315,108 +316,6 @@ fn plain_name(entity: Entity) -> Option<(String, String)> {
         _ => return None,
     };
     Some((schema.clone(), name.clone()))
-}
-
-/// What would be lost with it, beside what depends on it.
-fn loses(
-    world: &World,
-    judge: &Judge,
-    id: Id,
-    entity: Entity,
-    (rows, fresh): (Option<i64>, bool),
-    quiet: bool,
-) -> Result<Option<String>, Problem> {
-    let kind = world.objects[id].kind;
-    let maybe_before = "it may have been there before, in another form";
-    Ok(match (kind, entity) {
-        (Kind::Table, Entity::Relation(relation)) if matches!(relation.kind, 'r' | 'p') => match rows {
-            Some(0) => {
-                let used = mentioned(&relation.name, false, judge, world)?;
-                (!used.is_empty()).then(|| format!("named in the body of {}", used.join(", ")))
-            }
-            Some(rows) => Some(format!("it has {rows} rows")),
-            None => Some("its rows cannot be counted: SELECT is not granted, or policies hide some".into()),
-        },
-        (Kind::Table, _) => Some("what it holds is not here".into()),
-        (Kind::Column, Entity::Column(relation, column)) => values(relation, &column.name, fresh)?,
-        (Kind::Sequence, _) if quiet => Some(format!("IF NOT EXISTS: {maybe_before}")),
-        (Kind::Sequence, Entity::Relation(relation)) => {
-            let sql = "SELECT pg_catalog.pg_sequence_last_value($1)";
-            let last = Spi::connect(|client| {
-                client
-                    .select(sql, None, &[pg_sys::Oid::from(relation.oid).into()])?
-                    .first()
-                    .get_one::<i64>()
-            })?;
-            last.map(|last| format!("it has been used, up to {last}"))
-        }
-        (Kind::Extension, _) => Some("others may use it without saying so".into()),
-        (Kind::Schema, _) if quiet => Some(format!("IF NOT EXISTS: {maybe_before}")),
-        (Kind::Function | Kind::View | Kind::Trigger, _) if quiet => Some(format!("OR REPLACE: {maybe_before}")),
-        (Kind::Function, Entity::Function(function)) => {
-            let used = mentioned(&function.name, true, judge, world)?;
-            (!used.is_empty()).then(|| format!("named in the body of {}", used.join(", ")))
-        }
-        _ => None,
-    })
-}
-
-/// Values of a column that would go with it.
-fn values(relation: &Relation, column: &str, fresh: bool) -> Result<Option<String>, Problem> {
-    let sql = format!(
-        "SELECT pg_catalog.count(t.{}) FROM {} AS t",
-        quote_identifier(column),
-        qualified(&relation.schema, &relation.name)
-    );
-    Ok(match counted(&sql, fresh)? {
-        Some(0) => None,
-        Some(rows) => Some(format!("{rows} rows have a value")),
-        None => Some("its values cannot be counted: SELECT is not granted, or policies hide some".into()),
-    })
-}
-
-/// Functions that are not the script's and use something of this name in their body: no dependency says so.
-///
-/// * `is_function`: it is called; else it is read or written.
-fn mentioned(name: &str, is_function: bool, judge: &Judge, world: &World) -> Result<Vec<String>, Problem> {
-    let own: BTreeSet<u32> = (0..world.objects.len())
-        .filter_map(|id| match judge.found(id) {
-            Some(Entity::Function(function)) => Some(function.oid),
-            _ => None,
-        })
-        .collect();
-    let escaped: String = name
-        .chars()
-        .flat_map(|c| match c.is_alphanumeric() || c == '_' {
-            true => vec![c],
-            false => vec!['\\', c],
-        })
-        .collect();
-    let pattern = match is_function {
-        true => format!(r#"(^|[^[:alnum:]_]){escaped}"?\s*\("#),
-        false => format!(
-            r#"(^|[^[:alnum:]_])(from|join|into|update|table|only|using)\s+("?[[:alnum:]_]+"?\.)?"?{escaped}"?($|[^[:alnum:]_])"#
-        ),
-    };
-    let sql = "SELECT p.oid, p.oid::pg_catalog.regprocedure::pg_catalog.text FROM pg_catalog.pg_proc p
-               JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-               WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e')
-                 AND p.prosrc ~* $1 ORDER BY 2";
-    let found = Spi::connect(|client| {
-        let mut found = Vec::new();
-        for row in client.select(sql, None, &[pattern.as_str().into()])? {
-            if let (Some(oid), Some(shown)) = (row.get::<pg_sys::Oid>(1)?, row.get::<String>(2)?) {
-                found.push((oid.to_u32(), shown));
-            }
-        }
-        Ok::<_, spi::SpiError>(found)
-    })?;
-    Ok(found
-        .into_iter()
-        .filter(|(oid, _)| !own.contains(oid))
-        .map(|(_, shown)| shown)
-        .collect())
 }
 
 /// Keeps what something outside of the script depends on, and what that keeps.

@@ -1,4 +1,4 @@
-//! Puts back the rows that a reset copied, once their table is there again.
+//! Puts back the rows and values that a reset copied, once their tables and columns are there again.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -7,16 +7,19 @@ use pgrx::prelude::*;
 use pgrx::spi::{SpiError, quote_identifier};
 use serde_json::json;
 
+use super::values;
 use crate::identifier::Literal;
 use crate::pg::{Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::record::{self, Record};
-use crate::run::{may_write, settings};
+use crate::run::{Session, may_write, settings};
 
-/// One table whose rows were kept.
+/// One table whose rows were kept, or one column whose values were.
 pub struct Restored {
     /// With its schema.
     pub table: String,
+    /// The column whose values were kept; `None`: whole rows.
+    pub column: Option<String>,
     /// Rows that were kept and are not put back yet.
     pub total: i64,
     /// Rows that were put back, or would be.
@@ -29,33 +32,41 @@ pub struct Restored {
 
 /// Puts back what the run kept.
 ///
+/// * `overwrite`: values of columns go back whatever the column is now.
+///
 /// Errors: 42704 if the caller has no such run, or nothing of it is kept; 25006; whatever constraints and triggers raise, and then nothing is
 /// put back.
-pub fn restore(id: i64, dry_run: bool) -> Result<Vec<Restored>, Problem> {
+pub fn restore(session: &Session, id: i64, dry_run: bool, overwrite: bool) -> Result<Vec<Restored>, Problem> {
     if !dry_run {
         may_write()?;
     }
     let kept = kept(id)?;
-    if kept.is_empty() {
+    let columns = values::kept(id)?;
+    if kept.is_empty() && columns.is_empty() {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("run {id} kept no rows that are not put back"),
         )
         .detail("it is no run of migration_reset with include, not yours, or all of its rows are back")
-        .hint("SELECT run_id, table_name, count(*) FROM mend.reset_rows WHERE restored_by IS NULL GROUP BY 1, 2"));
+        .hint("SELECT run_id, table_name, count(*) FROM mend.reset_rows WHERE restored_by IS NULL GROUP BY 1, 2; of columns: mend.reset_values"));
     }
+    let all = || {
+        let mut all: Vec<Restored> = Vec::new();
+        for (table, columns, rows) in kept {
+            all.push(match dry_run {
+                true => counted(table, &columns, rows)?,
+                false => put_back(id, table, &columns, rows)?,
+            });
+        }
+        // Values of columns come last: they may reference the rows.
+        for group in columns {
+            all.push(values::put_back(session, id, group, overwrite, dry_run)?);
+        }
+        Ok(all)
+    };
     match dry_run {
-        true => kept
-            .into_iter()
-            .map(|(table, columns, rows)| counted(table, &columns, rows))
-            .collect(),
-        false => subtransaction(AssertUnwindSafe(|| {
-            let mut all: Vec<Restored> = Vec::new();
-            for (table, columns, rows) in kept {
-                all.push(put_back(id, table, &columns, rows)?);
-            }
-            Ok(all)
-        })),
+        true => all(),
+        false => subtransaction(AssertUnwindSafe(all)),
     }
 }
 
@@ -87,7 +98,9 @@ fn kept(id: i64) -> Result<Vec<Kept>, Problem> {
 type Columns = (Vec<String>, Vec<String>);
 
 /// The table's columns now.
-fn columns_now(table: &str) -> Result<Option<Columns>, Problem> {
+///
+/// Errors: those of SPI.
+pub fn columns_now(table: &str) -> Result<Option<Columns>, Problem> {
     let sql = "SELECT pg_catalog.concat_ws(' ', pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod)), a.attname::pg_catalog.text, a.attgenerated = ''
                FROM pg_catalog.pg_attribute a WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
     let _settings = settings(false);
@@ -121,6 +134,7 @@ fn counted(table: String, columns: &[String], rows: i64) -> Result<Restored, Pro
     };
     Ok(Restored {
         table,
+        column: None,
         total: rows,
         restored: if reason.is_none() { rows } else { 0 },
         reasons: reason.map(|reason| (reason.to_string(), rows)).into_iter().collect(),
@@ -168,11 +182,30 @@ fn put_back(id: i64, table: String, columns: &[String], rows: i64) -> Result<Res
         .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction"));
     }
     run_it(&mark)?;
-    // Sequences behind the columns go on where the rows end.
-    for name in &written {
+    advance_sequences(&table, &written)?;
+    let record = Record {
+        operation: "restore_reset",
+        table: table.clone(),
+        column: String::new(),
+        rule: json!({ "run_id": id }),
+        statement: insert,
+        counts: (0, inserted, json!({}), 0),
+        note: None,
+        started,
+        fingerprint: columns.join(", "),
+    };
+    restored.run_id = Some(record::insert(&record, Some(run))?);
+    Ok(restored)
+}
+
+/// Sequences behind the columns go on where the rows end.
+///
+/// Errors: those of SPI.
+pub fn advance_sequences(table: &str, columns: &[String]) -> Result<(), Problem> {
+    for name in columns {
         let owned = format!(
             "SELECT pg_catalog.pg_get_serial_sequence({}, {})",
-            Literal::new(&table),
+            Literal::new(table),
             Literal::new(name)
         );
         let _settings = settings(false);
@@ -187,17 +220,5 @@ fn put_back(id: i64, table: String, columns: &[String], rows: i64) -> Result<Res
             Spi::connect_mut(|client| client.update(&sql, None, &[]).map(|_| ()))?;
         }
     }
-    let record = Record {
-        operation: "restore_reset",
-        table: table.clone(),
-        column: String::new(),
-        rule: json!({ "run_id": id }),
-        statement: insert,
-        counts: (0, inserted, json!({}), 0),
-        note: None,
-        started,
-        fingerprint: columns.join(", "),
-    };
-    restored.run_id = Some(record::insert(&record, Some(run))?);
-    Ok(restored)
+    Ok(())
 }

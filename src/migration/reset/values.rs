@@ -1,0 +1,342 @@
+//! Values of a column that is dropped: copied by the primary keys of their rows, and put back once the column is there again.
+
+use std::collections::BTreeMap;
+
+use pgrx::prelude::*;
+use pgrx::spi::{SpiError, quote_identifier};
+use serde_json::json;
+
+use super::plan::qualified;
+use super::restore::{Restored, advance_sequences, columns_now};
+use crate::catalog::{Column, Table};
+use crate::identifier::Literal;
+use crate::pg::Settings;
+use crate::plan::Statement;
+use crate::plan::kept::key_conditions;
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::run::record::{self, Record};
+use crate::run::{Session, readable, settings};
+
+/// Copies the values of a column (oid of the table, name, type) to `mend.reset_values`; returns how many.
+///
+/// Errors: 55000 where the primary key does not tell all of its rows apart; those of SPI.
+pub fn copy(session: &Session, (oid, column, type_name): (u32, &str, &str), id: i64) -> Result<i64, Problem> {
+    let Some(table) = session.catalog.table(oid).filter(|t| t.primary_key().is_some()) else {
+        return Ok(0);
+    };
+    let name = qualified(&table.schema, &table.name);
+    let value = format!("t.{}", quote_identifier(column));
+    let sql = format!(
+        "INSERT INTO mend.reset_values (run_id, table_name, column_name, column_type, row_key, old_value)\n\
+         SELECT {id}, {}, {}, {}, {}, {value}::pg_catalog.text FROM {name} AS t WHERE {value} IS DISTINCT FROM NULL",
+        Literal::new(&name),
+        Literal::new(column),
+        Literal::new(type_name),
+        table.row_key_sql("t"),
+    );
+    let _settings = settings(false);
+    let _texts = super::exact_texts();
+    let _policies = Settings::push(&[("row_security", "on")]);
+    let written = Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(&sql, None, &[])?.len()))? as i64;
+    let keys = format!(
+        "SELECT pg_catalog.count(DISTINCT row_key) FROM mend.reset_values WHERE run_id = {id} AND table_name = {} AND column_name = {}",
+        Literal::new(&name),
+        Literal::new(column)
+    );
+    let keys = Spi::connect(|client| client.select(&keys, None, &[])?.first().get_one::<i64>())?;
+    if keys != Some(written) {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("{written} values of {name} have {} keys", keys.unwrap_or(0)),
+        )
+        .detail("tables inherit from it, and the primary key holds for each of them alone; nothing was dropped")
+        .hint(format!("leave the column out of include: {}", quote_identifier(column))));
+    }
+    Ok(written)
+}
+
+/// Values of one column that were copied by one run, and are not back yet.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// With its schema, quoted where needed.
+    table: String,
+    column: String,
+    /// As `format_type` writes it.
+    type_name: String,
+    total: i64,
+}
+
+/// What a run copied, by column.
+///
+/// Errors: those of SPI.
+pub fn kept(id: i64) -> Result<Vec<Group>, Problem> {
+    let _settings = settings(false);
+    let _policies = Settings::push(&[("row_security", "on")]);
+    let sql = "SELECT table_name, column_name, column_type, pg_catalog.count(*) FROM mend.reset_values
+               WHERE run_id = $1 AND restored_by IS NULL AND run_by = CURRENT_USER GROUP BY 1, 2, 3 ORDER BY 1, 2";
+    Ok(Spi::connect(|client| {
+        let mut found = Vec::new();
+        for row in client.select(sql, None, &[id.into()])? {
+            let text = |column: usize| Ok::<_, SpiError>(row.get::<String>(column)?.unwrap_or_default());
+            found.push(Group {
+                table: text(1)?,
+                column: text(2)?,
+                type_name: text(3)?,
+                total: row.get::<i64>(4)?.unwrap_or(0),
+            });
+        }
+        Ok::<_, SpiError>(found)
+    })?)
+}
+
+/// Puts values back where the column is NULL, its default, or still what ADD COLUMN made it; or counts them.
+///
+/// * `overwrite`: whatever the column is now.
+///
+/// Errors: 42501; 40001 where rows change meanwhile; whatever constraints and triggers raise. Nothing is put back then.
+pub fn put_back(session: &Session, id: i64, group: Group, overwrite: bool, dry_run: bool) -> Result<Restored, Problem> {
+    let nothing = |reason: &str| Restored {
+        table: group.table.clone(),
+        column: Some(group.column.clone()),
+        total: group.total,
+        restored: 0,
+        reasons: BTreeMap::from([(reason.to_string(), group.total)]),
+        run_id: None,
+    };
+    let Some((now, _)) = columns_now(&group.table)? else {
+        return Ok(nothing("table_missing"));
+    };
+    let Ok(table) = session.catalog.resolve_table(&group.table) else {
+        return Ok(nothing("table_missing"));
+    };
+    let Some(column) = table.column_named(&group.column) else {
+        return Ok(nothing("column_missing"));
+    };
+    if !now.contains(&format!("{} {}", quote_identifier(&group.column), group.type_name)) || column.generated {
+        return Ok(nothing("columns_differ"));
+    }
+    if table.primary_key().is_none() {
+        return Ok(nothing("key_differs"));
+    }
+    if column.identity_always {
+        return Ok(nothing("identity_always"));
+    }
+    may(session, table, column, dry_run)?;
+    let work = Work {
+        session,
+        id,
+        group: &group,
+        table,
+        column,
+        overwrite,
+    };
+    let _settings = settings(dry_run);
+    let _texts = super::exact_texts();
+    let _policies = Settings::push(&[("row_security", "on")]);
+    let mut reasons = work.count()?;
+    let mut restored = Restored {
+        restored: reasons.remove("restored").unwrap_or(0),
+        reasons,
+        ..nothing("")
+    };
+    if !dry_run && restored.restored > 0 {
+        restored.run_id = Some(work.write(&restored)?);
+    }
+    Ok(restored)
+}
+
+fn may(session: &Session, table: &Table, column: &Column, dry_run: bool) -> Result<(), Problem> {
+    let mut problems = Problems::default();
+    let all: Vec<i16> = table.columns.iter().map(|c| c.number).collect();
+    readable(session, table, &all, false, &mut problems);
+    if !dry_run && !column.may_update {
+        let shown = session.catalog.display(table);
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied to update {} of {shown}", column.quoted),
+            )
+            .hint(format!("GRANT UPDATE ({}) ON {shown} TO ...", column.quoted)),
+        );
+    }
+    problems.into_result()
+}
+
+struct Work<'a> {
+    session: &'a Session,
+    id: i64,
+    group: &'a Group,
+    table: &'a Table,
+    column: &'a Column,
+    overwrite: bool,
+}
+
+impl Work<'_> {
+    fn name(&self) -> String {
+        qualified(&self.table.schema, &self.table.name)
+    }
+
+    fn of_run(&self) -> String {
+        format!(
+            "kept.run_id = {} AND kept.table_name = {} AND kept.column_name = {} AND kept.restored_by IS NULL AND kept.run_by = CURRENT_USER",
+            self.id,
+            Literal::new(&self.group.table),
+            Literal::new(&self.group.column)
+        )
+    }
+
+    fn keys(&self) -> String {
+        key_conditions(&self.session.catalog, self.table, "t", "kept.row_key").join(" AND ")
+    }
+
+    /// The row has its value (again).
+    fn same(&self) -> String {
+        format!(
+            "t.{}::pg_catalog.text IS NOT DISTINCT FROM kept.old_value",
+            self.column.sql()
+        )
+    }
+
+    /// Nobody has given it another one: it is NULL, its default, or what ADD COLUMN gave to the rows that were there.
+    fn free(&self) -> Result<String, Problem> {
+        if self.overwrite {
+            return Ok("true".into());
+        }
+        let value = format!("t.{}", self.column.sql());
+        let mut free = format!(
+            "NOT ({value} IS DISTINCT FROM NULL) OR {value}::pg_catalog.text = (\n    \
+             SELECT (a.attmissingval::pg_catalog.text::pg_catalog.text[])[1] FROM pg_catalog.pg_attribute AS a\n    \
+             WHERE a.attrelid = t.tableoid AND a.attname = {})",
+            Literal::new(&self.column.name)
+        );
+        if let Some(default) = self.default()? {
+            free.push_str(&format!(
+                "\n    OR {value}::pg_catalog.text = ({default})::{}::pg_catalog.text",
+                self.group.type_name
+            ));
+        }
+        Ok(format!("({free})"))
+    }
+
+    /// Its default, where that is the same for every row. A rewrite of the table forgets what ADD COLUMN gave.
+    fn default(&self) -> Result<Option<String>, Problem> {
+        // 16384: FirstNormalObjectId (transam.h); behind it are functions of users, which are not run here.
+        let sql = "SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
+                   WHERE d.adrelid = $1 AND d.adnum = $2 AND d.adbin::pg_catalog.text !~ ':seqid' AND NOT EXISTS (
+                     SELECT FROM pg_catalog.regexp_matches(d.adbin::pg_catalog.text, ':(?:op)?funcid (\\d+)', 'g') AS called (oids)
+                     JOIN pg_catalog.pg_proc p ON p.oid = called.oids[1]::pg_catalog.oid WHERE p.provolatile = 'v' OR p.oid >= 16384)";
+        let arguments = [pg_sys::Oid::from(self.table.oid).into(), self.column.number.into()];
+        Ok(Spi::connect(|client| {
+            let found = client.select(sql, None, &arguments)?;
+            match found.is_empty() {
+                true => Ok(None),
+                false => found.first().get_one::<String>(),
+            }
+        })?)
+    }
+
+    fn count(&self) -> Result<BTreeMap<String, i64>, Problem> {
+        let names: Vec<String> = self
+            .table
+            .primary_key()
+            .map(|key| self.table.names_of(&key.columns))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|name| Literal::new(name).to_string())
+            .collect();
+        let first = self
+            .table
+            .primary_key()
+            .and_then(|key| self.table.column(key.columns[0]));
+        let gone = first.map_or("false".into(), |c| format!("t.{} IS NULL", c.sql()));
+        let sql = format!(
+            "SELECT outcome, pg_catalog.count(*)\nFROM (\n  SELECT CASE\n    \
+             WHEN NOT kept.row_key OPERATOR(pg_catalog.?&) ARRAY[{}]\n      OR (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys(kept.row_key)) <> {} THEN 'key_differs'\n    \
+             WHEN {gone} THEN 'row_is_gone'\n    WHEN {} OR {} THEN 'restored'\n    ELSE 'changed_since' END AS outcome\n  \
+             FROM mend.reset_values AS kept\n  LEFT JOIN {} AS t ON {}\n  WHERE {}\n) AS judged\nGROUP BY outcome",
+            names.join(", "),
+            names.len(),
+            self.same(),
+            self.free()?,
+            self.name(),
+            self.keys(),
+            self.of_run()
+        );
+        Ok(Spi::connect(|client| {
+            let mut counts = BTreeMap::new();
+            for row in client.select(&sql, None, &[])? {
+                counts.insert(
+                    row.get::<String>(1)?.unwrap_or_default(),
+                    row.get::<i64>(2)?.unwrap_or(0),
+                );
+            }
+            Ok::<_, SpiError>(counts)
+        })?)
+    }
+
+    fn write(&self, counted: &Restored) -> Result<i64, Problem> {
+        let started = record::clock()?;
+        record::comes_last()?;
+        let run = record::next_id()?;
+        let update = format!(
+            "UPDATE {} AS t SET {} = kept.old_value::{}\nFROM mend.reset_values AS kept\nWHERE {}\n  AND {}\n  AND NOT ({})\n  AND {}",
+            self.name(),
+            self.column.sql(),
+            self.group.type_name,
+            self.keys(),
+            self.of_run(),
+            self.same(),
+            self.free()?
+        );
+        let written = Statement {
+            sql: update.clone(),
+            parameters: vec![],
+        }
+        .under_callers_settings(&self.session.search_path, "on", true);
+        let arguments = crate::validate::arguments(&written.parameters);
+        {
+            let _own = Settings::of_one_statement();
+            Spi::connect_mut(|client| client.update(&written.sql, None, &arguments).map(|_| ()))?;
+        }
+        // What is marked is what is there: a row that a trigger keeps from its value is none.
+        let mark = format!(
+            "UPDATE mend.reset_values AS kept SET restored_by = {run}\nFROM {} AS t\nWHERE {}\n  AND {}\n  AND {}",
+            self.name(),
+            self.keys(),
+            self.of_run(),
+            self.same()
+        );
+        let marked = Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(&mark, None, &[])?.len()))? as i64;
+        if marked != counted.restored {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!(
+                    "{marked} rows of {} have their values again, {} were to get them",
+                    self.name(),
+                    counted.restored
+                ),
+            )
+            .detail("somebody changed rows meanwhile, or a trigger did; nothing was put back")
+            .hint("run it again, or ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction"));
+        }
+        advance_sequences(&self.name(), std::slice::from_ref(&self.column.name))?;
+        let record = Record {
+            operation: "restore_reset",
+            table: self.name(),
+            column: self.column.name.clone(),
+            rule: json!({ "run_id": self.id, "overwrite": self.overwrite }),
+            statement: update,
+            counts: (
+                0,
+                marked,
+                serde_json::to_value(&counted.reasons)?,
+                counted.total - marked,
+            ),
+            note: None,
+            started,
+            fingerprint: self.group.type_name.clone(),
+        };
+        record::insert(&record, Some(run))
+    }
+}
