@@ -241,7 +241,7 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
             .rev()
             .filter(|(since, _)| *since <= at)
             .find_map(|(_, said)| match said {
-                Said::Type(name) => Some(name.text.clone()),
+                Said::Type(name, _) => Some(name.text.clone()),
                 _ => None,
             })
     };

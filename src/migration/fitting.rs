@@ -2,7 +2,7 @@
 
 use super::compare::{self, Difference, Entity};
 use super::judge::Judge;
-use super::world::{Id, Object, Said};
+use super::world::{Id, Object, Parent, Said};
 use crate::script::ast::{Kind, Rule};
 
 impl<'a> Judge<'a> {
@@ -128,7 +128,7 @@ impl<'a> Judge<'a> {
         let later = |step: Option<usize>| step.is_some_and(|step| step > at);
         let renamed = later(self.world.last_rename) || matches!(said, Said::View(..)) && later(self.world.last_added);
         // A type of the script's is that type, whatever it is called by now.
-        if let (Said::Type(name), Entity::Column(_, is)) = (said, entity)
+        if let (Said::Type(name, _), Entity::Column(_, is)) = (said, entity)
             && let Some(made) = self.type_made(&name.text, at)
         {
             return match self.found[made] {
@@ -137,6 +137,17 @@ impl<'a> Judge<'a> {
             };
         }
         let mut now = said.clone();
+        let known = |parent: &mut Parent| {
+            if let Some((Entity::Relation(relation), _)) = self.found[parent.id] {
+                parent.name.schema = Some(relation.schema.clone());
+                parent.name.name = relation.name.clone();
+            }
+        };
+        match &mut now {
+            Said::Partition(Some((whole, _))) => known(whole),
+            Said::Inherits(parents) => parents.iter_mut().for_each(known),
+            _ => {}
+        }
         if renamed {
             match &mut now {
                 Said::Constraint(written, parent) => {

@@ -84,9 +84,14 @@ impl<'a> Judge<'a> {
     }
 
     /// What is there under a name of the script, whatever object of it that is.
-    pub fn there(&self, id: Id, name: usize) -> bool {
+    pub fn entity(&self, id: Id, name: usize) -> Option<Entity<'a>> {
         let (_, schema, name) = &self.world.objects[id].names[name];
-        self.lookup(id, schema, name).is_some()
+        self.lookup(id, schema, name)
+    }
+
+    /// Is something there under a name of the script?
+    pub fn there(&self, id: Id, name: usize) -> bool {
+        self.entity(id, name).is_some()
     }
 
     fn assign(&mut self, only_clear: bool) {
@@ -163,7 +168,7 @@ impl<'a> Judge<'a> {
             Kind::Extension => {
                 let mut all = actual.extensions.iter();
                 all.find(|(extension, _)| extension == name)
-                    .map(|(_, oid)| Entity::Extension(*oid))
+                    .map(|(name, oid)| Entity::Extension(name, *oid))
             }
             Kind::Column => {
                 let table = table?;
@@ -351,6 +356,10 @@ impl<'a> Judge<'a> {
             return match said <= *first {
                 // What always holds of something that was there before says nothing.
                 true if object.created.is_none() && is_negative(what) && all.len() == 1 => Verdict::Holds,
+                // What the caller makes is the caller's without a word.
+                true if matches!(what, Said::Owner(role) if *role == self.actual.user) && said == all[0] => {
+                    Verdict::Holds
+                }
                 true => Verdict::Present,
                 false => Verdict::Missing,
             };
@@ -436,6 +445,8 @@ fn is_negative(said: &Said) -> bool {
             | Said::RowSecurity(false)
             | Said::Force(false)
             | Said::Comment(None)
+            | Said::Partition(None)
+            | Said::Firing('O')
     )
 }
 

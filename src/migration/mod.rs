@@ -6,6 +6,7 @@
 //! compare   is what is there what was written?
 //! fitting   does what is there fit what the script says of an object?
 //! judge     which object is which thing that is there; which claims hold
+//! depend    who depends on what
 //! again     what running it once more would raise
 //! drift     several scripts in order, and where they contradict each other
 //! rehearse  the script run for real, statement by statement, and taken back
@@ -19,6 +20,7 @@
 pub mod actual;
 mod again;
 pub mod compare;
+mod depend;
 pub mod drift;
 mod fitting;
 pub mod judge;

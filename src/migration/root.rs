@@ -173,10 +173,11 @@ fn statements(session: &Session, request: &Request) -> Result<Vec<String>, Probl
                     columns,
                     constraints,
                     from,
-                    options,
+                    bound: None,
+                    partition_key: None,
                     ..
                 },
-            ] if columns.len() == wanted && constraints.is_empty() && from.is_empty() && !options => {
+            ] if columns.len() == wanted && constraints.is_empty() && from.is_empty() => {
                 (columns[0].name.clone(), columns[0].type_name.text.clone())
             }
             _ => return Err(not_columns()),

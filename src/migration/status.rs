@@ -108,7 +108,7 @@ pub fn status<'a>(
 ) -> Result<Status<'a>, Problem> {
     let judge = Judge::new(world, actual);
     let mut lines: Vec<Line> = Vec::new();
-    let mut names = Names::new(world, &judge, actual);
+    let mut names = Names::new(world, &judge, actual)?;
     for (at, step) in steps.iter().enumerate() {
         pgrx::check_for_interrupts!();
         let told = &world.told[at];

@@ -4,11 +4,28 @@
 use std::ffi::{CStr, CString, c_char};
 use std::panic::AssertUnwindSafe;
 
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
 use super::tree::{Expression, TypeName};
 use super::{Settings, subtransaction};
 use crate::problem::Problem;
+
+// Not in pgrx's bindings: parser/parse_utilcmd.h and executor/functions.h, the same in 13 to 18. Called through `pg_guard_ffi_boundary`.
+#[allow(non_snake_case)]
+unsafe extern "C-unwind" {
+    fn transformPartitionBound(
+        state: *mut pg_sys::ParseState,
+        parent: pg_sys::Relation,
+        spec: *mut pg_sys::PartitionBoundSpec,
+    ) -> *mut pg_sys::PartitionBoundSpec;
+    fn prepare_sql_fn_parse_info(
+        procedure: pg_sys::HeapTuple,
+        call: *mut pg_sys::Node,
+        collation: pg_sys::Oid,
+    ) -> *mut std::ffi::c_void;
+    fn sql_fn_parser_setup(state: *mut pg_sys::ParseState, info: *mut std::ffi::c_void);
+}
 
 /// What an expression is for.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +49,20 @@ pub enum Use<'a> {
     Predicate,
     /// A key of an index.
     Key,
+    /// A part of a partition key.
+    Partition,
+    /// DEFAULT of a parameter of this type.
+    Parameter {
+        /// Its type.
+        type_oid: u32,
+    },
+    /// CHECK of a domain over this type and modifier.
+    Domain {
+        /// The base type.
+        type_oid: u32,
+        /// Its modifier, -1 for none.
+        modifier: i32,
+    },
 }
 
 /// The types behind a name: oid and modifier; `None` where there is no such type under the current search_path.
@@ -92,15 +123,29 @@ pub fn stored(expression: Expression, form: Use, table: u32, search_path: &str) 
                     let kind = if generated { b's' as c_char } else { 0 };
                     pg_sys::cookDefault(state, raw, pg_sys::Oid::from(type_oid), modifier, column.as_ptr(), kind)
                 }
+                Use::Parameter { type_oid } => {
+                    // As in interpret_function_parameter_list (functioncmds.c).
+                    let kind = pg_sys::ParseExprKind::EXPR_KIND_FUNCTION_DEFAULT;
+                    let node = pg_sys::transformExpr(state, raw, kind);
+                    let type_oid = pg_sys::Oid::from(type_oid);
+                    let node = pg_sys::coerce_to_specific_type(state, node, type_oid, c"DEFAULT".as_ptr());
+                    pg_sys::assign_expr_collations(state, node);
+                    node
+                }
                 _ => {
+                    if let Use::Domain { type_oid, modifier } = form {
+                        value_stands_for(state, type_oid, modifier);
+                    }
                     let kind = match form {
                         Use::Policy => pg_sys::ParseExprKind::EXPR_KIND_POLICY,
                         Use::Predicate => pg_sys::ParseExprKind::EXPR_KIND_INDEX_PREDICATE,
                         Use::Key => pg_sys::ParseExprKind::EXPR_KIND_INDEX_EXPRESSION,
+                        Use::Partition => pg_sys::ParseExprKind::EXPR_KIND_PARTITION_EXPRESSION,
+                        Use::Domain { .. } => pg_sys::ParseExprKind::EXPR_KIND_DOMAIN_CHECK,
                         _ => pg_sys::ParseExprKind::EXPR_KIND_CHECK_CONSTRAINT,
                     };
                     let mut node = pg_sys::transformExpr(state, raw, kind);
-                    if !matches!(form, Use::Key) {
+                    if !matches!(form, Use::Key | Use::Partition) {
                         node = pg_sys::coerce_to_boolean(state, node, c"WHERE".as_ptr());
                     }
                     pg_sys::assign_expr_collations(state, node);
@@ -116,6 +161,137 @@ pub fn stored(expression: Expression, form: Use, table: u32, search_path: &str) 
                     .to_string_lossy()
                     .into_owned(),
             })
+        }
+    }))
+}
+
+/// VALUE means the value of the domain, as in domainAddConstraint (typecmds.c).
+///
+/// # Safety
+/// `state` is a fresh parse state of this memory context.
+unsafe fn value_stands_for(state: *mut pg_sys::ParseState, type_oid: u32, modifier: i32) {
+    // SAFETY: the node is made in the memory context of the state, zeroed but for what is set here.
+    unsafe {
+        let size = size_of::<pg_sys::CoerceToDomainValue>();
+        let value = pg_sys::palloc0(size).cast::<pg_sys::CoerceToDomainValue>();
+        (*value).xpr.type_ = pg_sys::NodeTag::T_CoerceToDomainValue;
+        (*value).typeId = pg_sys::Oid::from(type_oid);
+        (*value).typeMod = modifier;
+        (*value).collation = pg_sys::get_typcollation((*value).typeId);
+        (*value).location = -1;
+        (*state).p_pre_columnref_hook = Some(value_of_domain);
+        (*state).p_ref_hook_state = value.cast();
+    }
+}
+
+/// The hook of a CHECK of a domain: `VALUE` is its value.
+#[pg_guard]
+unsafe extern "C-unwind" fn value_of_domain(
+    state: *mut pg_sys::ParseState,
+    column: *mut pg_sys::ColumnRef,
+) -> *mut pg_sys::Node {
+    // SAFETY: called by the parser with its own state, in which `value_stands_for` left the node.
+    unsafe {
+        match super::tree::texts((*column).fields).as_slice() {
+            [name] if name == "value" => pg_sys::copyObjectImpl((*state).p_ref_hook_state).cast(),
+            _ => std::ptr::null_mut(),
+        }
+    }
+}
+
+/// The bound of a partition as Postgres shows it; `None` where it is computed, which is not done here.
+///
+/// * `whole`: oid of the partitioned table.
+///
+/// Errors: as [`stored`].
+pub fn stored_bound(bound: Expression, whole: u32, search_path: &str) -> Result<Option<String>, Problem> {
+    subtransaction(AssertUnwindSafe(|| {
+        let path = Settings::push(&[("search_path", search_path)]);
+        // SAFETY: the node is a PartitionBoundSpec (see decode_table), copied; the relation is open while it is looked at.
+        unsafe {
+            let spec = pg_sys::copyObjectImpl(bound.0.cast()).cast::<pg_sys::PartitionBoundSpec>();
+            for list in [(*spec).listdatums, (*spec).lowerdatums, (*spec).upperdatums] {
+                for node in super::tree::nodes(list) {
+                    // Constants, MINVALUE and MAXVALUE; anything else would run functions.
+                    let plain = super::tree::is(node, pg_sys::NodeTag::T_A_Const)
+                        || super::tree::is(node, pg_sys::NodeTag::T_ColumnRef);
+                    if !plain {
+                        return Ok(None);
+                    }
+                }
+            }
+            let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+            let relation = pg_sys::table_open(pg_sys::Oid::from(whole), lock);
+            let state = pg_sys::make_parsestate(std::ptr::null_mut());
+            let found = pg_guard_ffi_boundary(|| transformPartitionBound(state, relation, spec));
+            pg_sys::table_close(relation, lock);
+            drop(path);
+            let text = pg_sys::deparse_expression(found.cast(), std::ptr::null_mut(), false, false);
+            Ok(Some(CStr::from_ptr(text).to_string_lossy().into_owned()))
+        }
+    }))
+}
+
+/// The statements of a function as the catalog keeps them (`pg_proc.prosqlbody::text`).
+///
+/// * `function`: its oid; names of parameters are those that it has.
+///
+/// Errors: as [`stored`].
+#[cfg(not(feature = "pg13"))]
+pub fn stored_statements(body: Expression, function: u32, search_path: &str) -> Result<String, Problem> {
+    subtransaction(AssertUnwindSafe(|| {
+        let _path = Settings::push(&[("search_path", search_path)]);
+        // SAFETY: as in interpret_AS_clause (functioncmds.c): a list of a list of statements, or one statement; all of it is copied. The
+        // tuple is released when nothing needs it any more.
+        unsafe {
+            let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+            let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(function).into());
+            if tuple.is_null() {
+                return Ok(String::new());
+            }
+            let info =
+                pg_guard_ffi_boundary(|| prepare_sql_fn_parse_info(tuple, std::ptr::null_mut(), pg_sys::Oid::INVALID));
+            let analyzed = |statement: *mut pg_sys::Node| {
+                let state = pg_sys::make_parsestate(std::ptr::null_mut());
+                (*state).p_sourcetext = c"".as_ptr();
+                pg_guard_ffi_boundary(|| sql_fn_parser_setup(state, info));
+                pg_sys::transformStmt(state, statement)
+            };
+            let raw = pg_sys::copyObjectImpl(body.0.cast()).cast::<pg_sys::Node>();
+            let node: *mut pg_sys::Node = match super::tree::is(raw, pg_sys::NodeTag::T_List) {
+                false => analyzed(raw).cast(),
+                true => {
+                    let mut all = std::ptr::null_mut();
+                    let inner = super::tree::nodes(raw.cast());
+                    for statement in inner.into_iter().flat_map(|list| super::tree::nodes(list.cast())) {
+                        all = pg_sys::lappend(all, analyzed(statement).cast());
+                    }
+                    pg_sys::lappend(std::ptr::null_mut(), all.cast()).cast()
+                }
+            };
+            pg_sys::ReleaseSysCache(tuple);
+            Ok(CStr::from_ptr(pg_sys::nodeToString(node.cast()))
+                .to_string_lossy()
+                .into_owned())
+        }
+    }))
+}
+
+/// There is no such body before 14.
+#[cfg(feature = "pg13")]
+pub fn stored_statements(_body: Expression, _function: u32, _search_path: &str) -> Result<String, Problem> {
+    Ok(String::new())
+}
+
+/// The value that a SET stands for, as `pg_proc.proconfig` keeps it; `None`: the default.
+///
+/// Errors: whatever Postgres raises for a setting that makes no sense.
+pub fn setting(set: Expression) -> Result<Option<String>, Problem> {
+    subtransaction(AssertUnwindSafe(|| {
+        // SAFETY: the node is a VariableSetStmt (see decode_routine); the text lives as long as the call.
+        unsafe {
+            let value = pg_sys::ExtractSetVariableArgs(set.0.cast());
+            Ok(super::tree::string(value))
         }
     }))
 }

@@ -2,9 +2,10 @@
 
 use pgrx::pg_sys::{self, NodeTag, ObjectType};
 
-use super::decode_routine::{function, policy, trigger};
+use super::decode_routine::{alter_policy, function, policy, trigger};
 use super::decode_table::{create_table, index, table_commands};
-use super::tree::{constant, expression, is, name_of, nodes, range, roles, string, text_of, texts, type_name};
+use super::decode_type::{alter_sequence, composite, create_sequence, domain};
+use super::tree::{constant, expression, is, name_of, nodes, range, role, roles, string, text_of, texts, type_name};
 use crate::script::ast::{Action, Kind, Name, Target};
 
 /// What a statement does.
@@ -38,26 +39,15 @@ pub(super) unsafe fn actions(node: *mut pg_sys::Node) -> Vec<Action> {
                 }]
             }
             NodeTag::T_AlterEnumStmt => alter_enum(node.cast()),
-            NodeTag::T_CompositeTypeStmt => {
-                let create = &*node.cast::<pg_sys::CompositeTypeStmt>();
-                plain_type(Kind::Type, range(create.typevar), None)
-            }
+            NodeTag::T_CompositeTypeStmt => composite(node.cast()),
             NodeTag::T_CreateRangeStmt => {
                 let create = &*node.cast::<pg_sys::CreateRangeStmt>();
-                plain_type(Kind::Type, name_of(&texts(create.typeName)), None)
-            }
-            NodeTag::T_CreateDomainStmt => {
-                let create = &*node.cast::<pg_sys::CreateDomainStmt>();
-                let base = type_name(create.typeName);
-                plain_type(Kind::Domain, name_of(&texts(create.domainname)), Some(base))
-            }
-            NodeTag::T_CreateSeqStmt => {
-                let create = &*node.cast::<pg_sys::CreateSeqStmt>();
-                vec![Action::CreateSequence {
-                    name: range(create.sequence),
-                    if_not_exists: create.if_not_exists,
+                vec![Action::CreateType {
+                    name: name_of(&texts(create.typeName)),
                 }]
             }
+            NodeTag::T_CreateDomainStmt => domain(node.cast()),
+            NodeTag::T_CreateSeqStmt => create_sequence(node.cast()),
             NodeTag::T_ViewStmt => {
                 let create = &*node.cast::<pg_sys::ViewStmt>();
                 match expression(create.query) {
@@ -88,24 +78,8 @@ pub(super) unsafe fn actions(node: *mut pg_sys::Node) -> Vec<Action> {
                     "this ALTER",
                 )
             }
-            NodeTag::T_AlterSeqStmt => {
-                let alter = &*node.cast::<pg_sys::AlterSeqStmt>();
-                let found = target(ObjectType::OBJECT_SEQUENCE, alter.sequence, std::ptr::null_mut(), None);
-                changed(found, "options of a sequence")
-            }
-            NodeTag::T_AlterPolicyStmt => {
-                let alter = &*node.cast::<pg_sys::AlterPolicyStmt>();
-                let found = Target {
-                    kind: Kind::Policy,
-                    name: Name {
-                        schema: None,
-                        name: string(alter.policy_name).unwrap_or_default(),
-                    },
-                    on: Some(range(alter.table)),
-                    arguments: None,
-                };
-                changed(Some(found), "what ALTER POLICY changes")
-            }
+            NodeTag::T_AlterSeqStmt => alter_sequence(node.cast()),
+            NodeTag::T_AlterPolicyStmt => alter_policy(node.cast()),
             NodeTag::T_AlterDomainStmt => {
                 let alter = &*node.cast::<pg_sys::AlterDomainStmt>();
                 let found = Target {
@@ -116,7 +90,16 @@ pub(super) unsafe fn actions(node: *mut pg_sys::Node) -> Vec<Action> {
                 };
                 changed(Some(found), "what ALTER DOMAIN changes")
             }
-            NodeTag::T_AlterOwnerStmt => not_compared("the owner"),
+            NodeTag::T_AlterOwnerStmt => {
+                let alter = &*node.cast::<pg_sys::AlterOwnerStmt>();
+                match target(alter.objectType, alter.relation, alter.object, None) {
+                    Some(target) => vec![Action::Owner {
+                        target,
+                        role: role(alter.newowner),
+                    }],
+                    None => not_compared("the owner"),
+                }
+            }
             NodeTag::T_GrantStmt => grant(node.cast()),
             NodeTag::T_CommentStmt => comment(node.cast()),
             NodeTag::T_VariableSetStmt => setting(node.cast()),
@@ -188,10 +171,6 @@ fn changed(target: Option<Target>, what: &str) -> Vec<Action> {
     }]
 }
 
-fn plain_type(kind: Kind, name: Name, base: Option<super::tree::TypeName>) -> Vec<Action> {
-    vec![Action::CreateType { kind, name, base }]
-}
-
 /// # Safety
 /// Each is NULL or points at a RangeVar.
 unsafe fn data(relations: Vec<*mut pg_sys::RangeVar>) -> Vec<Action> {
@@ -220,6 +199,8 @@ unsafe fn select(node: *mut pg_sys::SelectStmt) -> Vec<Action> {
                 materialized_view: false,
                 temporary: (*relation).relpersistence as u8 == b't',
                 if_not_exists: false,
+                columns: vec![],
+                query: None,
             }];
         }
         if let [only] = nodes((*node).targetList).as_slice()
@@ -315,6 +296,8 @@ unsafe fn table_as(node: *mut pg_sys::CreateTableAsStmt) -> Vec<Action> {
             materialized_view: kind == ObjectType::OBJECT_MATVIEW,
             temporary: (*relation).relpersistence as u8 == b't',
             if_not_exists: create.if_not_exists,
+            columns: texts((*create.into).colNames),
+            query: expression(create.query),
         }]
     }
 }

@@ -3,7 +3,7 @@
 use pgrx::pg_sys::{self, NodeTag};
 
 use super::tree::{expression, is, name_of, nodes, range, roles, string, text_of, texts, truth, type_name};
-use crate::script::ast::{Action, FunctionDefinition, PolicyDefinition, TriggerDefinition};
+use crate::script::ast::{Action, FunctionDefinition, Parameter, PolicyDefinition, TriggerDefinition};
 
 /// # Safety
 /// `node` points at a CreateFunctionStmt.
@@ -12,10 +12,23 @@ pub(super) unsafe fn function(node: *mut pg_sys::CreateFunctionStmt) -> Vec<Acti
     unsafe {
         let create = &*node;
         let mut arguments = Vec::new();
+        let mut parameters = Vec::new();
         let mut outputs = false;
         let mut table = false;
         for parameter in nodes(create.parameters) {
             let parameter = &*parameter.cast::<pg_sys::FunctionParameter>();
+            parameters.push(Parameter {
+                name: string(parameter.name),
+                mode: match parameter.mode {
+                    pg_sys::FunctionParameterMode::FUNC_PARAM_OUT => 'o',
+                    pg_sys::FunctionParameterMode::FUNC_PARAM_INOUT => 'b',
+                    pg_sys::FunctionParameterMode::FUNC_PARAM_VARIADIC => 'v',
+                    pg_sys::FunctionParameterMode::FUNC_PARAM_TABLE => 't',
+                    _ => 'i',
+                },
+                type_name: type_name(parameter.argType),
+                default: expression(parameter.defexpr),
+            });
             match parameter.mode {
                 pg_sys::FunctionParameterMode::FUNC_PARAM_OUT => {
                     outputs = true;
@@ -38,13 +51,20 @@ pub(super) unsafe fn function(node: *mut pg_sys::CreateFunctionStmt) -> Vec<Acti
             procedure: create.is_procedure,
             replace: create.replace,
             arguments,
+            parameters,
             returns: (written && !table && !outputs).then(|| type_name(create.returnType)),
             set: table || written && (*create.returnType).setof,
             language: None,
             body: None,
+            #[cfg(feature = "pg13")]
+            statements: None,
+            #[cfg(not(feature = "pg13"))]
+            statements: expression(create.sql_body),
             volatility: 'v',
             strict: false,
             security_definer: false,
+            leakproof: false,
+            parallel: 'u',
             sets: vec![],
         };
         for option in nodes(create.options) {
@@ -69,10 +89,22 @@ pub(super) unsafe fn function(node: *mut pg_sys::CreateFunctionStmt) -> Vec<Acti
                 }
                 "strict" => found.strict = truth(argument),
                 "security" => found.security_definer = truth(argument),
+                "leakproof" => found.leakproof = truth(argument),
+                "parallel" => {
+                    found.parallel = match text_of(argument).as_deref() {
+                        Some("safe") => 's',
+                        Some("restricted") => 'r',
+                        _ => 'u',
+                    }
+                }
                 "set" if is(argument, NodeTag::T_VariableSetStmt) => {
-                    found
-                        .sets
-                        .extend(string((*argument.cast::<pg_sys::VariableSetStmt>()).name));
+                    let set = &*argument.cast::<pg_sys::VariableSetStmt>();
+                    let name = string(set.name).unwrap_or_default();
+                    match set.kind {
+                        pg_sys::VariableSetKind::VAR_SET_VALUE => found.sets.push((name, expression(argument))),
+                        pg_sys::VariableSetKind::VAR_SET_CURRENT => found.sets.push((name, None)),
+                        _ => {}
+                    }
                 }
                 _ => {}
             }
@@ -91,6 +123,12 @@ pub(super) unsafe fn trigger(node: *mut pg_sys::CreateTrigStmt) -> TriggerDefini
         let replace = false;
         #[cfg(not(feature = "pg13"))]
         let replace = create.replace;
+        let transition = |new: bool| {
+            let all = nodes(create.transitionRels).into_iter();
+            all.map(|node| &*node.cast::<pg_sys::TriggerTransition>())
+                .find(|table| table.isNew == new)
+                .and_then(|table| string(table.name))
+        };
         TriggerDefinition {
             name: string(create.trigname).unwrap_or_default(),
             table: range(create.relation),
@@ -100,8 +138,25 @@ pub(super) unsafe fn trigger(node: *mut pg_sys::CreateTrigStmt) -> TriggerDefini
             function: name_of(&texts(create.funcname)),
             arguments: texts(create.args),
             condition: expression(create.whenClause),
-            constraint: create.isconstraint,
+            constraint: (create.isconstraint, create.deferrable, create.initdeferred),
+            transitions: (transition(false), transition(true)),
         }
+    }
+}
+
+/// # Safety
+/// `node` points at an AlterPolicyStmt.
+pub(super) unsafe fn alter_policy(node: *mut pg_sys::AlterPolicyStmt) -> Vec<Action> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let alter = &*node;
+        vec![Action::AlterPolicy {
+            name: string(alter.policy_name).unwrap_or_default(),
+            table: range(alter.table),
+            roles: (!alter.roles.is_null()).then(|| roles(alter.roles)),
+            using: expression(alter.qual),
+            check: expression(alter.with_check),
+        }]
     }
 }
 

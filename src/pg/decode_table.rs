@@ -2,10 +2,12 @@
 
 use pgrx::pg_sys::{self, AlterTableType, ConstrType, NodeTag};
 
-use super::tree::{Expression, expression, is, nodes, range, string, texts, type_name};
+use pgrx::spi::quote_identifier;
+
+use super::tree::{Expression, expression, is, name_of, nodes, range, role, string, texts, type_name};
 use crate::script::ast::{
-    Action, ColumnChange, ColumnDefinition, ConstraintDefinition, ForeignKeyDefinition, IndexDefinition, IndexPart,
-    Kind, Name, Rule, Target,
+    Action, ColumnChange, ColumnDefinition, ConstraintDefinition, Exclusion, ForeignKeyDefinition, IndexDefinition,
+    IndexPart, Kind, Name, PartitionKey, Rule, Target,
 };
 
 /// # Safety
@@ -52,14 +54,80 @@ pub(super) unsafe fn create_table(node: *mut pg_sys::CreateStmt) -> Vec<Action> 
             columns,
             constraints,
             from,
-            options: !create.partspec.is_null()
-                || !create.options.is_null()
-                || !create.tablespacename.is_null()
-                || !create.accessMethod.is_null()
-                || !create.partbound.is_null(),
+            parents: nodes(create.inhRelations)
+                .into_iter()
+                .map(|node| range(node.cast()))
+                .collect(),
+            bound: expression(create.partbound.cast()),
+            partition_key: partition_key(create.partspec),
         }];
+        if !create.options.is_null() || !create.tablespacename.is_null() || !create.accessMethod.is_null() {
+            more.push(Action::NotCompared {
+                what: "how it is stored".into(),
+                target: None,
+            });
+        }
         all.extend(more);
         all
+    }
+}
+
+/// # Safety
+/// `node` is NULL or points at a PartitionSpec.
+unsafe fn partition_key(node: *mut pg_sys::PartitionSpec) -> Option<PartitionKey> {
+    // SAFETY: the caller's promise; the parts are PartitionElem nodes.
+    unsafe {
+        if node.is_null() {
+            return None;
+        }
+        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        let strategy = string((*node).strategy).unwrap_or_default().to_uppercase();
+        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        let strategy = match (*node).strategy {
+            pg_sys::PartitionStrategy::PARTITION_STRATEGY_LIST => "LIST",
+            pg_sys::PartitionStrategy::PARTITION_STRATEGY_HASH => "HASH",
+            _ => "RANGE",
+        };
+        let strategy = match &*strategy {
+            "LIST" => "LIST",
+            "HASH" => "HASH",
+            _ => "RANGE",
+        };
+        let parts = nodes((*node).partParams).into_iter().map(|part| {
+            let part = &*part.cast::<pg_sys::PartitionElem>();
+            let mut behind = String::new();
+            if let Some(collation) = collation(part.collation) {
+                behind.push_str(&format!(" COLLATE {}", quote_identifier(&collation.name)));
+            }
+            if let Some(class) = texts(part.opclass).pop() {
+                behind.push_str(&format!(" {}", quote_identifier(&class)));
+            }
+            (string(part.name), expression(part.expr), behind)
+        });
+        Some(PartitionKey {
+            strategy,
+            parts: parts.collect(),
+        })
+    }
+}
+
+/// # Safety
+/// As [`nodes`]: a list of String nodes.
+pub(super) unsafe fn collation(list: *mut pg_sys::List) -> Option<Name> {
+    // SAFETY: the caller's promise.
+    let names = unsafe { texts(list) };
+    (!names.is_empty()).then(|| name_of(&names))
+}
+
+/// # Safety
+/// `node` is NULL or points at a CollateClause.
+pub(super) unsafe fn collate(node: *mut pg_sys::CollateClause) -> Option<Name> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match node.is_null() {
+            true => None,
+            false => collation((*node).collname),
+        }
     }
 }
 
@@ -101,6 +169,7 @@ unsafe fn column(node: *mut pg_sys::ColumnDef) -> ColumnDefinition {
                 true => type_name(pg_sys::SystemTypeName(c"text".as_ptr().cast_mut())),
                 false => type_name(type_of),
             },
+            collation: collate(definition.collClause),
             serial,
             not_null: serial || definition.is_not_null,
             default: expression(definition.raw_default),
@@ -164,7 +233,7 @@ pub(super) unsafe fn constraint(node: *mut pg_sys::Constraint) -> Option<Constra
                 nulls_not_distinct: one.nulls_not_distinct,
             },
             ConstrType::CONSTR_CHECK => Rule::Check(Expression(one.raw_expr)),
-            ConstrType::CONSTR_EXCLUSION => Rule::Exclude,
+            ConstrType::CONSTR_EXCLUSION => exclusion(node),
             ConstrType::CONSTR_FOREIGN => {
                 columns = texts(one.fk_attrs);
                 Rule::Foreign(ForeignKeyDefinition {
@@ -193,26 +262,70 @@ pub(super) unsafe fn constraint(node: *mut pg_sys::Constraint) -> Option<Constra
 }
 
 /// # Safety
+/// `node` points at a Constraint of EXCLUDE: pairs of IndexElem and the name of an operator.
+unsafe fn exclusion(node: *mut pg_sys::Constraint) -> Rule {
+    // SAFETY: the caller's promise; tags are checked before casts.
+    unsafe {
+        let one = &*node;
+        let mut parts = Vec::new();
+        let mut operators = Vec::new();
+        for pair in nodes(one.exclusions) {
+            if let [element, operator] = nodes(pair.cast()).as_slice()
+                && is(*operator, NodeTag::T_List)
+            {
+                parts.push(index_part(*element));
+                operators.push(name_of(&texts(operator.cast())));
+            }
+        }
+        Rule::Exclude(Exclusion {
+            index: IndexDefinition {
+                name: None,
+                table: Name {
+                    schema: None,
+                    name: String::new(),
+                },
+                method: string(one.access_method).unwrap_or_else(|| "gist".into()),
+                unique: false,
+                nulls_not_distinct: false,
+                parts,
+                including: texts(one.including),
+                predicate: expression(one.where_clause),
+                concurrently: false,
+                if_not_exists: false,
+            },
+            operators,
+        })
+    }
+}
+
+/// # Safety
+/// `node` points at an IndexElem.
+unsafe fn index_part(node: *mut pg_sys::Node) -> IndexPart {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let part = &*node.cast::<pg_sys::IndexElem>();
+        let descending = part.ordering == pg_sys::SortByDir::SORTBY_DESC;
+        IndexPart {
+            column: string(part.name),
+            expression: expression(part.expr),
+            descending,
+            nulls_first: match part.nulls_ordering {
+                pg_sys::SortByNulls::SORTBY_NULLS_FIRST => true,
+                pg_sys::SortByNulls::SORTBY_NULLS_LAST => false,
+                _ => descending,
+            },
+            operator_class: texts(part.opclass).pop(),
+            collation: collation(part.collation),
+        }
+    }
+}
+
+/// # Safety
 /// `node` points at an IndexStmt.
 pub(super) unsafe fn index(node: *mut pg_sys::IndexStmt) -> IndexDefinition {
     // SAFETY: the lists of an index are of IndexElem.
     unsafe {
         let create = &*node;
-        let part = |node: *mut pg_sys::Node| -> IndexPart {
-            let part = &*node.cast::<pg_sys::IndexElem>();
-            let descending = part.ordering == pg_sys::SortByDir::SORTBY_DESC;
-            IndexPart {
-                column: string(part.name),
-                expression: expression(part.expr),
-                descending,
-                nulls_first: match part.nulls_ordering {
-                    pg_sys::SortByNulls::SORTBY_NULLS_FIRST => true,
-                    pg_sys::SortByNulls::SORTBY_NULLS_LAST => false,
-                    _ => descending,
-                },
-                operator_class: texts(part.opclass).pop(),
-            }
-        };
         #[cfg(any(feature = "pg13", feature = "pg14"))]
         let nulls_not_distinct = false;
         #[cfg(not(any(feature = "pg13", feature = "pg14")))]
@@ -223,7 +336,10 @@ pub(super) unsafe fn index(node: *mut pg_sys::IndexStmt) -> IndexDefinition {
             method: string(create.accessMethod).unwrap_or_else(|| "btree".into()),
             unique: create.unique,
             nulls_not_distinct,
-            parts: nodes(create.indexParams).into_iter().map(part).collect(),
+            parts: nodes(create.indexParams)
+                .into_iter()
+                .map(|node| index_part(node))
+                .collect(),
             including: nodes(create.indexIncludingParams)
                 .into_iter()
                 .filter_map(|node| string((*node.cast::<pg_sys::IndexElem>()).name))
@@ -284,6 +400,11 @@ pub(super) unsafe fn table_commands(node: *mut pg_sys::AlterTableStmt) -> Vec<Ac
                 force,
                 on,
             };
+            let fires = |state: char| Action::Firing {
+                table: table.clone(),
+                trigger: name.clone(),
+                state,
+            };
             let definition = command.def;
             all.push(match command.subtype {
                 AlterTableType::AT_AddColumn if is(definition, NodeTag::T_ColumnDef) => Action::AddColumn {
@@ -296,9 +417,13 @@ pub(super) unsafe fn table_commands(node: *mut pg_sys::AlterTableStmt) -> Vec<Ac
                 AlterTableType::AT_ColumnDefault => changed(ColumnChange::Default(expression(definition))),
                 AlterTableType::AT_SetNotNull => changed(ColumnChange::NotNull(true)),
                 AlterTableType::AT_DropNotNull => changed(ColumnChange::NotNull(false)),
-                AlterTableType::AT_AlterColumnType if is(definition, NodeTag::T_ColumnDef) => changed(
-                    ColumnChange::Type(type_name((*definition.cast::<pg_sys::ColumnDef>()).typeName)),
-                ),
+                AlterTableType::AT_AlterColumnType if is(definition, NodeTag::T_ColumnDef) => {
+                    let definition = &*definition.cast::<pg_sys::ColumnDef>();
+                    changed(ColumnChange::Type(
+                        type_name(definition.typeName),
+                        collate(definition.collClause),
+                    ))
+                }
                 AlterTableType::AT_AddIdentity if is(definition, NodeTag::T_Constraint) => {
                     let when = (*definition.cast::<pg_sys::Constraint>()).generated_when;
                     changed(ColumnChange::Identity(Some(when as u8 as char)))
@@ -321,6 +446,47 @@ pub(super) unsafe fn table_commands(node: *mut pg_sys::AlterTableStmt) -> Vec<Ac
                 AlterTableType::AT_DisableRowSecurity => secured(false, false),
                 AlterTableType::AT_ForceRowSecurity => secured(true, true),
                 AlterTableType::AT_NoForceRowSecurity => secured(true, false),
+                AlterTableType::AT_AttachPartition | AlterTableType::AT_DetachPartition
+                    if kind == pg_sys::ObjectType::OBJECT_TABLE && is(definition, NodeTag::T_PartitionCmd) =>
+                {
+                    let partition = &*definition.cast::<pg_sys::PartitionCmd>();
+                    Action::Partition {
+                        parent: table.clone(),
+                        table: range(partition.name),
+                        bound: expression(partition.bound.cast()),
+                    }
+                }
+                AlterTableType::AT_AddInherit | AlterTableType::AT_DropInherit
+                    if is(definition, NodeTag::T_RangeVar) =>
+                {
+                    Action::Inherit {
+                        table: table.clone(),
+                        parent: range(definition.cast()),
+                        yes: command.subtype == AlterTableType::AT_AddInherit,
+                    }
+                }
+                AlterTableType::AT_EnableTrig => fires('O'),
+                AlterTableType::AT_DisableTrig => fires('D'),
+                AlterTableType::AT_EnableAlwaysTrig => fires('A'),
+                AlterTableType::AT_EnableReplicaTrig => fires('R'),
+                AlterTableType::AT_ChangeOwner => {
+                    let of = match kind {
+                        pg_sys::ObjectType::OBJECT_VIEW => Kind::View,
+                        pg_sys::ObjectType::OBJECT_MATVIEW => Kind::MaterializedView,
+                        pg_sys::ObjectType::OBJECT_SEQUENCE => Kind::Sequence,
+                        pg_sys::ObjectType::OBJECT_INDEX => Kind::Index,
+                        _ => Kind::Table,
+                    };
+                    Action::Owner {
+                        target: Target {
+                            kind: of,
+                            name: table.clone(),
+                            on: None,
+                            arguments: None,
+                        },
+                        role: role(command.newowner),
+                    }
+                }
                 _ => other(&table),
             });
         }

@@ -7,6 +7,7 @@ pub mod analysis;
 mod decode;
 mod decode_routine;
 mod decode_table;
+mod decode_type;
 pub mod tree;
 
 use std::ffi::{CStr, CString};

@@ -253,6 +253,35 @@ pub(super) unsafe fn truth(node: *mut pg_sys::Node) -> bool {
     }
 }
 
+/// A whole number as text; `None` where it is not written.
+///
+/// # Safety
+/// `node` is NULL or points at a node.
+pub(super) unsafe fn number(node: *mut pg_sys::Node) -> Option<String> {
+    // SAFETY: tags are checked before casts.
+    unsafe {
+        #[cfg(any(feature = "pg13", feature = "pg14"))]
+        {
+            if is(node, pg_sys::NodeTag::T_Integer) {
+                return Some((*node.cast::<pg_sys::Value>()).val.ival.to_string());
+            }
+            // What does not fit into four bytes is a Float.
+            is(node, pg_sys::NodeTag::T_Float)
+                .then(|| string((*node.cast::<pg_sys::Value>()).val.str_))
+                .flatten()
+        }
+        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+        {
+            if is(node, pg_sys::NodeTag::T_Integer) {
+                return Some((*node.cast::<pg_sys::Integer>()).ival.to_string());
+            }
+            is(node, pg_sys::NodeTag::T_Float)
+                .then(|| string((*node.cast::<pg_sys::Float>()).fval))
+                .flatten()
+        }
+    }
+}
+
 /// `schema.name` from a list of String nodes; a database in front is dropped.
 pub(super) fn name_of(parts: &[String]) -> Name {
     let last = parts.len().saturating_sub(1);
@@ -293,6 +322,20 @@ pub(super) unsafe fn type_name(node: *mut pg_sys::TypeName) -> TypeName {
 /// An expression, if there is one.
 pub(super) fn expression(node: *mut pg_sys::Node) -> Option<Expression> {
     (!node.is_null()).then_some(Expression(node))
+}
+
+/// The name of a role; `None` for CURRENT_USER and the like.
+///
+/// # Safety
+/// `node` is NULL or points at a RoleSpec.
+pub(super) unsafe fn role(node: *mut pg_sys::RoleSpec) -> Option<String> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if node.is_null() || (*node).roletype != pg_sys::RoleSpecType::ROLESPEC_CSTRING {
+            return None;
+        }
+        string((*node).rolename)
+    }
 }
 
 /// Names of roles, sorted; `public` for everybody, CURRENT_USER and the like as they are called.

@@ -88,6 +88,8 @@ pub struct ColumnDefinition {
     pub name: String,
     /// Its type; `serial` as what it stands for.
     pub type_name: TypeName,
+    /// COLLATE.
+    pub collation: Option<Name>,
     /// `serial`: a sequence gives its default.
     pub serial: bool,
     /// NOT NULL is written.
@@ -132,7 +134,16 @@ pub enum Rule {
     /// REFERENCES.
     Foreign(ForeignKeyDefinition),
     /// EXCLUDE.
-    Exclude,
+    Exclude(Exclusion),
+}
+
+/// An exclusion constraint as written.
+#[derive(Debug, Clone)]
+pub struct Exclusion {
+    /// The index behind it.
+    pub index: IndexDefinition,
+    /// WITH: the operator of each of its parts.
+    pub operators: Vec<Name>,
 }
 
 /// A constraint as written.
@@ -167,6 +178,8 @@ pub struct IndexPart {
     pub nulls_first: bool,
     /// A named operator class.
     pub operator_class: Option<String>,
+    /// COLLATE.
+    pub collation: Option<Name>,
 }
 
 /// An index as written.
@@ -194,6 +207,19 @@ pub struct IndexDefinition {
     pub if_not_exists: bool,
 }
 
+/// A parameter of a function.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// As in `pg_proc.proargmodes`.
+    pub mode: char,
+    /// Its type.
+    pub type_name: TypeName,
+    /// DEFAULT.
+    pub default: Option<Expression>,
+}
+
 /// A function as written.
 #[derive(Debug, Clone)]
 pub struct FunctionDefinition {
@@ -205,6 +231,8 @@ pub struct FunctionDefinition {
     pub replace: bool,
     /// Types of the arguments by which it is told from others.
     pub arguments: Vec<TypeName>,
+    /// All of them, columns of RETURNS TABLE included.
+    pub parameters: Vec<Parameter>,
     /// RETURNS; `None`: a procedure, TABLE, or OUT arguments.
     pub returns: Option<TypeName>,
     /// RETURNS SETOF or TABLE.
@@ -213,15 +241,82 @@ pub struct FunctionDefinition {
     pub language: Option<String>,
     /// AS; `None`: BEGIN ATOMIC.
     pub body: Option<String>,
+    /// BEGIN ATOMIC, RETURN.
+    pub statements: Option<Expression>,
     /// `i`, `s`, `v`.
     pub volatility: char,
     /// STRICT.
     pub strict: bool,
     /// SECURITY DEFINER.
     pub security_definer: bool,
-    /// `search_path` and others that it sets, names only.
-    pub sets: Vec<String>,
+    /// LEAKPROOF.
+    pub leakproof: bool,
+    /// PARALLEL, as in `pg_proc.proparallel`.
+    pub parallel: char,
+    /// `search_path` and others that it sets; `None`: FROM CURRENT.
+    pub sets: Vec<(String, Option<Expression>)>,
 }
+
+/// A domain as written.
+#[derive(Debug, Clone)]
+pub struct DomainDefinition {
+    /// Its base type.
+    pub base: TypeName,
+    /// COLLATE.
+    pub collation: Option<Name>,
+    /// NOT NULL.
+    pub not_null: bool,
+    /// DEFAULT.
+    pub default: Option<Expression>,
+    /// CHECKs.
+    pub checks: Vec<Expression>,
+}
+
+/// PARTITION BY as written.
+#[derive(Debug, Clone)]
+pub struct PartitionKey {
+    /// `LIST`, `RANGE`, `HASH`.
+    pub strategy: &'static str,
+    /// A column or an expression, with what is written behind it.
+    pub parts: Vec<(Option<String>, Option<Expression>, String)>,
+}
+
+/// An option of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceOption {
+    /// AS.
+    Type,
+    /// INCREMENT.
+    Increment,
+    /// MINVALUE.
+    Minimum,
+    /// MAXVALUE.
+    Maximum,
+    /// START.
+    Start,
+    /// CACHE.
+    Cache,
+    /// CYCLE.
+    Cycle,
+    /// OWNED BY.
+    Owner,
+}
+
+/// The value of an option of a sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SequenceValue {
+    /// A number.
+    Number(String),
+    /// CYCLE, NO CYCLE.
+    Yes(bool),
+    /// The bare name of a type.
+    Type(String),
+    /// A column with its table; `["none"]`.
+    Column(Vec<String>),
+}
+
+/// An option and its value; `None`: the default (NO MINVALUE).
+pub type SequenceSetting = (SequenceOption, Option<SequenceValue>);
 
 /// A trigger as written.
 #[derive(Debug, Clone)]
@@ -242,8 +337,10 @@ pub struct TriggerDefinition {
     pub arguments: Vec<String>,
     /// WHEN.
     pub condition: Option<Expression>,
-    /// CONSTRAINT TRIGGER.
-    pub constraint: bool,
+    /// CONSTRAINT, DEFERRABLE, INITIALLY DEFERRED.
+    pub constraint: (bool, bool, bool),
+    /// REFERENCING: OLD TABLE AS, NEW TABLE AS.
+    pub transitions: (Option<String>, Option<String>),
 }
 
 /// A policy as written.
@@ -268,8 +365,8 @@ pub struct PolicyDefinition {
 /// What ALTER COLUMN changes.
 #[derive(Debug, Clone)]
 pub enum ColumnChange {
-    /// TYPE.
-    Type(TypeName),
+    /// TYPE, and COLLATE.
+    Type(TypeName, Option<Name>),
     /// SET or DROP DEFAULT.
     Default(Option<Expression>),
     /// SET or DROP NOT NULL.
@@ -322,8 +419,12 @@ pub enum Action {
         constraints: Vec<ConstraintDefinition>,
         /// LIKE, INHERITS, PARTITION OF.
         from: Vec<Name>,
-        /// PARTITION BY, WITH and the like are written.
-        options: bool,
+        /// INHERITS; with a bound PARTITION OF.
+        parents: Vec<Name>,
+        /// FOR VALUES, DEFAULT.
+        bound: Option<Expression>,
+        /// PARTITION BY.
+        partition_key: Option<PartitionKey>,
     },
     /// CREATE TABLE ... AS, CREATE MATERIALIZED VIEW.
     CreateTableAs {
@@ -335,6 +436,44 @@ pub enum Action {
         temporary: bool,
         /// IF NOT EXISTS.
         if_not_exists: bool,
+        /// Names of its columns, if they are written.
+        columns: Vec<String>,
+        /// What it shows.
+        query: Option<Expression>,
+    },
+    /// ATTACH and DETACH PARTITION.
+    Partition {
+        /// The table that is or was partitioned.
+        parent: Name,
+        /// The partition.
+        table: Name,
+        /// FOR VALUES, DEFAULT; `None`: DETACH.
+        bound: Option<Expression>,
+    },
+    /// INHERIT, NO INHERIT.
+    Inherit {
+        /// The child.
+        table: Name,
+        /// The parent.
+        parent: Name,
+        /// INHERIT.
+        yes: bool,
+    },
+    /// ENABLE, DISABLE TRIGGER.
+    Firing {
+        /// Of which table.
+        table: Name,
+        /// Which.
+        trigger: String,
+        /// As in `pg_trigger.tgenabled`.
+        state: char,
+    },
+    /// OWNER TO.
+    Owner {
+        /// Of what.
+        target: Target,
+        /// `None`: CURRENT_USER and the like.
+        role: Option<String>,
     },
     /// ADD COLUMN.
     AddColumn {
@@ -392,14 +531,37 @@ pub enum Action {
         /// In order.
         labels: Vec<String>,
     },
-    /// CREATE TYPE, CREATE DOMAIN.
+    /// ALTER POLICY: what is not written stays.
+    AlterPolicy {
+        /// Which.
+        name: String,
+        /// Of which table.
+        table: Name,
+        /// TO.
+        roles: Option<Vec<String>>,
+        /// USING.
+        using: Option<Expression>,
+        /// WITH CHECK.
+        check: Option<Expression>,
+    },
+    /// CREATE TYPE of another kind: a range, a base type.
     CreateType {
-        /// Type or domain.
-        kind: Kind,
         /// Its name.
         name: Name,
-        /// Of a domain: its base type.
-        base: Option<TypeName>,
+    },
+    /// CREATE TYPE ... AS (...).
+    CreateComposite {
+        /// Its name.
+        name: Name,
+        /// Names, types and collations.
+        attributes: Vec<(String, TypeName, Option<Name>)>,
+    },
+    /// CREATE DOMAIN.
+    CreateDomain {
+        /// Its name.
+        name: Name,
+        /// What it is.
+        domain: DomainDefinition,
     },
     /// ALTER TYPE ... ADD VALUE.
     AddLabel {
@@ -416,6 +578,17 @@ pub enum Action {
         name: Name,
         /// IF NOT EXISTS.
         if_not_exists: bool,
+        /// As written.
+        options: Vec<SequenceSetting>,
+    },
+    /// ALTER SEQUENCE.
+    AlterSequence {
+        /// Its name.
+        name: Name,
+        /// As written.
+        options: Vec<SequenceSetting>,
+        /// RESTART is written: where it stands is data.
+        restarts: bool,
     },
     /// CREATE VIEW.
     CreateView {

@@ -6,6 +6,9 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
+/// Schema and name of a collation, and whether it is another than by default.
+pub type Collation = (String, String, bool);
+
 /// A relation that is there.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Relation {
@@ -39,6 +42,37 @@ pub struct Relation {
     pub index: Option<Index>,
     /// Of a view: `pg_get_viewdef`.
     pub query: Option<String>,
+    /// Its owner.
+    pub owner: String,
+    /// `pg_get_partkeydef`.
+    pub partition_key: Option<String>,
+    /// Of a partition: schema, name and oid of what it is a part of, and its bound as Postgres shows it.
+    pub partition_of: Option<(String, String, u32, String)>,
+    /// Schema and name of what it inherits from, in order; partitions aside.
+    pub inherits: Vec<(String, String)>,
+    /// Of a sequence.
+    pub sequence: Option<Sequence>,
+}
+
+/// A sequence that is there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Sequence {
+    /// Its type.
+    pub type_oid: u32,
+    /// START.
+    pub start: i64,
+    /// INCREMENT.
+    pub increment: i64,
+    /// MINVALUE.
+    pub minimum: i64,
+    /// MAXVALUE.
+    pub maximum: i64,
+    /// CACHE.
+    pub cache: i64,
+    /// CYCLE.
+    pub cycle: bool,
+    /// OWNED BY: schema, table and column.
+    pub owned: Option<(String, String, String)>,
 }
 
 /// A column that is there.
@@ -54,6 +88,8 @@ pub struct Column {
     pub modifier: i32,
     /// As Postgres shows the two.
     pub type_name: String,
+    /// Of a type that has collations.
+    pub collation: Option<Collation>,
     /// NOT NULL.
     pub not_null: bool,
     /// Its default, or what it is computed from.
@@ -99,6 +135,10 @@ pub struct Constraint {
     pub expression: Option<String>,
     /// NULLS NOT DISTINCT.
     pub nulls_not_distinct: bool,
+    /// Of an exclusion constraint: schema and name of its operators, in order.
+    pub operators: Vec<(String, String)>,
+    /// oid of the index behind it, 0 for none.
+    pub index: u32,
     /// `pg_get_constraintdef`.
     pub definition: String,
 }
@@ -143,6 +183,8 @@ pub struct IndexKey {
     pub operator_class: String,
     /// That of its type.
     pub default_class: bool,
+    /// Of a type that has collations; other than by default: another than the column's.
+    pub collation: Option<Collation>,
 }
 
 /// A trigger that is there.
@@ -164,8 +206,12 @@ pub struct Trigger {
     pub condition: Option<String>,
     /// `pg_get_triggerdef`.
     pub definition: String,
-    /// Does not fire: ALTER TABLE ... DISABLE TRIGGER.
-    pub disabled: bool,
+    /// As in `pg_trigger.tgenabled`.
+    pub firing: char,
+    /// CONSTRAINT, DEFERRABLE, INITIALLY DEFERRED.
+    pub constraint: (bool, bool, bool),
+    /// REFERENCING: OLD TABLE AS, NEW TABLE AS.
+    pub transitions: (Option<String>, Option<String>),
 }
 
 /// A policy that is there.
@@ -196,8 +242,12 @@ pub struct Function {
     pub schema: String,
     /// Its name.
     pub name: String,
+    /// Its owner.
+    pub owner: String,
     /// Types of its arguments.
     pub arguments: Vec<u32>,
+    /// Name, mode (as in `pg_proc.proargmodes`), type and default of each parameter.
+    pub parameters: Vec<(String, char, u32, Option<String>)>,
     /// As Postgres shows them.
     pub signature: String,
     /// What it returns.
@@ -214,8 +264,14 @@ pub struct Function {
     pub strict: bool,
     /// SECURITY DEFINER.
     pub security_definer: bool,
-    /// Settings that it makes, names only.
-    pub sets: Vec<String>,
+    /// LEAKPROOF.
+    pub leakproof: bool,
+    /// `proparallel`.
+    pub parallel: char,
+    /// Settings that it makes.
+    pub sets: Vec<(String, String)>,
+    /// BEGIN ATOMIC, RETURN: `prosqlbody::text`.
+    pub statements: Option<String>,
     /// COMMENT.
     pub comment: Option<String>,
     /// Grantee and privilege.
@@ -235,8 +291,20 @@ pub struct Type {
     pub kind: char,
     /// Of an enum, in order.
     pub labels: Vec<String>,
+    /// Its owner.
+    pub owner: String,
     /// Of a domain: base type and modifier.
     pub base: (u32, i32),
+    /// Of a domain over a type that has collations.
+    pub collation: Option<Collation>,
+    /// Of a domain.
+    pub not_null: bool,
+    /// Of a domain.
+    pub default: Option<String>,
+    /// Of a domain: its CHECKs.
+    pub checks: Vec<String>,
+    /// Of a composite type: names, types, modifiers and collations.
+    pub attributes: Vec<(String, u32, i32, Option<Collation>)>,
     /// COMMENT.
     pub comment: Option<String>,
     /// Grantee and privilege.
@@ -250,6 +318,8 @@ pub struct Schema {
     pub oid: u32,
     /// Its name.
     pub name: String,
+    /// Its owner.
+    pub owner: String,
     /// COMMENT.
     pub comment: Option<String>,
     /// Grantee and privilege.
@@ -269,6 +339,8 @@ pub struct Actual {
     pub schemas: Vec<Schema>,
     /// All extensions, by name and oid.
     pub extensions: Vec<(String, u32)>,
+    /// CURRENT_USER.
+    pub user: String,
     /// The schemas of the search_path that exist, in order.
     pub path: Vec<String>,
     /// Where in `relations` which is, by schema and name.

@@ -2,6 +2,7 @@
 
 mod objects;
 mod text;
+mod types;
 
 use super::actual::{self, Actual};
 use super::world::Said;
@@ -10,8 +11,10 @@ use crate::pg::Settings;
 use crate::pg::analysis::{self, Use};
 use crate::pg::tree::{Expression, TypeName};
 use crate::problem::Problem;
+use crate::script::ast::Name;
 use objects::{constraints, functions, indexes, policies, triggers};
 use text::normalized;
+use types::{attributes, bounds, domains, partition_keys, sequences};
 
 /// Something that is there.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +35,8 @@ pub enum Entity<'a> {
     Function(&'a actual::Function),
     /// A schema.
     Schema(&'a actual::Schema),
-    /// An extension, by its oid.
-    Extension(u32),
+    /// An extension, by its name and oid.
+    Extension(&'a str, u32),
     /// A label, a privilege: it is there or not.
     Plain,
 }
@@ -67,6 +70,26 @@ fn differ(what: &str, is: impl std::fmt::Display, written: impl std::fmt::Displa
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: &T, written: &T) -> Difference {
     (is != written).then(|| format!("{what} is {is:?}, written is {written:?}"))
+}
+
+/// Is this (schema and name) what the name means?
+fn means(written: &Name, (schema, name): (&String, &String), path: &[String]) -> bool {
+    written.name == *name
+        && match &written.schema {
+            Some(written) => written == schema,
+            None => path.contains(schema) || schema == "pg_catalog",
+        }
+}
+
+/// COLLATE, or none, and what is there.
+fn collations(written: Option<&Name>, is: Option<&actual::Collation>, path: &[String]) -> Difference {
+    match (written, is) {
+        (None, Some((_, name, true))) => differ("the collation", format!("{name:?}"), "the default"),
+        (Some(written), Some((schema, name, _))) if !means(written, (schema, name), path) => {
+            differ("the collation", format!("{name:?}"), format!("{:?}", written.name))
+        }
+        _ => None,
+    }
 }
 
 /// How names inside of expressions are looked up.
@@ -140,8 +163,10 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
     let setting = path_setting(path);
     let setting = &Names { setting, renamed };
     match (said, entity) {
-        (Said::Type(name), Entity::Column(_, column)) => match type_of(name, path) {
-            Ok(Some((oid, modifier))) if (oid, modifier) == (column.type_oid, column.modifier) => None,
+        (Said::Type(name, collation), Entity::Column(_, column)) => match type_of(name, path) {
+            Ok(Some((oid, modifier))) if (oid, modifier) == (column.type_oid, column.modifier) => {
+                collations(collation.as_ref(), column.collation.as_ref(), path)
+            }
             Ok(Some(_)) => differ("the type", &column.type_name, &name.text),
             Ok(None) if renamed => None,
             Ok(None) => differ(
@@ -203,11 +228,11 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
         }
         (Said::Index(written), Entity::Relation(relation)) => match &relation.index {
             // Of a partitioned table (ON ONLY) it is complete when each partition has its own.
-            Some(index) if relation.kind == 'I' => indexes(written, index, false, setting),
-            Some(index) => indexes(written, index, true, setting),
+            Some(index) if relation.kind == 'I' => indexes(written, index, false, setting, path),
+            Some(index) => indexes(written, index, true, setting, path),
             None => Some("it is no index".into()),
         },
-        (Said::Function(written), Entity::Function(function)) => functions(written, function, path),
+        (Said::Function(written), Entity::Function(function)) => functions(written, function, setting, path),
         (Said::Trigger(written), Entity::Trigger(relation, trigger)) => {
             triggers(written, relation, trigger, setting, path)
         }
@@ -235,10 +260,61 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
                 _ => Some("it is no enum".into()),
             }
         }
-        (Said::Base(written), Entity::Type(found)) => match type_of(written, path) {
-            Ok(Some(base)) if base == found.base => None,
-            Ok(_) => Some(format!("its base type is another than {}", written.text)),
-            Err(problem) => Some(problem.message),
+        (Said::Domain(written), Entity::Type(found)) => domains(written, found, setting, path),
+        (Said::Attributes(written), Entity::Type(found)) => attributes(written, found, setting, path),
+        (Said::PartitionKey(written), Entity::Relation(relation)) => {
+            partition_keys(written.as_ref(), relation, setting)
+        }
+        (Said::Partition(written), Entity::Relation(relation)) => match (written, &relation.partition_of) {
+            (None, None) => None,
+            (None, Some((schema, name, ..))) => Some(format!("it is a partition of {schema}.{name}")),
+            (Some(_), None) => Some("it is no partition".into()),
+            (Some((whole, bound)), Some((schema, name, oid, is))) => {
+                if !means(&whole.name, (schema, name), path) {
+                    return differ(
+                        "what it is a partition of",
+                        format!("{schema}.{name}"),
+                        &whole.name.name,
+                    );
+                }
+                bounds(*bound, is, *oid, setting)
+            }
+        },
+        (Said::Inherits(written), Entity::Relation(relation)) => {
+            let mut left: Vec<&(String, String)> = relation.inherits.iter().collect();
+            for parent in written {
+                match left
+                    .iter()
+                    .position(|(schema, name)| means(&parent.name, (schema, name), path))
+                {
+                    Some(at) => drop(left.remove(at)),
+                    None => return Some(format!("it does not inherit from {}", parent.name.name)),
+                }
+            }
+            let first = left
+                .first()
+                .map(|(schema, name)| format!("it inherits from {schema}.{name}"));
+            first
+        }
+        (Said::Firing(written), Entity::Trigger(_, trigger)) => match (trigger.firing, *written) {
+            (is, written) if is == written => None,
+            ('D', _) => Some("it is disabled".into()),
+            (_, 'D') => Some("it is not disabled".into()),
+            (is, written) => differ("when it fires", is, written),
+        },
+        (Said::Owner(written), entity) => {
+            let is = match entity {
+                Entity::Relation(relation) => &relation.owner,
+                Entity::Type(found) => &found.owner,
+                Entity::Function(function) => &function.owner,
+                Entity::Schema(schema) => &schema.owner,
+                _ => return None,
+            };
+            same("the owner", is, written)
+        }
+        (Said::Sequence(option, written), Entity::Relation(relation)) => match &relation.sequence {
+            Some(is) => sequences(*option, written, is, setting, path),
+            None => Some("it is no sequence".into()),
         },
         (Said::RowSecurity(on), Entity::Relation(relation)) => same("row-level security", &relation.row_security, on),
         (Said::Force(on), Entity::Relation(relation)) => same("forced row-level security", &relation.force, on),

@@ -1,9 +1,10 @@
 //! What belongs to tables, and functions: as written?
 
 use super::text::without_places;
-use super::{Difference, Names, expressions, same, type_of};
+use super::{Difference, Names, collations, differ, expressions, means, same, type_of};
 use crate::migration::actual::{self, Actual};
 use crate::pg::analysis::{self, Use};
+use crate::pg::tree::Expression;
 use crate::script::ast::{
     ConstraintDefinition, FunctionDefinition, IndexDefinition, PolicyDefinition, Rule, TriggerDefinition,
 };
@@ -21,13 +22,13 @@ pub(super) fn constraints(
         Rule::Unique { .. } => 'u',
         Rule::Check(_) => 'c',
         Rule::Foreign(_) => 'f',
-        Rule::Exclude => 'x',
+        Rule::Exclude(_) => 'x',
     };
     if is.kind != kind {
         return Some(format!("it is {}", is.definition));
     }
     let plain = || Some(format!("it is {}", is.definition));
-    let keys = !matches!(written.rule, Rule::Check(_) | Rule::Exclude) && written.using_index.is_none();
+    let keys = !matches!(written.rule, Rule::Check(_) | Rule::Exclude(_)) && written.using_index.is_none();
     if keys && is.columns != written.columns || (is.deferrable, is.deferred) != (written.deferrable, written.deferred) {
         return plain();
     }
@@ -40,6 +41,22 @@ pub(super) fn constraints(
             relation.oid,
             setting,
         ),
+        Rule::Exclude(written) => {
+            let index = actual.relations.iter().find(|r| r.oid == is.index);
+            let Some(index) = index.and_then(|r| r.index.as_ref()) else {
+                return plain();
+            };
+            let operators = written.operators.len() == is.operators.len()
+                && written
+                    .operators
+                    .iter()
+                    .zip(&is.operators)
+                    .all(|(written, (schema, name))| means(written, (schema, name), path));
+            match operators {
+                true => indexes(&written.index, index, true, setting, path),
+                false => plain(),
+            }
+        }
         Rule::Unique { .. } if written.using_index.is_some() => None,
         Rule::Unique { nulls_not_distinct } if is.nulls_not_distinct != *nulls_not_distinct => plain(),
         Rule::Foreign(key) => {
@@ -73,7 +90,13 @@ pub(super) fn constraints(
     }
 }
 
-pub(super) fn indexes(written: &IndexDefinition, is: &actual::Index, whole: bool, setting: &Names) -> Difference {
+pub(super) fn indexes(
+    written: &IndexDefinition,
+    is: &actual::Index,
+    whole: bool,
+    setting: &Names,
+    path: &[String],
+) -> Difference {
     let plain = || Some(format!("it is {}", is.definition));
     if whole && !is.valid {
         return Some("it is invalid: left behind by a CREATE INDEX CONCURRENTLY that failed".into());
@@ -92,6 +115,7 @@ pub(super) fn indexes(written: &IndexDefinition, is: &actual::Index, whole: bool
         if (key.descending, key.nulls_first) != (part.descending, part.nulls_first)
             || !class
             || key.column != part.column
+            || collations(part.collation.as_ref(), key.collation.as_ref(), path).is_some()
         {
             return plain();
         }
@@ -113,7 +137,12 @@ pub(super) fn indexes(written: &IndexDefinition, is: &actual::Index, whole: bool
     )
 }
 
-pub(super) fn functions(written: &FunctionDefinition, is: &actual::Function, path: &[String]) -> Difference {
+pub(super) fn functions(
+    written: &FunctionDefinition,
+    is: &actual::Function,
+    setting: &Names,
+    path: &[String],
+) -> Difference {
     if let Some(returns) = &written.returns {
         match type_of(returns, path) {
             Ok(Some((oid, _))) if oid == is.returns => {}
@@ -121,23 +150,100 @@ pub(super) fn functions(written: &FunctionDefinition, is: &actual::Function, pat
             Err(problem) => return Some(problem.message),
         }
     }
-    let mut sets = written.sets.clone();
-    let mut is_set = is.sets.clone();
-    sets.sort();
-    is_set.sort();
-    let body = match &written.body {
-        Some(body) => (*body != is.body).then(|| "its body is another".to_string()),
-        None => None,
+    let body = match (&written.body, written.statements) {
+        (Some(body), _) => (*body != is.body || is.statements.is_some()).then(|| "its body is another".to_string()),
+        (None, Some(statements)) => bodies(statements, is, setting),
+        (None, None) => None,
     };
     body.or_else(|| match &written.language {
         Some(language) => same("the language", &is.language, language),
-        None => None,
+        // BEGIN ATOMIC goes without.
+        None => same("the language", &is.language.as_str(), &"sql"),
     })
+    .or_else(|| parameters(written, is, setting, path))
     .or_else(|| same("the volatility", &is.volatility, &written.volatility))
     .or_else(|| same("STRICT", &is.strict, &written.strict))
     .or_else(|| same("SECURITY DEFINER", &is.security_definer, &written.security_definer))
+    .or_else(|| same("LEAKPROOF", &is.leakproof, &written.leakproof))
+    .or_else(|| same("PARALLEL", &is.parallel, &written.parallel))
     .or_else(|| same("SETOF", &is.set, &written.set))
-    .or_else(|| same("what it sets", &is_set, &sets))
+    .or_else(|| sets(written, is))
+}
+
+/// BEGIN ATOMIC and RETURN.
+fn bodies(written: Expression, is: &actual::Function, setting: &Names) -> Difference {
+    let another = || Some("its body is another".to_string());
+    let Some(there) = &is.statements else { return another() };
+    match analysis::stored_statements(written, is.oid, &setting.setting) {
+        Ok(written) if without_places(Some(&written)) == without_places(Some(there)) => None,
+        Ok(_) => another(),
+        Err(problem) if setting.excuse(&problem) => None,
+        Err(problem) => Some(format!("its body: {}", problem.message)),
+    }
+}
+
+fn parameters(written: &FunctionDefinition, is: &actual::Function, setting: &Names, path: &[String]) -> Difference {
+    if written.parameters.len() != is.parameters.len() {
+        return differ(
+            "the number of parameters",
+            is.parameters.len(),
+            written.parameters.len(),
+        );
+    }
+    for (at, (written, (name, mode, oid, default))) in written.parameters.iter().zip(&is.parameters).enumerate() {
+        let what = match name.is_empty() {
+            true => format!("parameter {}", at + 1),
+            false => format!("parameter {name}"),
+        };
+        let name = same("its name", name, &written.name.clone().unwrap_or_default());
+        let difference = name.or_else(|| same("its mode", mode, &written.mode)).or_else(|| {
+            match type_of(&written.type_name, path) {
+                Ok(Some((written, _))) if written == *oid => None,
+                Ok(None) if setting.renamed => None,
+                Ok(_) => Some(format!("its type is not {}", written.type_name.text)),
+                Err(problem) => Some(problem.message),
+            }
+        });
+        let difference = difference.or_else(|| {
+            let form = Use::Parameter { type_oid: *oid };
+            expressions("its default", default.as_deref(), written.default, form, 0, setting)
+        });
+        if let Some(difference) = difference {
+            return Some(format!("{what}: {difference}"));
+        }
+    }
+    None
+}
+
+/// SET behind a function.
+fn sets(written: &FunctionDefinition, is: &actual::Function) -> Difference {
+    let names = |all: &mut Vec<String>| {
+        all.iter_mut().for_each(|name| *name = name.to_lowercase());
+        all.sort();
+    };
+    let mut there: Vec<String> = is.sets.iter().map(|(name, _)| name.clone()).collect();
+    let mut wanted: Vec<String> = written.sets.iter().map(|(name, _)| name.clone()).collect();
+    names(&mut there);
+    names(&mut wanted);
+    if there != wanted {
+        return same("what it sets", &there, &wanted);
+    }
+    for (name, value) in &written.sets {
+        // FROM CURRENT: what it was then is not known.
+        let Some(value) = value else { continue };
+        let there = is.sets.iter().find(|(set, _)| set.eq_ignore_ascii_case(name));
+        match analysis::setting(*value) {
+            Ok(value) => {
+                if let (Some((_, there)), Some(value)) = (there, value)
+                    && *there != value
+                {
+                    return differ(&format!("what it sets {name} to"), there, value);
+                }
+            }
+            Err(problem) => return Some(problem.message),
+        }
+    }
+    None
 }
 
 pub(super) fn triggers(
@@ -160,6 +266,8 @@ pub(super) fn triggers(
         || columns.0 != columns.1
         || !(function || setting.renamed)
         || is.arguments != written.arguments
+        || is.constraint != written.constraint
+        || is.transitions != written.transitions
     {
         return plain();
     }
@@ -174,7 +282,7 @@ pub(super) fn triggers(
     if without_places(is.condition.as_deref()) != without_places(condition.as_deref()) {
         return plain();
     }
-    is.disabled.then(|| "it is disabled".to_string())
+    None
 }
 
 pub(super) fn policies(

@@ -66,11 +66,27 @@ pub fn without_places(tree: Option<&str>) -> Option<String> {
             continue;
         }
         match word {
-            ":location" => skip = true,
+            ":location" | ":stmt_location" | ":stmt_len" => skip = true,
             word => words.push(word),
         }
     }
     Some(words.join(" "))
+}
+
+/// Without white space and parentheses outside of quotes.
+pub fn bare(text: &str) -> String {
+    let mut quote: Option<char> = None;
+    let mut result = String::new();
+    for c in text.chars() {
+        match quote {
+            Some(q) if c == q => quote = None,
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None if c.is_whitespace() || c == '(' || c == ')' => continue,
+            _ => {}
+        }
+        result.push(c);
+    }
+    result
 }
 
 #[cfg(test)]

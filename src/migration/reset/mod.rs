@@ -4,13 +4,11 @@
 //! ```text
 //! plan      what the script made → statements in the order of dependency, and what is kept, with the reason; reads only
 //! loss      what goes with an object, and what of it can be copied
-//! depend    who depends on what
 //! execute   tables locked, planned again, rows and values copied, dropped
 //! restore   the copied rows put back
 //! values    values of columns, copied by the primary keys of their rows, and put back
 //! ```
 
-mod depend;
 mod execute;
 mod loss;
 mod own;

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use pgrx::spi::quote_identifier;
 
-use super::depend::Address;
-use super::plan::dropping;
 use crate::migration::actual::{Actual, Relation};
 use crate::migration::compare::Entity;
+use crate::migration::depend::Address;
 use crate::migration::judge::Judge;
 use crate::migration::world::{Id, World};
 
@@ -31,10 +30,7 @@ impl Own {
         };
         for id in 0..world.objects.len() {
             let made = judge.found(id).filter(|_| world.objects[id].created.is_some());
-            own.addresses.extend(
-                made.and_then(|entity| dropping(world.objects[id].kind, entity))
-                    .map(|(address, ..)| address),
-            );
+            own.addresses.extend(made.and_then(Address::of));
             let part = match judge.found(id) {
                 Some(Entity::Column(table, column)) => (0, table.oid, column.number as u32),
                 Some(Entity::Constraint(table, constraint)) => (1, table.oid, constraint.oid),

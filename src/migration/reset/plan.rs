@@ -6,12 +6,12 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
 use super::Taken;
-use super::depend::{Address, Graph};
 use super::loss::{Copied, copied, loses};
 use super::own::{Own, not_the_scripts};
 use crate::migration::Compared;
 use crate::migration::actual::Relation;
 use crate::migration::compare::Entity;
+use crate::migration::depend::{Address, Graph};
 use crate::migration::status::{State, Status, rows_of, status};
 use crate::migration::world::{Claim, Id, World, class};
 use crate::problem::Problem;
@@ -79,7 +79,7 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
             continue;
         }
         let shown = status.judge.shown(id, usize::MAX);
-        let Some((address, statement, table)) = dropping(object.kind, entity) else {
+        let Some((address, (statement, table))) = Address::of(entity).zip(dropping(object.kind, entity)) else {
             kept.push(Taken {
                 kind: object.kind.as_str().into(),
                 object: shown,
@@ -177,22 +177,11 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
     })
 }
 
-/// oid of the catalog pg_constraint (pg_constraint.h).
-const PG_CONSTRAINT: pg_sys::Oid = pg_sys::Oid::from_u32(2606);
-
-/// oid of the catalog pg_policy (pg_policy.h).
-const PG_POLICY: pg_sys::Oid = pg_sys::Oid::from_u32(3256);
-
-/// An address, the statement that drops it, and the table (schema, name) that this locks.
-pub type Dropping = (Address, String, Option<(String, String)>);
+/// The statement that drops it, and the table (schema, name) that this locks.
+type Dropping = (String, Option<(String, String)>);
 
 /// How it is dropped.
-pub fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
-    let address = |catalog: pg_sys::Oid, oid: u32| Address {
-        catalog: catalog.to_u32(),
-        oid,
-        part: 0,
-    };
+fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
     let name = |relation: &Relation| qualified(&relation.schema, &relation.name);
     let table = |relation: &Relation| Some((relation.schema.clone(), relation.name.clone()));
     Some(match entity {
@@ -206,18 +195,9 @@ pub fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
                 _ => "INDEX",
             };
             let locked = matches!(relation.kind, 'r' | 'p').then(|| table(relation)).flatten();
-            (
-                address(pg_sys::RelationRelationId, relation.oid),
-                format!("DROP {what} {}", name(relation)),
-                locked,
-            )
+            (format!("DROP {what} {}", name(relation)), locked)
         }
         Entity::Column(relation, column) => (
-            Address {
-                catalog: pg_sys::RelationRelationId.to_u32(),
-                oid: relation.oid,
-                part: column.number,
-            },
             format!(
                 "ALTER TABLE {} DROP COLUMN {}",
                 name(relation),
@@ -226,7 +206,6 @@ pub fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
             table(relation),
         ),
         Entity::Constraint(relation, constraint) => (
-            address(PG_CONSTRAINT, constraint.oid),
             format!(
                 "ALTER TABLE {} DROP CONSTRAINT {}",
                 name(relation),
@@ -235,12 +214,10 @@ pub fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
             table(relation),
         ),
         Entity::Trigger(relation, trigger) => (
-            address(pg_sys::TriggerRelationId, trigger.oid),
             format!("DROP TRIGGER {} ON {}", quote_identifier(&trigger.name), name(relation)),
             table(relation),
         ),
         Entity::Policy(relation, policy) => (
-            address(PG_POLICY, policy.oid),
             format!("DROP POLICY {} ON {}", quote_identifier(&policy.name), name(relation)),
             table(relation),
         ),
@@ -250,14 +227,9 @@ pub fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
             } else {
                 "TYPE"
             };
-            (
-                address(pg_sys::TypeRelationId, found.oid),
-                format!("DROP {what} {}", qualified(&found.schema, &found.name)),
-                None,
-            )
+            (format!("DROP {what} {}", qualified(&found.schema, &found.name)), None)
         }
         Entity::Function(function) => (
-            address(pg_sys::ProcedureRelationId, function.oid),
             format!(
                 "DROP ROUTINE {}({})",
                 qualified(&function.schema, &function.name),
@@ -265,20 +237,8 @@ pub fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
             ),
             None,
         ),
-        Entity::Schema(schema) => (
-            address(pg_sys::NamespaceRelationId, schema.oid),
-            format!("DROP SCHEMA {}", quote_identifier(&schema.name)),
-            None,
-        ),
-        Entity::Extension(oid) => {
-            let sql = "SELECT extname FROM pg_catalog.pg_extension WHERE oid = $1";
-            let name = Spi::get_one_with_args::<String>(sql, &[pg_sys::Oid::from(oid).into()]).ok()??;
-            (
-                address(pg_sys::ExtensionRelationId, oid),
-                format!("DROP EXTENSION {}", quote_identifier(name)),
-                None,
-            )
-        }
+        Entity::Schema(schema) => (format!("DROP SCHEMA {}", quote_identifier(&schema.name)), None),
+        Entity::Extension(name, _) => (format!("DROP EXTENSION {}", quote_identifier(name)), None),
         Entity::Plain => return None,
     })
 }

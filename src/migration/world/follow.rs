@@ -2,7 +2,7 @@
 
 use super::{Claim, Id, Need, Said, Told, World, class};
 use crate::migration::actual::Actual;
-use crate::script::ast::{Action, ColumnChange, Kind, Rule};
+use crate::script::ast::{Action, Kind, Name, SequenceOption, SequenceSetting, SequenceValue};
 
 impl World {
     /// Adds what one action says.
@@ -16,159 +16,6 @@ impl World {
                 let id = self.create(at, Kind::Extension, None, (String::new(), name.clone()), told);
                 self.again(told, *if_not_exists, "42710", id);
             }
-            Action::CreateTable {
-                name,
-                temporary,
-                if_not_exists,
-                columns,
-                constraints,
-                from,
-                options: _,
-            } => {
-                if *temporary {
-                    return self.temporary(at, &name.name, told);
-                }
-                self.needs_schema(name, told);
-                let place = self.place(name);
-                let known = self.live(Kind::Table, None, &place.0, &place.1);
-                let known = known.filter(|id| self.objects[*id].created.is_some() && *if_not_exists);
-                let id = match known {
-                    // A second CREATE TABLE IF NOT EXISTS does nothing.
-                    Some(id) if self.has_columns(id, columns) => {
-                        told.claims.push(Claim::Created(id));
-                        told.quiet = true;
-                        return;
-                    }
-                    // Which of two different ones is there, is there to be seen.
-                    Some(_) => {
-                        let id = self.object(at, Kind::Table, None, place, true);
-                        told.claims.push(Claim::Created(id));
-                        id
-                    }
-                    None => self.create(at, Kind::Table, None, place, told),
-                };
-                self.again(told, *if_not_exists, "42P07", id);
-                for parent in from {
-                    let parent = self.find(at, Kind::Table, parent, actual);
-                    told.needs.push(Need::Object(parent));
-                    told.not_compared.push("columns that come from another table".into());
-                    self.objects[id].open = true;
-                }
-                for column in columns {
-                    self.column(at, id, column, told, actual);
-                }
-                for constraint in constraints {
-                    self.constraint(at, id, constraint, told, actual);
-                }
-            }
-            Action::CreateTableAs {
-                name,
-                materialized_view,
-                temporary,
-                if_not_exists,
-            } => {
-                if *temporary {
-                    return self.temporary(at, &name.name, told);
-                }
-                self.needs_schema(name, told);
-                let kind = if *materialized_view {
-                    Kind::MaterializedView
-                } else {
-                    Kind::Table
-                };
-                let place = self.place(name);
-                let id = self.create(at, kind, None, place, told);
-                self.again(told, *if_not_exists, "42P07", id);
-                told.not_compared.push("its query".into());
-                self.objects[id].open = true;
-            }
-            Action::AddColumn {
-                table,
-                column,
-                if_not_exists,
-            } => {
-                let table = self.find(at, Kind::Table, table, actual);
-                told.needs.push(Need::Object(table));
-                let known = self.live(Kind::Column, Some(table), "", &column.name);
-                if known.is_some_and(|id| self.objects[id].created.is_some()) && *if_not_exists {
-                    told.quiet = true;
-                    told.claims.extend(known.map(Claim::Created));
-                    return;
-                }
-                self.last_added = Some(at);
-                let id = self.column(at, table, column, told, actual);
-                self.again(told, *if_not_exists, "42701", id);
-            }
-            Action::AlterColumn { table, column, change } => {
-                let table = self.find(at, Kind::Table, table, actual);
-                told.needs.push(Need::Object(table));
-                let id = self.part(at, Kind::Column, table, column);
-                told.needs.push(Need::Object(id));
-                match change {
-                    ColumnChange::Type(name) => {
-                        told.needs.push(Need::Type(name.clone()));
-                        self.say(at, id, Said::Type(name.clone()), told);
-                    }
-                    ColumnChange::Default(value) => self.say(at, id, Said::Default(*value), told),
-                    ColumnChange::NotNull(yes) => self.say(at, id, Said::NotNull(*yes), told),
-                    ColumnChange::Identity(identity) => {
-                        self.again(told, false, "55000", id);
-                        self.say(at, id, Said::Identity(*identity), told);
-                    }
-                }
-            }
-            Action::AddConstraint { table, constraint } => {
-                let table = self.find(at, Kind::Table, table, actual);
-                told.needs.push(Need::Object(table));
-                let id = self.constraint(at, table, constraint, told, actual);
-                match (&constraint.rule, &constraint.name) {
-                    (Rule::Primary, _) => self.again(told, false, "42P16", id),
-                    (Rule::Unique { .. } | Rule::Exclude, Some(_)) => self.again(told, false, "42P07", id),
-                    (_, Some(_)) => self.again(told, false, "42710", id),
-                    // Postgres chooses another name, and makes a second one.
-                    (_, None) => {}
-                }
-            }
-            Action::ValidateConstraint { table, name } => {
-                let table = self.find(at, Kind::Table, table, actual);
-                told.needs.push(Need::Object(table));
-                let id = self.part(at, Kind::Constraint, table, name);
-                told.needs.push(Need::Object(id));
-                self.say(at, id, Said::Valid, told);
-            }
-            Action::RowSecurity { table, force, on } => {
-                let table = self.find(at, Kind::Table, table, actual);
-                told.needs.push(Need::Object(table));
-                let said = if *force {
-                    Said::Force(*on)
-                } else {
-                    Said::RowSecurity(*on)
-                };
-                self.say(at, table, said, told);
-            }
-            Action::CreateIndex(index) => {
-                let table = self.find(at, Kind::Table, &index.table, actual);
-                told.needs.push(Need::Object(table));
-                for part in index.parts.iter().filter_map(|part| part.column.as_ref()) {
-                    let column = self.part(at, Kind::Column, table, part);
-                    told.needs.push(Need::Object(column));
-                }
-                let schema = self.objects[table].names.last().map(|(_, schema, _)| schema.clone());
-                let place = (schema.unwrap_or_default(), index.name.clone().unwrap_or_default());
-                let id = match index.name {
-                    Some(_) => self.create(at, Kind::Index, None, place, told),
-                    None => {
-                        let id = self.object(at, Kind::Index, None, place, true);
-                        told.claims.push(Claim::Created(id));
-                        id
-                    }
-                };
-                self.belongs(id, table);
-                if index.name.is_some() {
-                    self.again(told, index.if_not_exists, "42P07", id);
-                }
-                self.say(at, id, Said::Index(index.clone()), told);
-            }
             Action::CreateFunction(function) => {
                 self.needs_schema(&function.name, told);
                 for needed in function.arguments.iter().chain(&function.returns) {
@@ -180,32 +27,16 @@ impl World {
                 self.again(told, function.replace, "42723", id);
                 self.say(at, id, Said::Function(function.clone()), told);
             }
-            Action::CreateTrigger(trigger) => {
-                let table = self.find(at, Kind::Table, &trigger.table, actual);
-                told.needs.push(Need::Object(table));
-                told.needs.push(Need::Function(trigger.function.clone()));
-                let id = self.create(
-                    at,
-                    Kind::Trigger,
-                    Some(table),
-                    (String::new(), trigger.name.clone()),
-                    told,
-                );
-                self.again(told, trigger.replace, "42710", id);
-                self.say(at, id, Said::Trigger(trigger.clone()), told);
-            }
-            Action::CreatePolicy(policy) => {
-                let table = self.find(at, Kind::Table, &policy.table, actual);
-                told.needs.push(Need::Object(table));
-                let id = self.create(
-                    at,
-                    Kind::Policy,
-                    Some(table),
-                    (String::new(), policy.name.clone()),
-                    told,
-                );
-                self.again(told, false, "42710", id);
-                self.say(at, id, Said::Policy(policy.clone()), told);
+            Action::Owner { target, role } => {
+                let id = self.find_target(at, target, actual);
+                told.needs.push(Need::Object(id));
+                match (role, target.kind) {
+                    // An index is its table's owner's; who an extension's is, is not looked at.
+                    (Some(role), kind) if !matches!(kind, Kind::Index | Kind::Extension) => {
+                        self.say(at, id, Said::Owner(role.clone()), told);
+                    }
+                    _ => told.not_compared.push("the owner".into()),
+                }
             }
             Action::CreateEnum { name, labels } => {
                 self.needs_schema(name, told);
@@ -218,19 +49,21 @@ impl World {
                 }
                 self.say(at, id, Said::Labels(labels.clone()), told);
             }
-            Action::CreateType { kind, name, base } => {
-                self.needs_schema(name, told);
-                let place = self.place(name);
-                let id = self.create(at, *kind, None, place, told);
-                self.again(told, false, "42710", id);
-                match base {
-                    Some(base) => {
-                        told.needs.push(Need::Type(base.clone()));
-                        self.say(at, id, Said::Base(base.clone()), told);
-                        told.not_compared.push("defaults and constraints of the domain".into());
-                    }
-                    None => told.not_compared.push("what the type is made of".into()),
+            Action::CreateType { name } => {
+                self.made(at, Kind::Type, name, told);
+                told.not_compared.push("what the type is made of".into());
+            }
+            Action::CreateComposite { name, attributes } => {
+                for (_, needed, _) in attributes {
+                    told.needs.push(Need::Type(needed.clone()));
                 }
+                let id = self.made(at, Kind::Type, name, told);
+                self.say(at, id, Said::Attributes(attributes.clone()), told);
+            }
+            Action::CreateDomain { name, domain } => {
+                told.needs.push(Need::Type(domain.base.clone()));
+                let id = self.made(at, Kind::Domain, name, told);
+                self.say(at, id, Said::Domain(domain.clone()), told);
             }
             Action::AddLabel {
                 name,
@@ -242,11 +75,40 @@ impl World {
                 let id = self.create(at, Kind::Label, Some(on), (String::new(), label.clone()), told);
                 self.again(told, *if_not_exists, "42710", id);
             }
-            Action::CreateSequence { name, if_not_exists } => {
+            Action::CreateSequence {
+                name,
+                if_not_exists,
+                options,
+            } => {
                 self.needs_schema(name, told);
                 let place = self.place(name);
                 let id = self.create(at, Kind::Sequence, None, place, told);
                 self.again(told, *if_not_exists, "42P07", id);
+                // What is not written is what Postgres takes (sequence.c, init_params).
+                let plain = [
+                    (SequenceOption::Increment, SequenceValue::Number("1".into())),
+                    (SequenceOption::Cache, SequenceValue::Number("1".into())),
+                    (SequenceOption::Cycle, SequenceValue::Yes(false)),
+                    (SequenceOption::Owner, SequenceValue::Column(vec!["none".into()])),
+                ];
+                for (option, value) in plain {
+                    if !options.iter().any(|(written, _)| *written == option) {
+                        self.say(at, id, Said::Sequence(option, value), told);
+                    }
+                }
+                self.set_sequence(at, id, options, told);
+            }
+            Action::AlterSequence {
+                name,
+                options,
+                restarts,
+            } => {
+                let id = self.find(at, Kind::Sequence, name, actual);
+                told.needs.push(Need::Object(id));
+                if *restarts {
+                    told.not_compared.push("where a sequence stands".into());
+                }
+                self.set_sequence(at, id, options, told);
             }
             Action::CreateView {
                 name,
@@ -376,13 +238,35 @@ impl World {
                 }
                 told.not_compared.push(what.clone());
             }
+            of_table => self.follow_table(at, of_table, actual, told),
         }
     }
 }
 
 impl World {
+    /// A type or domain of this name.
+    fn made(&mut self, at: usize, kind: Kind, name: &Name, told: &mut Told) -> Id {
+        self.needs_schema(name, told);
+        let place = self.place(name);
+        let id = self.create(at, kind, None, place, told);
+        self.again(told, false, "42710", id);
+        id
+    }
+
+    fn set_sequence(&mut self, at: usize, id: Id, options: &[SequenceSetting], told: &mut Told) {
+        for (option, value) in options {
+            // Without MINVALUE the direction decides, which is compared.
+            if let Some(value) = value {
+                self.say(at, id, Said::Sequence(*option, value.clone()), told);
+            }
+        }
+        if told.claims.is_empty() {
+            told.not_compared.push("options of a sequence".into());
+        }
+    }
+
     /// It belongs to this, unless it does already, or this to it: nothing lies in itself, whatever a script says.
-    fn belongs(&mut self, id: Id, to: Id) {
+    pub(super) fn belongs(&mut self, id: Id, to: Id) {
         let mut above = Some(to);
         while let Some(one) = above {
             if one == id {
@@ -391,18 +275,6 @@ impl World {
             above = self.objects[one].on;
         }
         self.objects[id].on.get_or_insert(to);
-    }
-
-    /// A temporary table: found first, whatever the search_path.
-    fn temporary(&mut self, at: usize, name: &str, told: &mut Told) {
-        let id = self.object(at, Kind::Table, None, ("pg_temp".into(), name.to_string()), true);
-        self.objects[id].temporary = true;
-        self.objects[id].open = true;
-        for schema in self.path.clone() {
-            let key = (class(Kind::Table), None, schema, name.to_string());
-            self.live.entry(key).or_default().push(id);
-        }
-        told.claims.push(Claim::Created(id));
     }
 
     /// What a DROP takes along without naming it.

@@ -2,14 +2,15 @@
 //! and what was said of them when.
 
 mod follow;
+mod follow_table;
 
 use std::collections::HashMap;
 
 use crate::pg::tree::{Expression, TypeName};
 use crate::script::Step;
 use crate::script::ast::{
-    ColumnDefinition, ConstraintDefinition, FunctionDefinition, IndexDefinition, Kind, Name, PolicyDefinition, Rule,
-    Target, TriggerDefinition,
+    ColumnDefinition, ConstraintDefinition, DomainDefinition, FunctionDefinition, IndexDefinition, Kind, Name,
+    PartitionKey, PolicyDefinition, Rule, SequenceOption, SequenceValue, Target, TriggerDefinition,
 };
 
 use super::actual::Actual;
@@ -69,8 +70,8 @@ impl Object {
 /// One thing that is said of an object. Two of the same slot supersede each other.
 #[derive(Debug, Clone)]
 pub enum Said {
-    /// Type of a column.
-    Type(TypeName),
+    /// Type of a column, and its collation.
+    Type(TypeName, Option<Name>),
     /// NOT NULL.
     NotNull(bool),
     /// DEFAULT.
@@ -98,7 +99,21 @@ pub enum Said {
     /// Of an enum.
     Labels(Vec<String>),
     /// Of a domain.
-    Base(TypeName),
+    Domain(DomainDefinition),
+    /// Of a composite type: names, types and collations.
+    Attributes(Vec<(String, TypeName, Option<Name>)>),
+    /// PARTITION BY; `None`: it is not partitioned.
+    PartitionKey(Option<PartitionKey>),
+    /// It is a partition of this, with this bound; `None`: of none.
+    Partition(Option<(Parent, Expression)>),
+    /// It inherits from these, in order; partitions aside.
+    Inherits(Vec<Parent>),
+    /// As in `pg_trigger.tgenabled`.
+    Firing(char),
+    /// OWNER TO.
+    Owner(String),
+    /// An option of a sequence, see `SequenceSetting`.
+    Sequence(SequenceOption, SequenceValue),
     /// ENABLE, DISABLE ROW LEVEL SECURITY.
     RowSecurity(bool),
     /// FORCE, NO FORCE.
@@ -111,7 +126,7 @@ impl Said {
     /// What it speaks of: a later one of the same slot takes its place.
     pub fn slot(&self) -> &'static str {
         match self {
-            Said::Type(_) => "type",
+            Said::Type(..) => "type",
             Said::NotNull(_) => "NOT NULL",
             Said::Default(_) | Said::Serial => "default",
             Said::Generated(_) => "generated",
@@ -121,10 +136,33 @@ impl Said {
             Said::Force(_) => "forced row-level security",
             Said::Comment(_) => "comment",
             Said::Labels(_) => "labels",
-            Said::Base(_) => "base type",
+            Said::PartitionKey(_) => "partition key",
+            Said::Partition(_) => "partition",
+            Said::Inherits(..) => "inheritance",
+            Said::Firing(_) => "firing",
+            Said::Owner(_) => "owner",
+            Said::Sequence(option, _) => match option {
+                SequenceOption::Type => "type",
+                SequenceOption::Increment => "increment",
+                SequenceOption::Minimum => "minimum",
+                SequenceOption::Maximum => "maximum",
+                SequenceOption::Start => "start",
+                SequenceOption::Cache => "cache",
+                SequenceOption::Cycle => "cycle",
+                SequenceOption::Owner => "owned by",
+            },
             _ => "definition",
         }
     }
+}
+
+/// A table as a step names it, and which object of the script that is.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    /// As written.
+    pub name: Name,
+    /// Its number.
+    pub id: Id,
 }
 
 /// What a step says that is so afterwards.
@@ -178,6 +216,21 @@ pub struct Told {
     pub path: Vec<String>,
     /// CASCADE is written.
     pub cascades: bool,
+    /// ATTACH, DETACH, INHERIT, NO INHERIT.
+    pub link: Option<Link>,
+}
+
+/// A table becomes a partition or an heir of another one, or ceases to be it.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The partition or heir.
+    pub child: Id,
+    /// Of what.
+    pub parent: Id,
+    /// ATTACH, INHERIT.
+    pub yes: bool,
+    /// What a second time raises.
+    pub again: &'static str,
 }
 
 /// The whole script.
@@ -435,7 +488,7 @@ impl World {
             Rule::Primary => format!("{table}_pkey"),
             Rule::Unique { .. } => format!("{table}_{columns}_key"),
             Rule::Foreign(_) => format!("{table}_{columns}_fkey"),
-            Rule::Exclude => format!("{table}_{columns}_excl"),
+            Rule::Exclude(_) => format!("{table}_{columns}_excl"),
             Rule::Check(_) => format!("{table}_check"),
         }
     }
@@ -487,7 +540,7 @@ impl World {
         let same = |object: &Object, column: &ColumnDefinition| {
             object.names[0].2 == column.name
                 && object.said.iter().any(|(at, said)| {
-                    Some(*at) == made && matches!(said, Said::Type(name) if name.text == column.type_name.text)
+                    Some(*at) == made && matches!(said, Said::Type(name, _) if name.text == column.type_name.text)
                 })
                 && object.said.iter().any(|(at, said)| {
                     Some(*at) == made && matches!(said, Said::NotNull(yes) if *yes == column.not_null)
@@ -526,7 +579,8 @@ impl World {
             told,
         );
         told.needs.push(Need::Type(column.type_name.clone()));
-        self.say(at, id, Said::Type(column.type_name.clone()), told);
+        let collation = column.collation.clone();
+        self.say(at, id, Said::Type(column.type_name.clone(), collation), told);
         self.say(at, id, Said::NotNull(column.not_null), told);
         match (&column.generated, column.identity, column.serial) {
             (Some(expression), ..) => self.say(at, id, Said::Generated(*expression), told),
@@ -586,9 +640,6 @@ impl World {
         }
         if let Some(index) = &constraint.using_index {
             self.take_index(at, table, index, constraint, told);
-        }
-        if matches!(constraint.rule, Rule::Exclude) {
-            told.not_compared.push("what an exclusion constraint says".into());
         }
         self.say(at, id, Said::Constraint(constraint.clone(), referenced), told);
         if !constraint.not_valid {

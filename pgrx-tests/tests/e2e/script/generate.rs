@@ -13,6 +13,8 @@ struct Table {
     policies: Vec<String>,
     indexes: Vec<String>,
     secured: bool,
+    /// Somebody else's.
+    given: bool,
 }
 
 /// What the script has made so far.
@@ -23,6 +25,13 @@ struct State {
     functions: Vec<String>,
     views: Vec<String>,
     sequences: Vec<String>,
+    /// Functions over an integer, with a body of statements.
+    atomic: Vec<String>,
+    /// Partitioned tables, and partitions with what they are attached to.
+    partitioned: Vec<String>,
+    partitions: Vec<(String, Option<String>)>,
+    /// Tables that inherit from another one, or do not.
+    heirs: Vec<(String, String, bool)>,
     next: usize,
 }
 
@@ -103,7 +112,8 @@ fn statement(state: &mut State, random: &mut StdRng) -> String {
     }
     let at = random.random_range(0..state.tables.len());
     let name = state.tables[at].name.clone();
-    match random.random_range(0..27) {
+    match random.random_range(0..42) {
+        27..42 => further(state, random, at),
         0 | 1 => create_table(state, random),
         2 | 3 => {
             let (column, sql) = column(state, random);
@@ -243,13 +253,155 @@ fn statement(state: &mut State, random: &mut StdRng) -> String {
     }
 }
 
+/// Statements of rarer kinds.
+fn further(state: &mut State, random: &mut StdRng, at: usize) -> String {
+    let name = state.tables[at].name.clone();
+    let number = random.random_range(1..1000);
+    match random.random_range(0..18) {
+        0 => {
+            let sequence = state.fresh(random, "s");
+            state.sequences.push(sequence.clone());
+            format!(
+                "CREATE SEQUENCE {sequence} AS integer INCREMENT {number} MINVALUE -5 NO MAXVALUE START 7 CACHE 2 CYCLE"
+            )
+        }
+        1 if !state.sequences.is_empty() => {
+            let sequence = pick(random, &state.sequences).clone();
+            format!("ALTER SEQUENCE {sequence} INCREMENT {number} NO CYCLE")
+        }
+        2 if !state.sequences.is_empty() && !name.starts_with("other.") && !state.tables[at].given => {
+            // Its owner goes with that of the table from now on.
+            let of = random.random_range(0..state.sequences.len());
+            let sequence = state.sequences.remove(of);
+            let owner = *pick(random, &["NONE", "table"]);
+            format!(
+                "ALTER SEQUENCE {sequence} OWNED BY {}",
+                owner.replace("table", &format!("{name}.id"))
+            )
+        }
+        3 => {
+            let view = state.fresh(random, "m");
+            state.views.push(view.clone());
+            format!("CREATE MATERIALIZED VIEW {view} (a, b) AS SELECT id, id * {number} FROM {name} WITH NO DATA")
+        }
+        4 => {
+            let made = state.fresh(random, "ct");
+            format!(
+                "CREATE TYPE {made} AS (a numeric({}, 2), \"b c\" text COLLATE \"C\", d integer[])",
+                3 + number % 7
+            )
+        }
+        5 => {
+            let made = state.fresh(random, "d");
+            format!(
+                "CREATE DOMAIN {made} AS varchar({number}) COLLATE \"C\" NOT NULL DEFAULT 'x' CHECK (VALUE <> 'y' AND length(VALUE) < {number}) CHECK (VALUE > '')"
+            )
+        }
+        6 => {
+            let function = state.fresh(random, "f");
+            format!(
+                "CREATE FUNCTION {function}(a integer, INOUT b text DEFAULT 'x' || {number}, VARIADIC c integer[] DEFAULT '{{}}', OUT d date)\n\
+                 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, \"$user\" SET work_mem = '{number}MB' AS 'BEGIN END'"
+            )
+        }
+        7 => {
+            let function = state.fresh(random, "f");
+            format!(
+                "CREATE FUNCTION {function}(integer DEFAULT {number}) RETURNS TABLE (x integer, y text) LANGUAGE sql AS $f$SELECT 1, NULL::text$f$"
+            )
+        }
+        8 => {
+            let function = state.fresh(random, "f");
+            state.atomic.push(function.clone());
+            format!(
+                "CREATE FUNCTION {function}(a integer) RETURNS integer LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT a + max(g.x) FROM generate_series(1, {number}) AS g (x); END"
+            )
+        }
+        9 if !state.atomic.is_empty() => {
+            let function = pick(random, &state.atomic).clone();
+            format!("CREATE OR REPLACE FUNCTION {function}(a integer) RETURNS integer RETURN a * {number}")
+        }
+        10 => {
+            let constraint = state.fresh(random, "k");
+            format!(
+                "ALTER TABLE {name} ADD CONSTRAINT {constraint} EXCLUDE USING btree (id WITH =, (id % {number}) WITH =) INCLUDE (id) WHERE (id > {number}) DEFERRABLE"
+            )
+        }
+        11 => {
+            let made = state.fresh(random, "w");
+            state.partitioned.push(made.clone());
+            format!(
+                "CREATE TABLE {made} (id integer NOT NULL, v text COLLATE \"C\") PARTITION BY RANGE (id, (id % {number}))"
+            )
+        }
+        12 if !state.partitioned.is_empty() => {
+            let whole = pick(random, &state.partitioned).clone();
+            let made = state.fresh(random, "part");
+            state.partitions.push((made.clone(), Some(whole.clone())));
+            format!(
+                "CREATE TABLE {made} PARTITION OF {whole} FOR VALUES FROM ({0}, MINVALUE) TO ({0}, 0)",
+                state.next * 10
+            )
+        }
+        13 if !state.partitions.is_empty() => {
+            let of = random.random_range(0..state.partitions.len());
+            let number = state.next * 10 + 5;
+            state.next += 1;
+            match state.partitions[of].clone() {
+                (part, Some(whole)) => {
+                    state.partitions[of].1 = None;
+                    format!("ALTER TABLE {whole} DETACH PARTITION {part}")
+                }
+                (part, None) => {
+                    let whole = pick(random, &state.partitioned).clone();
+                    state.partitions[of].1 = Some(whole.clone());
+                    format!(
+                        "ALTER TABLE {whole} ATTACH PARTITION {part} FOR VALUES FROM ({number}, 0) TO ({number}, MAXVALUE)"
+                    )
+                }
+            }
+        }
+        14 if !state.heirs.is_empty() => {
+            let of = random.random_range(0..state.heirs.len());
+            let (child, parent, inherits) = &mut state.heirs[of];
+            *inherits = !*inherits;
+            let no = if *inherits { "" } else { "NO " };
+            format!("ALTER TABLE {child} {no}INHERIT {parent}")
+        }
+        14 => {
+            let (child, parent) = (state.fresh(random, "h"), state.partitioned.len());
+            let parent = format!("parent_{parent}_{}", state.next);
+            state.heirs.push((child.clone(), parent.clone(), true));
+            format!("CREATE TABLE {parent} (x integer); CREATE TABLE {child} (y text) INHERITS ({parent})")
+        }
+        15 if !state.tables[at].policies.is_empty() => {
+            let policy = pick(random, &state.tables[at].policies).clone();
+            let to = *pick(random, &["", " TO pg_monitor", " TO PUBLIC"]);
+            format!("ALTER POLICY {policy} ON {name}{to} USING (id > {number})")
+        }
+        16 if !state.tables[at].triggers.is_empty() => {
+            let trigger = pick(random, &state.tables[at].triggers).clone();
+            let how = *pick(random, &["DISABLE", "ENABLE ALWAYS", "ENABLE REPLICA"]);
+            format!("ALTER TABLE {name} {how} TRIGGER {trigger}")
+        }
+        _ => {
+            state.tables[at].given = true;
+            let to = *pick(random, &["pg_monitor", "pg_signal_backend"]);
+            format!("ALTER TABLE {name} OWNER TO {to}")
+        }
+    }
+}
+
 /// A script of so many statements; a schema is made first.
 pub fn script(random: &mut StdRng, length: usize) -> Vec<String> {
     let mut state = State::default();
     let mut all = vec!["CREATE SCHEMA other".to_string()];
     while all.len() < length {
         let next = statement(&mut state, random);
-        all.push(next);
+        all.extend(next.split("; CREATE TABLE").enumerate().map(|(at, part)| match at {
+            0 => part.to_string(),
+            _ => format!("CREATE TABLE{part}"),
+        }));
     }
     all
 }

@@ -14,17 +14,20 @@ pub const SIGNATURE: &str = "
 WITH s AS (SELECT oid, nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'mend')), e AS (SELECT objid FROM pg_depend WHERE deptype = 'e')
 SELECT md5(string_agg(line, '|' ORDER BY line)) FROM (
   SELECT 'schema ' || nspname AS line FROM s
-  UNION ALL SELECT concat_ws(' ', 'relation', nspname, relname, relkind, relrowsecurity, relforcerowsecurity, relacl, obj_description(c.oid, 'pg_class'), CASE WHEN relkind = 'v' THEN pg_get_viewdef(c.oid) END)
+  UNION ALL SELECT concat_ws(' ', 'relation', nspname, relname, relkind, relrowsecurity, relforcerowsecurity, relacl, obj_description(c.oid, 'pg_class'), CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+      relowner::regrole, pg_get_partkeydef(c.oid), pg_get_expr(relpartbound, c.oid), (SELECT string_agg(inhparent::regclass::text, ',' ORDER BY inhseqno) FROM pg_inherits WHERE inhrelid = c.oid),
+      (SELECT q::text FROM (SELECT seqtypid::regtype, seqstart, seqincrement, seqmin, seqmax, seqcache, seqcycle FROM pg_sequence WHERE seqrelid = c.oid) q),
+      (SELECT concat_ws(' ', refobjid::regclass, refobjsubid) FROM pg_depend WHERE objid = c.oid AND relkind = 'S' AND refclassid = 'pg_class'::regclass AND deptype = 'a'))
     FROM pg_class c JOIN s ON s.oid = relnamespace WHERE c.oid NOT IN (SELECT objid FROM e)
-  UNION ALL SELECT concat_ws(' ', 'column', attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum))
+  UNION ALL SELECT concat_ws(' ', 'column', attrelid::regclass, attname, format_type(atttypid, atttypmod), attcollation, attnotnull, attidentity, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum))
     FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid JOIN s ON s.oid = relnamespace LEFT JOIN pg_attrdef d ON adrelid = attrelid AND adnum = attnum
     WHERE attnum > 0 AND NOT attisdropped
-  UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k JOIN s ON s.oid = connamespace
+  UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, contypid::regtype, conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k JOIN s ON s.oid = connamespace
   UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN s ON s.oid = relnamespace
-  UNION ALL SELECT 'trigger ' || pg_get_triggerdef(g.oid) FROM pg_trigger g JOIN pg_class c ON c.oid = tgrelid JOIN s ON s.oid = relnamespace WHERE NOT tgisinternal
-  UNION ALL SELECT concat_ws(' ', 'policy', polrelid::regclass, polname, polcmd, pg_get_expr(polqual, polrelid)) FROM pg_policy
-  UNION ALL SELECT concat_ws(' ', 'type', typname, obj_description(t.oid, 'pg_type'), (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid)) FROM pg_type t JOIN s ON s.oid = typnamespace
-  UNION ALL SELECT concat_ws(' ', 'function', p.oid::regprocedure, prosrc) FROM pg_proc p JOIN s ON s.oid = pronamespace WHERE p.oid NOT IN (SELECT objid FROM e)
+  UNION ALL SELECT concat_ws(' ', 'trigger', tgenabled, pg_get_triggerdef(g.oid)) FROM pg_trigger g JOIN pg_class c ON c.oid = tgrelid JOIN s ON s.oid = relnamespace WHERE NOT tgisinternal
+  UNION ALL SELECT concat_ws(' ', 'policy', polrelid::regclass, polname, polcmd, polroles::regrole[], pg_get_expr(polqual, polrelid)) FROM pg_policy
+  UNION ALL SELECT concat_ws(' ', 'type', typname, typnotnull, typdefault, format_type(typbasetype, typtypmod), typcollation, obj_description(t.oid, 'pg_type'), (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid)) FROM pg_type t JOIN s ON s.oid = typnamespace
+  UNION ALL SELECT concat_ws(' ', 'function', p.oid::regprocedure, pg_get_functiondef(p.oid)) FROM pg_proc p JOIN s ON s.oid = pronamespace WHERE p.oid NOT IN (SELECT objid FROM e)
 ) AS all_of_it";
 
 /// A script as text, with comments and odd white space between the statements.

@@ -288,7 +288,7 @@ fn what_is_somebody_elses_stays() {
         ),
         (
             "CREATE SEQUENCE IF NOT EXISTS s",
-            "CREATE SEQUENCE s INCREMENT 5",
+            "CREATE SEQUENCE s",
             "IF NOT EXISTS: it may have been there before, in another form",
         ),
         (

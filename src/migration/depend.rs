@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
+use super::compare::Entity;
 use crate::problem::Problem;
 
 /// An object as `pg_depend` names it: catalog, oid, column (0: the whole).
@@ -16,6 +17,46 @@ pub struct Address {
     pub oid: u32,
     /// Of a column: its number.
     pub part: i32,
+}
+
+/// oid of the catalog pg_constraint (pg_constraint.h).
+const PG_CONSTRAINT: pg_sys::Oid = pg_sys::Oid::from_u32(2606);
+
+/// oid of the catalog pg_rewrite (pg_rewrite.h).
+const PG_REWRITE: pg_sys::Oid = pg_sys::Oid::from_u32(2618);
+
+/// oid of the catalog pg_policy (pg_policy.h).
+const PG_POLICY: pg_sys::Oid = pg_sys::Oid::from_u32(3256);
+
+impl Address {
+    /// Of something that has one.
+    pub fn of(entity: Entity) -> Option<Address> {
+        let whole = |catalog: pg_sys::Oid, oid: u32| Address {
+            catalog: catalog.to_u32(),
+            oid,
+            part: 0,
+        };
+        Some(match entity {
+            Entity::Relation(relation) => whole(pg_sys::RelationRelationId, relation.oid),
+            Entity::Column(relation, column) => Address {
+                part: column.number,
+                ..whole(pg_sys::RelationRelationId, relation.oid)
+            },
+            Entity::Constraint(_, constraint) => whole(PG_CONSTRAINT, constraint.oid),
+            Entity::Trigger(_, trigger) => whole(pg_sys::TriggerRelationId, trigger.oid),
+            Entity::Policy(_, policy) => whole(PG_POLICY, policy.oid),
+            Entity::Type(found) => whole(pg_sys::TypeRelationId, found.oid),
+            Entity::Function(function) => whole(pg_sys::ProcedureRelationId, function.oid),
+            Entity::Schema(schema) => whole(pg_sys::NamespaceRelationId, schema.oid),
+            Entity::Extension(_, oid) => whole(pg_sys::ExtensionRelationId, oid),
+            Entity::Plain => return None,
+        })
+    }
+
+    /// Is it a rule, as every view has one?
+    pub fn is_rule(self) -> bool {
+        self.catalog == PG_REWRITE.to_u32()
+    }
 }
 
 /// One row of `pg_depend`.
@@ -92,6 +133,14 @@ impl Graph {
             .filter(move |edge| address.part == 0 || edge.on.part == address.part)
     }
 
+    /// What stands on it by itself and is not among these.
+    pub fn normal_dependents(&self, address: Address, but: &BTreeSet<Address>) -> Vec<Address> {
+        self.dependents_of(address)
+            .filter(|edge| edge.normal && !covered(but, edge.dependent))
+            .map(|edge| edge.dependent)
+            .collect()
+    }
+
     /// What is in the way of dropping one, given all that is dropped: in words.
     pub fn in_the_way(
         &self,
@@ -156,8 +205,11 @@ fn dependents(objects: &[(u32, u32)]) -> Result<Vec<Edge>, Problem> {
                       d.deptype = 'a' AND (
                         d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                           AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'I', 'S') AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace)
+                          -- That of a constraint is looked at as the constraint.
+                          AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend i WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i'
+                                          AND i.refclassid = 'pg_catalog.pg_constraint'::pg_catalog.regclass)
                         OR d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
-                          AND EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND k.contype <> 'n')
+                          AND EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND k.contype <> 'n' AND k.contypid = 0)
                         OR d.classid IN ('pg_catalog.pg_trigger'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
                                          'pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass,
                                          'pg_catalog.pg_publication_rel'::pg_catalog.regclass))

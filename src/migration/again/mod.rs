@@ -3,10 +3,15 @@
 
 use std::collections::HashMap;
 
+mod drops;
+
 use super::actual::{Actual, Relation};
+use super::compare::Entity;
 use super::judge::Judge;
-use super::world::{Claim, Id, Need, Told, World, class};
-use crate::script::ast::Kind;
+use super::world::{Claim, Id, Need, Said, Told, World, class};
+use crate::problem::Problem;
+use crate::script::ast::{Kind, Rule};
+use drops::Drops;
 
 /// Something to which others belong (a table, an enum), by its schema and name.
 type Place = (u8, String, String);
@@ -26,18 +31,65 @@ pub struct Names<'w, 'a> {
     origins: Vec<Option<Place>>,
     /// What changed of what belongs to them.
     parts: HashMap<(Origin, u8, String), bool>,
+    /// Partitions and heirs, and of what: what changed.
+    links: HashMap<(Id, Id), bool>,
+    drops: Drops,
 }
 
 impl<'w, 'a> Names<'w, 'a> {
     /// Nothing was run once more yet.
-    pub fn new(world: &'w World, judge: &'w Judge<'a>, actual: &'w Actual) -> Self {
-        Names {
+    ///
+    /// Errors: those of SPI.
+    pub fn new(world: &'w World, judge: &'w Judge<'a>, actual: &'w Actual) -> Result<Self, Problem> {
+        Ok(Names {
             world,
             judge,
             actual,
             places: HashMap::new(),
             origins: vec![],
             parts: HashMap::new(),
+            links: HashMap::new(),
+            drops: Drops::new(world, judge)?,
+        })
+    }
+
+    /// What a step would drop, as far as it is what was there before.
+    fn dropped(&mut self, told: &Told, at: usize) -> Vec<Entity<'a>> {
+        let mut all = Vec::new();
+        for claim in &told.claims {
+            let Claim::Dropped(id) = *claim else { continue };
+            let name = self.name_at(id, at);
+            let own = &self.world.objects[id].names[name].2;
+            let touched = match self.above(id, at) {
+                Some(None) => true,
+                Some(Some(origin)) => {
+                    let key = (origin, class(self.world.objects[id].kind), own.clone());
+                    self.relation(origin).is_none() || self.parts.contains_key(&key)
+                }
+                None => self.places.contains_key(&self.place(id, name)),
+            };
+            if !touched {
+                all.extend(self.judge.entity(id, name));
+            }
+        }
+        all
+    }
+
+    /// Is this a partition or an heir of that, by now?
+    fn is_linked(&self, child: Id, parent: Id) -> bool {
+        if let Some(linked) = self.links.get(&(child, parent)) {
+            return *linked;
+        }
+        match (self.judge.found(child), self.judge.found(parent)) {
+            (Some(Entity::Relation(child)), Some(Entity::Relation(parent))) => {
+                let of = |schema: &String, name: &String| *schema == parent.schema && *name == parent.name;
+                child
+                    .partition_of
+                    .as_ref()
+                    .is_some_and(|(schema, name, ..)| of(schema, name))
+                    || child.inherits.iter().any(|(schema, name)| of(schema, name))
+            }
+            _ => false,
         }
     }
 
@@ -146,8 +198,56 @@ impl<'w, 'a> Names<'w, 'a> {
         None
     }
 
+    /// The index behind a named key or exclusion constraint: its name is taken among tables and indexes.
+    fn index_behind(&self, id: Id, at: usize) -> Option<Place> {
+        let object = &self.world.objects[id];
+        let written = object.said.iter().find_map(|(_, said)| match said {
+            Said::Constraint(written, _) => Some(&written.rule),
+            _ => None,
+        })?;
+        let name = object.name();
+        if name.is_empty() || !matches!(written, Rule::Primary | Rule::Unique { .. } | Rule::Exclude(_)) {
+            return None;
+        }
+        let on = object.on?;
+        let (_, schema, _) = &self.world.objects[on].names[self.name_at(on, at)];
+        Some((class(Kind::Index), schema.clone(), name.to_string()))
+    }
+
+    /// Is there a table, index, view or sequence of this name by now?
+    fn is_taken(&self, place: &Place) -> bool {
+        match self.places.get(place) {
+            Some(origin) => origin.is_some(),
+            None => self.actual.relation(&place.1, &place.2).is_some(),
+        }
+    }
+
     /// What is there already, or is not there any more.
     fn claimed(&mut self, told: &Told, at: usize) -> Option<&'static str> {
+        if let Some(link) = &told.link
+            && self.is_linked(link.child, link.parent) == link.yes
+        {
+            return Some(link.again);
+        }
+        if !told.cascades {
+            let dropped = self.dropped(told, at);
+            if self.drops.are_refused(&dropped) {
+                return Some("2BP01");
+            }
+        }
+        if let (true, Some(Claim::Created(id))) = (told.quiet, told.claims.first())
+            && self.is_there(*id, self.name_at(*id, at), at)
+        {
+            return None;
+        }
+        for claim in &told.claims {
+            if let Claim::Created(id) = *claim
+                && !self.is_there(id, self.name_at(id, at), at)
+                && self.index_behind(id, at).is_some_and(|place| self.is_taken(&place))
+            {
+                return Some("42P07");
+            }
+        }
         let (code, id) = told.again?;
         for claim in &told.claims {
             match *claim {
@@ -187,6 +287,13 @@ impl<'w, 'a> Names<'w, 'a> {
         {
             return;
         }
+        if let Some(link) = &told.link {
+            self.links.insert((link.child, link.parent), link.yes);
+        }
+        let dropped = self.dropped(told, at);
+        for id in self.drops.follow(&dropped, told.cascades) {
+            self.set(id, self.name_at(id, at), at, false);
+        }
         for claim in &told.claims {
             match *claim {
                 Claim::Created(id) => {
@@ -223,6 +330,13 @@ impl<'w, 'a> Names<'w, 'a> {
     }
 
     fn set(&mut self, id: Id, name: usize, at: usize, there: bool) {
+        if let Some(place) = self.index_behind(id, at) {
+            let origin = there.then(|| {
+                self.origins.push(None);
+                Origin(self.origins.len() - 1)
+            });
+            self.places.insert(place, origin);
+        }
         let object = &self.world.objects[id];
         match self.above(id, at) {
             Some(Some(origin)) => {
