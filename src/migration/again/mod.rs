@@ -1,7 +1,7 @@
 //! Running a script once more, in order, as psql does: what is called how by then, and what each statement would raise. A statement that
 //! fails changes nothing, and those behind it are run all the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 mod drops;
 
@@ -33,6 +33,8 @@ pub struct Names<'w, 'a> {
     parts: HashMap<(Origin, u8, String), bool>,
     /// Partitions and heirs, and of what: what changed.
     links: HashMap<(Id, Id), bool>,
+    /// What is not what was there before.
+    anew: HashSet<Id>,
     drops: Drops,
 }
 
@@ -49,6 +51,7 @@ impl<'w, 'a> Names<'w, 'a> {
             origins: vec![],
             parts: HashMap::new(),
             links: HashMap::new(),
+            anew: HashSet::new(),
             drops: Drops::new(world, judge)?,
         })
     }
@@ -81,6 +84,7 @@ impl<'w, 'a> Names<'w, 'a> {
             return *linked;
         }
         match (self.judge.found(child), self.judge.found(parent)) {
+            _ if self.anew.contains(&child) || self.anew.contains(&parent) => false,
             (Some(Entity::Relation(child)), Some(Entity::Relation(parent))) => {
                 let of = |schema: &String, name: &String| *schema == parent.schema && *name == parent.name;
                 child
@@ -300,6 +304,8 @@ impl<'w, 'a> Names<'w, 'a> {
                     let name = self.name_at(id, at);
                     if !self.is_there(id, name, at) {
                         self.set(id, name, at, true);
+                        let made_of = told.made_of.iter().filter(|(child, _)| *child == id);
+                        self.links.extend(made_of.map(|link| (*link, true)));
                     }
                 }
                 Claim::Dropped(id) => self.set(id, self.name_at(id, at), at, false),
@@ -330,6 +336,10 @@ impl<'w, 'a> Names<'w, 'a> {
     }
 
     fn set(&mut self, id: Id, name: usize, at: usize, there: bool) {
+        if self.world.objects[id].kind == Kind::Table {
+            self.anew.insert(id);
+            self.links.retain(|(child, parent), _| *child != id && *parent != id);
+        }
         if let Some(place) = self.index_behind(id, at) {
             let origin = there.then(|| {
                 self.origins.push(None);

@@ -301,6 +301,7 @@ impl World {
                 id: self.find(at, Kind::Table, name, actual),
             })
             .collect();
+        told.made_of.extend(parents.iter().map(|parent| (id, parent.id)));
         let (whole, inherited) = match bound {
             Some(bound) => (parents.into_iter().next().map(|whole| (whole, bound)), vec![]),
             None => (None, parents),

@@ -218,6 +218,8 @@ pub struct Told {
     pub cascades: bool,
     /// ATTACH, DETACH, INHERIT, NO INHERIT.
     pub link: Option<Link>,
+    /// PARTITION OF, INHERITS: the child and what it is made of.
+    pub made_of: Vec<(Id, Id)>,
 }
 
 /// A table becomes a partition or an heir of another one, or ceases to be it.

@@ -1,6 +1,8 @@
 //! Migration scripts: what they did, would do, and how to take back the half.
 
+mod again;
 mod corpus;
+mod differs;
 mod generate;
 mod property;
 mod rehearse;
