@@ -65,14 +65,13 @@ impl Drops {
             .any(|address| !self.graph.normal_dependents(*address, &going).is_empty())
     }
 
-    /// They are dropped; returns the objects of the script that are gone with them.
-    pub fn follow(&mut self, entities: &[Entity], cascade: bool) -> Vec<Id> {
-        let mut going = self.going(entities);
-        while cascade {
+    /// Adds what CASCADE takes as well.
+    fn cascade(&self, going: &mut BTreeSet<Address>) {
+        loop {
             let before = going.len();
             let more: Vec<Address> = going
                 .iter()
-                .flat_map(|address| self.graph.normal_dependents(*address, &going))
+                .flat_map(|address| self.graph.normal_dependents(*address, going))
                 .collect();
             for address in more {
                 going.extend(self.graph.along(address));
@@ -84,8 +83,16 @@ impl Drops {
                 }
             }
             if going.len() == before {
-                break;
+                return;
             }
+        }
+    }
+
+    /// They are dropped; returns the objects of the script that are gone with them.
+    pub fn follow(&mut self, entities: &[Entity], cascade: bool) -> Vec<Id> {
+        let mut going = self.going(entities);
+        if cascade {
+            self.cascade(&mut going);
         }
         self.gone.extend(going.iter().copied());
         let gone = self.along.iter().filter(|(_, (address, _))| going.contains(address));

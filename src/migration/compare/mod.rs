@@ -291,10 +291,8 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
                     None => return Some(format!("it does not inherit from {}", parent.name.name)),
                 }
             }
-            let first = left
-                .first()
-                .map(|(schema, name)| format!("it inherits from {schema}.{name}"));
-            first
+            left.first()
+                .map(|(schema, name)| format!("it inherits from {schema}.{name}"))
         }
         (Said::Firing(written), Entity::Trigger(_, trigger)) => match (trigger.firing, *written) {
             (is, written) if is == written => None,

@@ -1,0 +1,106 @@
+//! What is said of objects.
+
+use super::Id;
+use crate::pg::tree::{Expression, TypeName};
+use crate::script::ast::{
+    ConstraintDefinition, DomainDefinition, FunctionDefinition, IndexDefinition, Name, PartitionKey, PolicyDefinition,
+    SequenceOption, SequenceValue, TriggerDefinition,
+};
+
+/// One thing that is said of an object. Two of the same slot supersede each other.
+#[derive(Debug, Clone)]
+pub enum Said {
+    /// Type of a column, and its collation.
+    Type(TypeName, Option<Name>),
+    /// NOT NULL.
+    NotNull(bool),
+    /// DEFAULT.
+    Default(Option<Expression>),
+    /// A sequence of its own.
+    Serial,
+    /// GENERATED ALWAYS AS (...).
+    Generated(Expression),
+    /// IDENTITY.
+    Identity(Option<char>),
+    /// Of a constraint; of a foreign key with the parent.
+    Constraint(ConstraintDefinition, Option<Id>),
+    /// VALIDATE.
+    Valid,
+    /// Of an index.
+    Index(IndexDefinition),
+    /// Of a function.
+    Function(FunctionDefinition),
+    /// Of a trigger.
+    Trigger(TriggerDefinition),
+    /// Of a policy.
+    Policy(PolicyDefinition),
+    /// Of a view.
+    View(Expression, Vec<String>),
+    /// Of an enum.
+    Labels(Vec<String>),
+    /// Of a domain.
+    Domain(DomainDefinition),
+    /// Of a composite type: names, types and collations.
+    Attributes(Vec<(String, TypeName, Option<Name>)>),
+    /// PARTITION BY; `None`: it is not partitioned.
+    PartitionKey(Option<PartitionKey>),
+    /// It is a partition of this, with this bound; `None`: of none.
+    Partition(Option<(Parent, Expression)>),
+    /// It inherits from these, in order; partitions aside.
+    Inherits(Vec<Parent>),
+    /// As in `pg_trigger.tgenabled`.
+    Firing(char),
+    /// OWNER TO.
+    Owner(String),
+    /// An option of a sequence, see `SequenceSetting`.
+    Sequence(SequenceOption, SequenceValue),
+    /// ENABLE, DISABLE ROW LEVEL SECURITY.
+    RowSecurity(bool),
+    /// FORCE, NO FORCE.
+    Force(bool),
+    /// COMMENT.
+    Comment(Option<String>),
+}
+
+impl Said {
+    /// What it speaks of: a later one of the same slot takes its place.
+    pub fn slot(&self) -> &'static str {
+        match self {
+            Said::Type(..) => "type",
+            Said::NotNull(_) => "NOT NULL",
+            Said::Default(_) | Said::Serial => "default",
+            Said::Generated(_) => "generated",
+            Said::Identity(_) => "identity",
+            Said::Valid => "valid",
+            Said::RowSecurity(_) => "row-level security",
+            Said::Force(_) => "forced row-level security",
+            Said::Comment(_) => "comment",
+            Said::Labels(_) => "labels",
+            Said::PartitionKey(_) => "partition key",
+            Said::Partition(_) => "partition",
+            Said::Inherits(..) => "inheritance",
+            Said::Firing(_) => "firing",
+            Said::Owner(_) => "owner",
+            Said::Sequence(option, _) => match option {
+                SequenceOption::Type => "type",
+                SequenceOption::Increment => "increment",
+                SequenceOption::Minimum => "minimum",
+                SequenceOption::Maximum => "maximum",
+                SequenceOption::Start => "start",
+                SequenceOption::Cache => "cache",
+                SequenceOption::Cycle => "cycle",
+                SequenceOption::Owner => "owned by",
+            },
+            _ => "definition",
+        }
+    }
+}
+
+/// A table as a step names it, and which object of the script that is.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    /// As written.
+    pub name: Name,
+    /// Its number.
+    pub id: Id,
+}
