@@ -14,6 +14,13 @@ const ENFORCED: &str = if cfg!(feature = "pg18") {
     "true"
 };
 
+/// Since 18 a foreign key may ask for a time that is covered (PERIOD), not for an equal key: that is no reference as we know them.
+const EQUALITY: &str = if cfg!(feature = "pg18") {
+    "NOT f.conperiod"
+} else {
+    "true"
+};
+
 /// As [`ENFORCED`], of a CHECK.
 const ENFORCED_CHECK: &str = if cfg!(feature = "pg18") {
     "k.conenforced"
@@ -180,7 +187,7 @@ SELECT jsonb_build_object(
       ORDER BY f.conrelid, f.conkey, f.conname), '[]')
     FROM pg_constraint f
     JOIN relations r ON r.oid = f.conrelid
-    WHERE f.contype = 'f'
+    WHERE f.contype = 'f' AND {EQUALITY}
       AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = f.conparentid AND p.conrelid = f.conrelid))
 )"#
     );

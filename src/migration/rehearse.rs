@@ -7,7 +7,7 @@ use std::time::Instant;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use crate::pg::{Settings, subtransaction};
+use crate::pg::{Settings, run_any, subtransaction};
 use crate::problem::Problem;
 use crate::run::{Session, may_write};
 use crate::script::Step;
@@ -241,8 +241,7 @@ impl Stage<'_> {
         let result = subtransaction(AssertUnwindSafe(|| {
             // Whatever the script sets: nobody is to queue behind a rehearsal.
             let _timeout = Settings::push(&[("lock_timeout", &self.request.lock_timeout)]);
-            let rows = Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(&step.text, None, &[])?.len()))?;
-            Ok(rows as i64)
+            run_any(&step.text)
         }));
         let duration = started.elapsed().as_secs_f64() * 1000.0;
         let (lock, locked) = self.new_locks()?;

@@ -19,11 +19,13 @@ unsafe extern "C-unwind" {
         parent: pg_sys::Relation,
         spec: *mut pg_sys::PartitionBoundSpec,
     ) -> *mut pg_sys::PartitionBoundSpec;
+    #[cfg(not(feature = "pg13"))]
     fn prepare_sql_fn_parse_info(
         procedure: pg_sys::HeapTuple,
         call: *mut pg_sys::Node,
         collation: pg_sys::Oid,
     ) -> *mut std::ffi::c_void;
+    #[cfg(not(feature = "pg13"))]
     fn sql_fn_parser_setup(state: *mut pg_sys::ParseState, info: *mut std::ffi::c_void);
 }
 

@@ -23,6 +23,7 @@ pub(super) unsafe fn create_table(node: *mut pg_sys::CreateStmt) -> Vec<Action> 
             .map(|node| range(node.cast()))
             .collect();
         let mut more = Vec::new();
+        let mut never_null: Vec<String> = Vec::new();
         let name = range(create.relation);
         for element in nodes(create.tableElts).into_iter().chain(nodes(create.constraints)) {
             match (*element).type_ {
@@ -34,6 +35,12 @@ pub(super) unsafe fn create_table(node: *mut pg_sys::CreateStmt) -> Vec<Action> 
                     });
                 }
                 NodeTag::T_ColumnDef => columns.push(column(element.cast())),
+                // Since 18 NOT NULL may stand behind the columns.
+                NodeTag::T_Constraint
+                    if (*element.cast::<pg_sys::Constraint>()).contype == ConstrType::CONSTR_NOTNULL =>
+                {
+                    never_null.extend(texts((*element.cast::<pg_sys::Constraint>()).keys));
+                }
                 NodeTag::T_Constraint => constraints.extend(constraint(element.cast())),
                 NodeTag::T_TableLikeClause => {
                     from.push(range((*element.cast::<pg_sys::TableLikeClause>()).relation));
@@ -46,6 +53,12 @@ pub(super) unsafe fn create_table(node: *mut pg_sys::CreateStmt) -> Vec<Action> 
                 what: "the columns of its type".into(),
                 target: None,
             });
+        }
+        for column in columns
+            .iter_mut()
+            .filter(|c: &&mut ColumnDefinition| never_null.contains(&c.name))
+        {
+            column.not_null = true;
         }
         let mut all = vec![Action::CreateTable {
             name,
@@ -174,6 +187,7 @@ unsafe fn column(node: *mut pg_sys::ColumnDef) -> ColumnDefinition {
             not_null: serial || definition.is_not_null,
             default: expression(definition.raw_default),
             generated: None,
+            is_virtual: false,
             identity: None,
             constraints: vec![],
         };
@@ -189,7 +203,18 @@ unsafe fn column(node: *mut pg_sys::ColumnDef) -> ColumnDefinition {
                     found.identity = Some(one.generated_when as u8 as char);
                     found.not_null = true;
                 }
-                ConstrType::CONSTR_GENERATED => found.generated = expression(one.raw_expr),
+                ConstrType::CONSTR_GENERATED => {
+                    found.generated = expression(one.raw_expr);
+                    #[cfg(feature = "pg18")]
+                    {
+                        found.is_virtual = one.generated_kind as u8 == pg_sys::ATTRIBUTE_GENERATED_VIRTUAL;
+                    }
+                }
+                #[cfg(feature = "pg18")]
+                ConstrType::CONSTR_ATTR_NOT_ENFORCED => attribute(&mut found.constraints, |c| {
+                    c.enforced = false;
+                    c.not_valid = true;
+                }),
                 ConstrType::CONSTR_ATTR_DEFERRABLE => attribute(&mut found.constraints, |c| c.deferrable = true),
                 ConstrType::CONSTR_ATTR_DEFERRED => attribute(&mut found.constraints, |c| {
                     c.deferred = true;
@@ -224,6 +249,14 @@ pub(super) unsafe fn constraint(node: *mut pg_sys::Constraint) -> Option<Constra
     unsafe {
         let one = &*node;
         let mut columns = texts(one.keys);
+        #[cfg(not(feature = "pg18"))]
+        let (enforced, period) = (true, false);
+        // Of keys and the like the parser leaves `is_enforced` empty.
+        #[cfg(feature = "pg18")]
+        let (enforced, period) = (
+            one.is_enforced || !matches!(one.contype, ConstrType::CONSTR_CHECK | ConstrType::CONSTR_FOREIGN),
+            one.without_overlaps || one.fk_with_period,
+        );
         let rule = match one.contype {
             ConstrType::CONSTR_PRIMARY => Rule::Primary,
             ConstrType::CONSTR_UNIQUE => Rule::Unique {
@@ -257,6 +290,8 @@ pub(super) unsafe fn constraint(node: *mut pg_sys::Constraint) -> Option<Constra
             deferrable: one.deferrable,
             deferred: one.initdeferred,
             not_valid: one.skip_validation,
+            enforced,
+            period,
         })
     }
 }
@@ -429,8 +464,21 @@ pub(super) unsafe fn table_commands(node: *mut pg_sys::AlterTableStmt) -> Vec<Ac
                     changed(ColumnChange::Identity(Some(when as u8 as char)))
                 }
                 AlterTableType::AT_DropIdentity => changed(ColumnChange::Identity(None)),
+                #[cfg(any(feature = "pg17", feature = "pg18"))]
+                AlterTableType::AT_SetExpression if !definition.is_null() => {
+                    changed(ColumnChange::Expression(Expression(definition)))
+                }
                 AlterTableType::AT_AddConstraint if is(definition, NodeTag::T_Constraint) => {
+                    let one = &*definition.cast::<pg_sys::Constraint>();
                     match constraint(definition.cast()) {
+                        // Since 18; until it is validated NULLs may be there.
+                        None if one.contype == ConstrType::CONSTR_NOTNULL && !one.skip_validation => {
+                            Action::AlterColumn {
+                                table: table.clone(),
+                                column: texts(one.keys).pop().unwrap_or_default(),
+                                change: ColumnChange::NotNull(true),
+                            }
+                        }
                         Some(constraint) => Action::AddConstraint {
                             table: table.clone(),
                             constraint,

@@ -23,6 +23,8 @@ use crate::problem::Problem;
 /// Postgres itself puts them back when an error ends the (sub)transaction.
 pub struct Settings {
     level: i32,
+    /// What `XactReadOnly` was, where it was switched on.
+    was_read_only: Option<bool>,
 }
 
 impl Settings {
@@ -32,8 +34,21 @@ impl Settings {
     pub fn push(settings: &[(&str, &str)]) -> Settings {
         // SAFETY: called inside a transaction, as every function call is; the level is handed back on drop.
         let level = unsafe { pg_sys::NewGUCNestLevel() };
-        let guard = Settings { level };
+        let mut guard = Settings {
+            level,
+            was_read_only: None,
+        };
         for (name, value) in settings {
+            // Since 16 Postgres refuses to save this one for a function (GUC_NO_RESET); xact.c itself sets and restores the variable, and
+            // whatever rolls a (sub)transaction back puts it back (AbortSubTransaction).
+            if *name == "transaction_read_only" {
+                // SAFETY: a flag of this backend, only ever switched on here.
+                unsafe {
+                    guard.was_read_only.get_or_insert(pg_sys::XactReadOnly);
+                    pg_sys::XactReadOnly |= *value == "on";
+                }
+                continue;
+            }
             let (Ok(name), Ok(value)) = (CString::new(*name), CString::new(*value)) else {
                 Problem::new(
                     PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -85,7 +100,12 @@ impl Drop for Settings {
         // would pop a level that no longer is ours.
         if !std::thread::panicking() {
             // SAFETY: `level` came from NewGUCNestLevel in this transaction and guards are dropped in reverse order.
-            unsafe { pg_sys::AtEOXact_GUC(true, self.level) }
+            unsafe {
+                pg_sys::AtEOXact_GUC(true, self.level);
+                if let Some(was) = self.was_read_only {
+                    pg_sys::XactReadOnly = was;
+                }
+            }
         }
     }
 }
@@ -148,6 +168,36 @@ fn problem_of(report: &pg_sys::panic::ErrorReportWithLevel) -> Problem {
         detail: report.detail().map(str::to_string),
         hint: report.hint().map(str::to_string),
     }
+}
+
+/// Runs one statement of whatever kind; returns how many rows it wrote or returned.
+///
+/// `SpiClient::update` panics at what it does not know: MERGE ... RETURNING, since 17.
+///
+/// Errors: those of SPI and of the statement.
+pub fn run_any(statement: &str) -> Result<i64, Problem> {
+    /// `SPI_OK_MERGE_RETURNING`, which older bindings lack.
+    const MERGE_RETURNING: i32 = 19;
+    let Ok(text) = CString::new(statement) else {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            "the statement contains a zero byte",
+        ));
+    };
+    Ok(Spi::connect_mut(|_| {
+        // SAFETY: SPI is connected; the string is NUL-terminated and lives as long as the call. The transaction id is assigned first, as
+        // `SpiClient::update` does, so that whoever reads next sees what was written.
+        unsafe {
+            pg_sys::GetCurrentTransactionId();
+            match pg_sys::SPI_execute(text.as_ptr(), false, 0) {
+                MERGE_RETURNING => {}
+                status => {
+                    Spi::check_status(status)?;
+                }
+            }
+            Ok::<_, spi::SpiError>(pg_sys::SPI_processed as i64)
+        }
+    })?)
 }
 
 /// The id under which this (sub)transaction writes: what `xmin` of a row that it wrote shows. Assigns one if needed.

@@ -96,8 +96,10 @@ pub struct ColumnDefinition {
     pub not_null: bool,
     /// DEFAULT.
     pub default: Option<Expression>,
-    /// GENERATED ALWAYS AS (...) STORED.
+    /// GENERATED ALWAYS AS (...).
     pub generated: Option<Expression>,
+    /// Not STORED (18).
+    pub is_virtual: bool,
     /// `a`: ALWAYS, `d`: BY DEFAULT AS IDENTITY.
     pub identity: Option<char>,
     /// Other constraints.
@@ -163,6 +165,10 @@ pub struct ConstraintDefinition {
     pub deferred: bool,
     /// NOT VALID.
     pub not_valid: bool,
+    /// Not NOT ENFORCED (18).
+    pub enforced: bool,
+    /// WITHOUT OVERLAPS, PERIOD (18).
+    pub period: bool,
 }
 
 /// One column or expression of an index.
@@ -373,6 +379,8 @@ pub enum ColumnChange {
     NotNull(bool),
     /// ADD or DROP IDENTITY.
     Identity(Option<char>),
+    /// SET EXPRESSION (17).
+    Expression(Expression),
 }
 
 /// An object as a statement names it.

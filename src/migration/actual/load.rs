@@ -16,6 +16,21 @@ const NULLS_NOT_DISTINCT: &str = if cfg!(any(feature = "pg13", feature = "pg14")
     "i.indnullsnotdistinct"
 };
 
+/// `conenforced` and `conperiod` exist since 18.
+const ENFORCED_AND_PERIOD: (&str, &str) = if cfg!(feature = "pg18") {
+    ("k.conenforced", "k.conperiod")
+} else {
+    ("true", "false")
+};
+
+/// Since 18 there is NOT NULL ... NOT VALID, with `attnotnull` set: NULLs may be there.
+const NOT_NULL: &str = if cfg!(feature = "pg18") {
+    "(a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n
+                                   WHERE n.conrelid = a.attrelid AND n.contype = 'n' AND n.conkey[1] = a.attnum AND NOT n.convalidated))"
+} else {
+    "a.attnotnull"
+};
+
 /// `prosqlbody` exists since 14.
 const STATEMENTS: &str = if cfg!(feature = "pg13") {
     "NULL"
@@ -40,6 +55,7 @@ impl Actual {
         let of_relation = privileges("c.relacl", 'r', "c.relowner");
         let of_function = privileges("p.proacl", 'f', "p.proowner");
         let of_type = privileges("t.typacl", 'T', "t.typowner");
+        let (enforced, period) = ENFORCED_AND_PERIOD;
         let of_schema = privileges("n.nspacl", 'n', "n.nspowner");
         let names_of = |array: &str, table: &str| {
             format!(
@@ -126,7 +142,7 @@ SELECT jsonb_build_object(
         SELECT coalesce(jsonb_agg(jsonb_build_object(
           'number', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::int8, 'modifier', a.atttypmod, 'type_name', coalesce(format_type(a.atttypid, a.atttypmod), ''),
           'collation', {attribute_collation},
-          'not_null', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'identity', a.attidentity::text, 'generated', a.attgenerated::text,
+          'not_null', {NOT_NULL}, 'default', pg_get_expr(d.adbin, d.adrelid), 'identity', a.attidentity::text, 'generated', a.attgenerated::text,
           'serial', EXISTS (SELECT FROM pg_depend x JOIN pg_class q ON q.oid = x.objid AND q.relkind = 'S'
                             WHERE x.classid = 'pg_class'::regclass AND x.refclassid = 'pg_class'::regclass AND x.refobjid = a.attrelid
                               AND x.refobjsubid = a.attnum AND x.deptype = 'a'),
@@ -141,12 +157,13 @@ SELECT jsonb_build_object(
           'parent_columns', {parent_columns},
           'matching', k.confmatchtype::text, 'on_update', k.confupdtype::text, 'on_delete', k.confdeltype::text,
           'deferrable', k.condeferrable, 'deferred', k.condeferred, 'validated', k.convalidated,
+          'enforced', {enforced}, 'period', {period},
           'expression', CASE WHEN k.contype = 'c' THEN pg_get_expr(k.conbin, k.conrelid) END, 'index', k.conindid::int8,
           'operators', (SELECT coalesce(jsonb_agg(jsonb_build_array(n.nspname, o.oprname) ORDER BY x.n), '[]')
                         FROM unnest(k.conexclop) WITH ORDINALITY AS x (operator, n) JOIN pg_operator o ON o.oid = x.operator JOIN pg_namespace n ON n.oid = o.oprnamespace),
           'nulls_not_distinct', coalesce((SELECT {NULLS_NOT_DISTINCT} FROM pg_index i WHERE i.indexrelid = k.conindid), false),
           'definition', coalesce(pg_get_constraintdef(k.oid), '')) ORDER BY k.conname), '[]')
-        FROM pg_constraint k WHERE k.conrelid = c.oid AND c.relkind NOT IN ('i', 'I') AND k.contype IN ('c', 'f', 'p', 'u', 'x')),
+        FROM pg_constraint k WHERE k.conrelid = c.oid AND c.relkind NOT IN ('i', 'I') AND k.contype IN ('c', 'f', 'p', 'u', 'x', 'n')),
       'triggers', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
           'oid', g.oid::int8, 'name', g.tgname, 'kind', g.tgtype, 'columns', {trigger_columns},

@@ -131,6 +131,10 @@ pub struct Constraint {
     pub deferred: bool,
     /// Not NOT VALID.
     pub validated: bool,
+    /// Not NOT ENFORCED.
+    pub enforced: bool,
+    /// WITHOUT OVERLAPS, PERIOD.
+    pub period: bool,
     /// Of a CHECK: its expression.
     pub expression: Option<String>,
     /// NULLS NOT DISTINCT.

@@ -215,6 +215,11 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
                 setting,
             )
         }
+        (Said::Virtual(yes), Entity::Column(_, column)) => match (column.generated.as_str(), yes) {
+            ("v", false) => Some("it is VIRTUAL, written is STORED".into()),
+            ("s", true) => Some("it is STORED, written is VIRTUAL".into()),
+            _ => None,
+        },
         (Said::Identity(written), Entity::Column(_, column)) => same(
             "its identity",
             &column.identity,

@@ -29,7 +29,11 @@ pub(super) fn constraints(
     }
     let plain = || Some(format!("it is {}", is.definition));
     let keys = !matches!(written.rule, Rule::Check(_) | Rule::Exclude(_)) && written.using_index.is_none();
-    if keys && is.columns != written.columns || (is.deferrable, is.deferred) != (written.deferrable, written.deferred) {
+    if keys && is.columns != written.columns
+        || (is.deferrable, is.deferred) != (written.deferrable, written.deferred)
+        || is.enforced != written.enforced
+        || keys && is.period != written.period
+    {
         return plain();
     }
     match &written.rule {

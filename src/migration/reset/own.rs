@@ -63,7 +63,8 @@ pub fn not_the_scripts(world: &World, own: &Own, actual: &Actual, id: Id, relati
         for column in &relation.columns {
             add(0, column.number as u32, "column", &column.name);
         }
-        for constraint in &relation.constraints {
+        // NOT NULL goes with its column.
+        for constraint in relation.constraints.iter().filter(|c| c.kind != 'n') {
             add(1, constraint.oid, "constraint", &constraint.name);
         }
     }

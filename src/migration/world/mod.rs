@@ -487,7 +487,10 @@ impl World {
         self.say(at, id, Said::Type(column.type_name.clone(), collation), told);
         self.say(at, id, Said::NotNull(column.not_null), told);
         match (&column.generated, column.identity, column.serial) {
-            (Some(expression), ..) => self.say(at, id, Said::Generated(*expression), told),
+            (Some(expression), ..) => {
+                self.say(at, id, Said::Generated(*expression), told);
+                self.say(at, id, Said::Virtual(column.is_virtual), told);
+            }
             (_, Some(identity), _) => self.say(at, id, Said::Identity(Some(identity)), told),
             (_, _, true) => {
                 let table = self.objects[table].names.last().cloned().unwrap_or_default();

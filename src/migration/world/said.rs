@@ -20,6 +20,8 @@ pub enum Said {
     Serial,
     /// GENERATED ALWAYS AS (...).
     Generated(Expression),
+    /// VIRTUAL, or STORED.
+    Virtual(bool),
     /// IDENTITY.
     Identity(Option<char>),
     /// Of a constraint; of a foreign key with the parent.
@@ -70,6 +72,7 @@ impl Said {
             Said::NotNull(_) => "NOT NULL",
             Said::Default(_) | Said::Serial => "default",
             Said::Generated(_) => "generated",
+            Said::Virtual(_) => "virtual",
             Said::Identity(_) => "identity",
             Said::Valid => "valid",
             Said::RowSecurity(_) => "row-level security",
