@@ -8,7 +8,8 @@ use crate::migration::actual::{Actual, Relation};
 use crate::migration::compare::Entity;
 use crate::migration::depend::Address;
 use crate::migration::judge::Judge;
-use crate::migration::world::{Id, World};
+use crate::migration::world::{Id, Said, World};
+use crate::script::ast::Kind;
 
 /// What of the parts of tables is the script's.
 pub struct Own {
@@ -48,12 +49,31 @@ impl Own {
     }
 }
 
+/// Does the script say something of its comment?
+fn is_commented(world: &World, id: Id) -> bool {
+    let mut said = world.objects[id].said.iter();
+    said.any(|(_, said)| matches!(said, Said::Comment(_)))
+}
+
 /// What somebody else has put on the table, and would be lost with it.
 pub fn not_the_scripts(world: &World, own: &Own, actual: &Actual, id: Id, relation: &Relation) -> Option<String> {
     if !matches!(relation.kind, 'r' | 'p') {
         return None;
     }
     let mut others: Vec<String> = Vec::new();
+    if relation.comment.is_some() && !is_commented(world, id) {
+        others.push("its comment".into());
+    }
+    for (at, object) in world.objects.iter().enumerate() {
+        if object.kind == Kind::Column
+            && object.on == Some(id)
+            && let Some(column) = relation.columns.iter().find(|c| c.name == object.name())
+            && column.comment.is_some()
+            && !is_commented(world, at)
+        {
+            others.push(format!("the comment on {}", quote_identifier(&column.name)));
+        }
+    }
     let mut add = |class: u8, oid: u32, what: &str, name: &str| {
         if !own.parts.contains(&(class, relation.oid, oid)) {
             others.push(format!("{what} {}", quote_identifier(name)));

@@ -111,8 +111,12 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
             state => Some(format!("step {} is {}", line.step, state.as_str())),
         };
         // An exception on purpose is for what would be lost, not for what is not the script's.
-        if reason.is_none() && included.is_none() {
-            reason = loses(world, &status.judge, id, entity, (rows, fresh), world.told[step].quiet)?;
+        let loss = match reason {
+            None => loses(world, &status.judge, id, entity, (rows, fresh), world.told[step].quiet)?,
+            Some(_) => None,
+        };
+        if included.is_none() {
+            reason = reason.or(loss.clone());
         }
         if reason.is_none()
             && let Entity::Relation(relation) = entity
@@ -137,7 +141,8 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
                     kind: object.kind.as_str().into(),
                     object: shown,
                     statement: Some(statement),
-                    reason: None,
+                    // What is not copied is said once more.
+                    reason: loss.filter(|_| included.is_some() && copies.0 == Copied::Nothing),
                     rows: copies.1,
                 },
                 table,

@@ -275,10 +275,31 @@ fn what_is_somebody_elses_stays() {
             "CREATE POLICY by_hand ON t USING (true)",
             "not the script's, and lost with it: policy by_hand",
         ),
+        (
+            "COMMENT ON TABLE t IS 'by hand'; COMMENT ON COLUMN t.p IS 'by hand'",
+            "not the script's, and lost with it: its comment, the comment on p",
+        ),
     ] {
         let got = kept(table, "SELECT 1", after, "");
         assert_eq!(got[0], format!("keep|t|{reason}"), "{after}: {got:?}");
     }
+    // What is given away on purpose and not copied is said; extensions are looked up without writing.
+    let script = "CREATE SEQUENCE s; CREATE EXTENSION pgcrypto";
+    let (_database, mut client) = database_with(script);
+    client.batch_execute("SELECT nextval('s'); BEGIN READ ONLY").unwrap();
+    let got = lines(
+        &mut client,
+        &format!(
+            "SELECT action, object, reason FROM migration_reset('{script}', include => '{{s,pgcrypto}}') WHERE kind <> 'summary' ORDER BY 2"
+        ),
+    );
+    assert_eq!(
+        got,
+        [
+            "drop|pgcrypto|others may use it without saying so",
+            "drop|s|it has been used, up to 1"
+        ]
+    );
     // What was there before, in another form, is not known.
     for (script, before, reason) in [
         (
