@@ -58,6 +58,9 @@ pub struct UniqueIndex {
     pub collations: Vec<Option<String>>,
     /// NULLs count as equal (since 15).
     pub nulls_not_distinct: bool,
+    /// Columns that keys, expressions and predicate read.
+    #[serde(default)]
+    pub columns: Vec<i16>,
 }
 
 /// An exclusion constraint.
@@ -68,11 +71,42 @@ pub struct Exclusion {
 }
 
 /// `indnullsnotdistinct` exists since 15.
-const NULLS_NOT_DISTINCT: &str = if cfg!(any(feature = "pg13", feature = "pg14")) {
+pub(super) const NULLS_NOT_DISTINCT: &str = if cfg!(any(feature = "pg13", feature = "pg14")) {
     "false"
 } else {
     "i.indnullsnotdistinct"
 };
+
+/// An [`UniqueIndex`] as jsonb, of a row `u` of pg_index with its `relname`.
+pub(super) fn unique_index() -> String {
+    format!(
+        "jsonb_build_object(
+      'name', u.relname,
+      'expressions', (SELECT jsonb_agg(pg_get_indexdef(u.indexrelid, n, false) ORDER BY n)
+                      FROM generate_series(1, u.indnkeyatts) n),
+      'types', (SELECT jsonb_agg(a.atttypid::bigint ORDER BY a.attnum) FROM pg_attribute a
+                WHERE a.attrelid = u.indexrelid AND a.attnum <= u.indnkeyatts),
+      'collations', (SELECT jsonb_agg(CASE WHEN l.collname <> 'default'
+                                           THEN quote_ident(n.nspname) || '.' || quote_ident(l.collname) END ORDER BY k.position)
+                     FROM unnest(u.indcollation::oid[]) WITH ORDINALITY k(oid, position)
+                     LEFT JOIN pg_collation l ON l.oid = k.oid
+                     LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
+                     WHERE k.position <= u.indnkeyatts),
+      'predicate', pg_get_expr(u.indpred, u.indrelid),
+      'nulls_not_distinct', {},
+      'columns', (SELECT coalesce(jsonb_agg(DISTINCT read.number), '[]') FROM (
+                    SELECT k.number FROM unnest(u.indkey::int2[]) WITH ORDINALITY k(number, position)
+                    WHERE k.number <> 0 AND k.position <= u.indnkeyatts
+                    UNION ALL
+                    SELECT d.refobjsubid FROM pg_depend d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = u.indexrelid AND d.refclassid = 'pg_class'::regclass
+                      AND d.refobjid = u.indrelid AND d.refobjsubid > 0
+                    UNION ALL
+                    -- The whole row leaves no dependency.
+                    SELECT 0 WHERE concat(u.indexprs::text, u.indpred::text) ~ ':varattno 0 ') read (number)))",
+        NULLS_NOT_DISTINCT.replace("i.", "u.")
+    )
+}
 
 /// NOT NULL constraints are in pg_constraint, and may be NOT VALID, since 18.
 const NOT_NULL_NOT_VALID: &str = if cfg!(feature = "pg18") {
@@ -136,21 +170,7 @@ SELECT jsonb_build_object(
     FROM domains d
     JOIN pg_constraint k ON k.contypid = d.oid AND k.contype = 'c'),
   'unique_indexes', (
-    SELECT coalesce(jsonb_agg(jsonb_build_object(
-      'name', u.relname,
-      'expressions', (SELECT jsonb_agg(pg_get_indexdef(u.indexrelid, n, false) ORDER BY n)
-                      FROM generate_series(1, u.indnkeyatts) n),
-      'types', (SELECT jsonb_agg(a.atttypid::bigint ORDER BY a.attnum) FROM pg_attribute a
-                WHERE a.attrelid = u.indexrelid AND a.attnum <= u.indnkeyatts),
-      'collations', (SELECT jsonb_agg(CASE WHEN l.collname <> 'default'
-                                           THEN quote_ident(n.nspname) || '.' || quote_ident(l.collname) END ORDER BY k.position)
-                     FROM unnest(u.indcollation::oid[]) WITH ORDINALITY k(oid, position)
-                     LEFT JOIN pg_collation l ON l.oid = k.oid
-                     LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
-                     WHERE k.position <= u.indnkeyatts),
-      'predicate', pg_get_expr(u.indpred, u.indrelid),
-      'nulls_not_distinct', {nulls}) ORDER BY u.relname), '[]')
-    FROM uses u WHERE u.indisunique),
+    SELECT coalesce(jsonb_agg({unique_index} ORDER BY u.relname), '[]') FROM uses u WHERE u.indisunique),
   'exclusions', (
     SELECT coalesce(jsonb_agg(jsonb_build_object('name', u.relname) ORDER BY u.relname), '[]')
     FROM uses u WHERE u.indisexclusion),
@@ -196,7 +216,7 @@ SELECT jsonb_build_object(
         AND NOT EXISTS (SELECT FROM pg_trigger p WHERE p.tgrelid = $1 AND p.tgname = g.tgname)
     ) x)
 )"#,
-            nulls = NULLS_NOT_DISTINCT.replace("i.", "u."),
+            unique_index = unique_index(),
         );
         let arguments = [
             pg_sys::Oid::from(table.oid).into(),

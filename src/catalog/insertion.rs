@@ -4,7 +4,7 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
-use super::details::Check;
+use super::details::{Check, NULLS_NOT_DISTINCT, UniqueIndex, unique_index};
 use super::types::{Catalog, Table};
 use crate::problem::Problem;
 
@@ -22,8 +22,10 @@ pub struct Insertion {
     pub checks: Vec<Check>,
     /// Generated columns with their expressions.
     pub generated: Vec<(i16, String)>,
-    /// Unique and exclusion indexes that cannot be predicted from plain columns (predicates, expressions).
-    pub other_indexes: Vec<String>,
+    /// Unique indexes that are no plain keys: with predicates, expressions, NULLS NOT DISTINCT.
+    pub unique_indexes: Vec<UniqueIndex>,
+    /// Exclusion constraints: they are not predicted.
+    pub exclusions: Vec<String>,
     /// Triggers that fire on INSERT.
     pub triggers: Vec<String>,
     /// Rewrite rules ON INSERT.
@@ -39,12 +41,31 @@ const ENFORCED: &str = if cfg!(feature = "pg18") {
     ""
 };
 
-/// `indnullsnotdistinct` exists since 15.
-const NULLS_NOT_DISTINCT: &str = if cfg!(any(feature = "pg13", feature = "pg14")) {
-    "false"
-} else {
-    "i.indnullsnotdistinct"
-};
+impl Insertion {
+    /// Is what these columns get known before the row is written?
+    ///
+    /// * `known`: the call gives it.
+    pub fn is_known(&self, columns: &[i16], known: &dyn Fn(i16) -> bool) -> bool {
+        // 0 stands for the whole row.
+        !columns.contains(&0) && columns.iter().all(|c| known(*c) || !self.with_default.contains(c))
+    }
+
+    /// Constraints and indexes that may refuse a new row for what is not known before.
+    pub fn unpredicted(&self, known: &dyn Fn(i16) -> bool) -> Vec<&str> {
+        let checks = self.checks.iter().map(|check| (&check.name, &check.columns));
+        let indexes = self.unique_indexes.iter().map(|index| (&index.name, &index.columns));
+        self.exclusions
+            .iter()
+            .chain(
+                checks
+                    .chain(indexes)
+                    .filter(|(_, columns)| !self.is_known(columns, known))
+                    .map(|(name, _)| name),
+            )
+            .map(String::as_str)
+            .collect()
+    }
+}
 
 impl Catalog {
     /// Reads what a new row of `table` needs.
@@ -90,11 +111,15 @@ SELECT jsonb_build_object(
     SELECT coalesce(jsonb_agg(jsonb_build_array(a.attnum, pg_get_expr(d.adbin, d.adrelid)) ORDER BY a.attnum), '[]')
     FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = $1 AND a.attgenerated <> '' AND NOT a.attisdropped),
-  'other_indexes', (
+  'unique_indexes', (
+    SELECT coalesce(jsonb_agg({unique_index} ORDER BY u.relname), '[]')
+    FROM (SELECT i.*, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid) u
+    WHERE u.indrelid = $1 AND u.indisready AND u.indisunique AND NOT u.indisexclusion
+      AND (u.indpred IS NOT NULL OR u.indexprs IS NOT NULL OR {nulls_not_distinct})),
+  'exclusions', (
     SELECT coalesce(jsonb_agg(c.relname ORDER BY c.relname), '[]')
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-    WHERE i.indrelid = $1 AND i.indisready
-      AND (i.indisexclusion OR i.indisunique AND (i.indpred IS NOT NULL OR i.indexprs IS NOT NULL OR {NULLS_NOT_DISTINCT}))),
+    WHERE i.indrelid = $1 AND i.indisready AND i.indisexclusion),
   'triggers', (
     SELECT coalesce(jsonb_agg(g.tgname ORDER BY g.tgname), '[]') FROM pg_trigger g
     WHERE g.tgrelid = $1 AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND (g.tgtype & 4) <> 0),
@@ -107,7 +132,9 @@ SELECT jsonb_build_object(
     JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     JOIN pg_namespace n ON n.oid = s.relnamespace
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
-      AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0))"#
+      AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0))"#,
+            unique_index = unique_index(),
+            nulls_not_distinct = NULLS_NOT_DISTINCT.replace("i.", "u."),
         );
         let arguments = [pg_sys::Oid::from(table.oid).into()];
         let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?

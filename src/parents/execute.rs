@@ -391,20 +391,11 @@ impl<'a> Work<'a> {
             ));
         }
         let insertion = &identity.insertion;
-        let mut unpredicted: Vec<&str> = insertion.other_indexes.iter().map(String::as_str).collect();
-        let given = |c: &i16| {
-            identity
-                .value(*c)
-                .filter(|_| identity.each.is_none() || *c != identity.key.number)
+        let given = |c: i16| {
+            let judged = identity.each.is_none() || c != identity.key.number;
+            judged && identity.value(c).is_some()
         };
-        let unknown = |c: &i16| given(c).is_none() && insertion.with_default.contains(c);
-        unpredicted.extend(
-            insertion
-                .checks
-                .iter()
-                .filter(|check| check.columns.contains(&0) || check.columns.iter().any(unknown))
-                .map(|check| check.name.as_str()),
-        );
+        let mut unpredicted = insertion.unpredicted(&given);
         let known = |c: &i16| identity.value(*c).is_some() || *c == identity.key.number;
         unpredicted.extend(
             identity

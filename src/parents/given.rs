@@ -87,7 +87,7 @@ pub(super) fn given<'a>(
             }),
             ..problem
         });
-        let Some((sql, volatile)) = problems.keep(read) else {
+        let Some((sql, volatile, from)) = problems.keep(read) else {
             continue;
         };
         if volatile && !(each && what == "set") {
@@ -144,6 +144,10 @@ pub(super) fn given<'a>(
             let fits = format!("{text} = ANY (ARRAY[{}]::pg_catalog.text[])", labels.join(", "));
             misfit = Some((format!("NOT ({fits})"), base.display.clone()));
             cast = format!("CASE WHEN {fits} THEN {text}::{} END", base.sql());
+        }
+        if let Some(condition) = no_number(catalog, column, from, &sql).filter(|_| !volatile) {
+            cast = format!("CASE WHEN NOT ({condition}) THEN {cast} END");
+            misfit = Some((condition, base.display.clone()));
         }
         if let Some(normalize) = normalize {
             let mine = normalize.iter().find(|(name, _)| {
@@ -205,6 +209,57 @@ fn stored_type(session: &Session, column: &Column) -> Result<String, Problem> {
     let arguments = [pg_sys::Oid::from(base.oid).into(), modifier.into()];
     let name = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<String>())?;
     Ok(name.unwrap_or_else(|| base.sql()))
+}
+
+/// The condition under which a number, or a text, is no value of the number or uuid column that it is to be stored in.
+///
+/// * `from`: the type of the value.
+///
+/// `None`: it always is, or only the cast itself can tell.
+fn no_number(catalog: &Catalog, column: &Column, from: u32, sql: &str) -> Option<String> {
+    let (base, modifier) = catalog.base_type(column.type_oid, column.type_modifier)?;
+    let built_in = |name: &str| base.schema == "pg_catalog" && base.name == name;
+    let (source, _) = catalog.base_type(from, -1).unzip();
+    // Types of constants are not among those of columns: oids of pg_type.dat.
+    let source = source.map_or(from, |source| source.oid);
+    let text = format!("({sql})::pg_catalog.text");
+    if built_in("uuid") && matches!(source, 25 | 1042 | 1043) {
+        let plain = "^[[:space:]]*[{]?[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}[}]?[[:space:]]*$";
+        return Some(format!("{text} !~ '{plain}'"));
+    }
+    let (least, most) = match base.name.as_str() {
+        _ if base.schema != "pg_catalog" => return None,
+        "int2" => (i16::MIN.to_string(), i16::MAX.to_string()),
+        "int4" => (i32::MIN.to_string(), i32::MAX.to_string()),
+        "int8" => (i64::MIN.to_string(), i64::MAX.to_string()),
+        "numeric" if modifier >= 4 => {
+            // numerictypmodin (numeric.c): precision above, scale (signed, since 15) below.
+            let (precision, scale) = ((modifier - 4) >> 16 & 0xffff, (((modifier - 4) & 0x7ff) ^ 1024) - 1024);
+            let scale = if cfg!(any(feature = "pg13", feature = "pg14")) {
+                (modifier - 4) & 0xffff
+            } else {
+                scale
+            };
+            let limit = format!("(10::pg_catalog.numeric ^ ({}))", precision - scale);
+            let number = |value: &str| {
+                format!("pg_catalog.abs(pg_catalog.round({value}, {scale})) >= {limit} AND {value} <> 'NaN'")
+            };
+            return match source {
+                20 | 21 | 23 | 700 | 701 | 1700 => Some(number(&format!("({sql})::pg_catalog.numeric"))),
+                _ => None,
+            };
+        }
+        _ => return None,
+    };
+    let outside = |value: &str| format!("pg_catalog.round({value}) NOT BETWEEN {least} AND {most}");
+    match source {
+        20 | 23 | 700 | 701 | 1700 if source != base.oid => Some(outside(&format!("({sql})::pg_catalog.numeric"))),
+        25 | 1042 | 1043 => Some(format!(
+            "CASE WHEN {text} ~ '^[[:space:]]*[+-]?[0-9]+[[:space:]]*$' THEN {} ELSE {text} IS NOT NULL END",
+            outside(&format!("({text})::pg_catalog.numeric"))
+        )),
+        _ => None,
+    }
 }
 
 /// How many letters a varchar(n) or char(n) holds.

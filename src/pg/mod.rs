@@ -283,8 +283,8 @@ pub fn qualify_condition(
     }
 }
 
-/// An expression over the columns of one table, as the caller typed it, in the form in which we may embed it; and whether it may
-/// give something else the next time.
+/// An expression over the columns of one table, as the caller typed it, in the form in which we may embed it; whether it may
+/// give something else the next time; and the oid of its type.
 ///
 /// * `what`: what it is for, for the error.
 /// * the others as in [`qualify_condition`].
@@ -299,7 +299,7 @@ pub fn qualify_expression(
     oid: u32,
     alias: &str,
     search_path: &str,
-) -> Result<(String, bool), Problem> {
+) -> Result<(String, bool, u32), Problem> {
     let not_one = || {
         Problem::new(
             PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
@@ -346,7 +346,7 @@ pub fn qualify_expression(
         let text = CStr::from_ptr(pg_sys::deparse_expression(value, context, true, false))
             .to_string_lossy()
             .into_owned();
-        Ok((text, volatile))
+        Ok((text, volatile, pg_sys::exprType(value).to_u32()))
     }
 }
 

@@ -56,15 +56,10 @@ pub fn refusals_of_new_row(
     value: &dyn Fn(i16) -> Option<String>,
     found_by: &[i16],
 ) -> Vec<(String, String)> {
-    let empty = |c: i16| !insertion.with_default.contains(&c);
-    let mut refusals = Vec::new();
-    for check in &insertion.checks {
-        let predictable = !check.columns.contains(&0) && check.columns.iter().all(|c| value(*c).is_some() || empty(*c));
-        if !predictable {
-            continue;
-        }
-        let row: Vec<String> = check
-            .columns
+    let known = |c: i16| value(c).is_some();
+    // `expression` (bare column names) of the new row.
+    let of_new_row = |expression: &str, columns: &[i16]| {
+        let row: Vec<String> = columns
             .iter()
             .filter_map(|c| parent.column(*c))
             .map(|c| {
@@ -80,10 +75,58 @@ pub fn refusals_of_new_row(
             true => "1".into(),
             false => row.join(", "),
         };
-        refusals.push((
-            format!("NOT (SELECT {} FROM (SELECT {row}) AS new_row)", check.expression),
-            check.name.clone(),
+        format!("(SELECT {expression} FROM (SELECT {row}) AS new_row)")
+    };
+    let mut refusals = Vec::new();
+    for check in &insertion.checks {
+        if insertion.is_known(&check.columns, &known) {
+            refusals.push((
+                format!("NOT {}", of_new_row(&check.expression, &check.columns)),
+                check.name.clone(),
+            ));
+        }
+    }
+    for index in &insertion.unique_indexes {
+        if !insertion.is_known(&index.columns, &known) {
+            continue;
+        }
+        let collated = |at: usize, sql: String| match index.collations.get(at).cloned().flatten() {
+            Some(name) => format!("({sql}) COLLATE {name}"),
+            None => sql,
+        };
+        let keys: Vec<String> = index
+            .expressions
+            .iter()
+            .enumerate()
+            .map(|(at, expression)| collated(at, of_new_row(expression, &index.columns)))
+            .collect();
+        let applies = index.predicate.as_ref().map(|p| of_new_row(p, &index.columns));
+        let mut found: Vec<String> = index.predicate.iter().map(|p| format!("({p})")).collect();
+        for (at, (expression, key)) in index.expressions.iter().zip(&keys).enumerate() {
+            let existing = collated(at, format!("({expression})"));
+            found.push(match index.nulls_not_distinct {
+                true => format!("{existing} IS NOT DISTINCT FROM {key}"),
+                false => equal(
+                    catalog,
+                    &existing,
+                    index.types.get(at).copied().unwrap_or_default(),
+                    key,
+                ),
+            });
+        }
+        let mut partition = keys.clone();
+        partition.extend(applies.iter().map(|applies| format!("{applies} IS TRUE")));
+        let mut refused: Vec<String> = applies.into_iter().collect();
+        if !index.nulls_not_distinct {
+            refused.push(all_set(&keys));
+        }
+        refused.push(format!(
+            "(pg_catalog.count(*) OVER (PARTITION BY {}) > 1 OR EXISTS (SELECT FROM {} AS existing WHERE {}))",
+            partition.join(", "),
+            overlays.relation_sql(parent),
+            found.join(" AND ")
         ));
+        refusals.push((refused.join(" AND "), index.name.clone()));
     }
     for key in parent.keys.iter().filter(|key| key.columns != *found_by) {
         let values: Option<Vec<String>> = key.columns.iter().map(|c| value(*c)).collect();

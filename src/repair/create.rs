@@ -243,17 +243,9 @@ impl<'a> Creation<'a> {
     /// What could still refuse a row, because its values are not known before it is written.
     fn unpredicted(&self, work: &Work) -> Vec<String> {
         let known = self.known(work);
-        let is_known = |c: &i16| known.iter().any(|(n, _)| n == c);
-        let has_default = |c: &i16| self.insertion.with_default.contains(c);
-        let mut names: Vec<String> = self
-            .insertion
-            .checks
-            .iter()
-            .filter(|check| check.columns.contains(&0) || check.columns.iter().any(|c| !is_known(c) && has_default(c)))
-            .map(|check| check.name.clone())
-            .collect();
-        names.extend(self.insertion.other_indexes.iter().cloned());
-        names
+        let is_known = |c: i16| known.iter().any(|(n, _)| *n == c);
+        let names = self.insertion.unpredicted(&is_known);
+        names.into_iter().map(String::from).collect()
     }
 
     fn insert(&self, work: &Work) -> Statement {

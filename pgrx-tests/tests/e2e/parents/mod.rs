@@ -3,6 +3,7 @@
 mod each;
 mod party;
 mod property;
+mod refusals;
 
 use pgrx_tests::example::{failure, lines, load_properties, one};
 use pgrx_tests::{database, database_with};
