@@ -306,7 +306,8 @@ fn not_null(facts: &Facts) -> Vec<Step> {
     }
     let check = match ours {
         Some(ours) => ours.name.clone(),
-        None => facts.name(table, &[&column.name], "not_null"),
+        // Not `not_null`: so Postgres itself calls the NOT NULL since 18, which would become `..._not_null1`.
+        None => facts.name(table, &[&column.name], "no_nulls"),
     };
     let quoted = Identifier::new(&check);
     let add = Step {

@@ -260,6 +260,21 @@ impl<'a> Work<'a> {
         })?)
     }
 
+    /// What the rows come to, once what is missing was created: where no row lacks a parent there are no groups to look at.
+    pub(super) fn after_all(&self) -> Result<(Outcome, Counts), Problem> {
+        let plain = {
+            // As in `predict`; parents that were just created have no statistics either.
+            let _joins = Settings::push(&[("enable_nestloop", "off")]);
+            run::dry(self.session, &mut self.plain.clone(), false)?
+        };
+        if plain.counts.reasons.get("source_missing").is_none_or(|rows| *rows == 0) {
+            let counts = plain.counts.clone();
+            return Ok((plain, counts));
+        }
+        let (outcome, predicted) = self.predict(false)?;
+        Ok((outcome, predicted.counts))
+    }
+
     /// What the rows come to. `parents`: and to how many parents they would be linked.
     pub(super) fn predict(&self, parents: bool) -> Result<(Outcome, Predicted), Problem> {
         // The groups have no statistics: of as many as there are rows, a nested loop would be quadratic.

@@ -2,8 +2,9 @@
 
 use super::given::{Given, longest};
 use super::identity::Identity;
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, ForeignKey, Table};
 use crate::identifier::Literal;
+use crate::infer::tenant::Guard;
 use crate::plan::expression::{equal, indent};
 use crate::plan::new_row::refusals_of_new_row;
 use crate::plan::{Blueprint, Extra, Overlays, View};
@@ -21,10 +22,14 @@ pub fn orphaned_rows(blueprint: &Blueprint) -> String {
         Some(key) => key.columns.iter().map(|c| format!("classified.column_{c}")).collect(),
         None => vec!["classified.row_ctid".into()],
     };
-    columns.push(format!(
-        "pg_catalog.row_number() OVER (ORDER BY {}) AS \"pg_mend order\"",
-        order.join(", ")
-    ));
+    columns.push(match order.as_slice() {
+        // Sorting all rows is only needed where there is no single value to go by.
+        [one] => format!("{one} AS \"pg_mend order\""),
+        several => format!(
+            "pg_catalog.row_number() OVER (ORDER BY {}) AS \"pg_mend order\"",
+            several.join(", ")
+        ),
+    });
     columns.push("classified.row_ctid AS ctid".into());
     format!(
         "SELECT {}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'source_missing'",
@@ -269,11 +274,59 @@ pub fn linked_parents(blueprint: &Blueprint, groups: &str) -> String {
     )
 }
 
+/// Is nothing left to ask of a row whose parent can be created: does every one of its group fit? Then the rows need not be looked at once
+/// more to know which parents are wanted. (Proved behind it all the same: no parent stays without a row.)
+pub fn every_row_fits(identity: &Identity, blueprint: &Blueprint) -> bool {
+    let (catalog, table, details) = (blueprint.catalog, blueprint.table, &blueprint.details);
+    let nothing_refuses = details.checks.is_empty()
+        && details.domain_checks.is_empty()
+        && details.unique_indexes.is_empty()
+        && blueprint.touched.is_empty()
+        && identity.key.type_oid == blueprint.column.type_oid;
+    let leads_to_it = |key: &&ForeignKey| {
+        key.columns == [blueprint.column.number]
+            && key.parent == identity.parent.oid
+            && key.parent_columns == [identity.key.number]
+    };
+    let mut keys = catalog
+        .foreign_keys_of(table.oid)
+        .filter(|key| key.columns.contains(&blueprint.column.number));
+    let guarded = match &blueprint.guard {
+        Guard::Off | Guard::TenantItself | Guard::Unguarded(_) => true,
+        // The parent is looked up by the very tenant of the row.
+        Guard::By(guard) if guard.row.hops.is_empty() && guard.value.hops.is_empty() => {
+            let given = identity
+                .matched
+                .iter()
+                .find(|given| given.column.number == guard.value.column);
+            let own = table.column(guard.row.column);
+            given.zip(own).is_some_and(|(given, own)| {
+                let base = catalog.base_type(own.type_oid, -1).map(|(base, _)| base);
+                base.is_some_and(|base| {
+                    base.oid == given.type_oid && given.sql == format!("t.{}::{}", own.sql(), base.sql())
+                })
+            })
+        }
+        Guard::By(_) => false,
+    };
+    nothing_refuses && keys.all(|key| leads_to_it(&key)) && guarded
+}
+
 /// Parents to which rows would be linked, as an INSERT without its end: it ends in a WHERE clause.
-pub fn insert(identity: &Identity, blueprint: &Blueprint, groups: &str) -> String {
+///
+/// * `every_row_fits`: as the function of this name says, of all rows.
+pub fn insert(identity: &Identity, blueprint: &Blueprint, groups: &str, every_row_fits: bool) -> String {
     let named: Vec<&Given> = identity.matched.iter().chain(&identity.set).collect();
     let columns: Vec<String> = named.iter().map(|g| g.column.sql().to_string()).collect();
     let values: Vec<String> = named.iter().filter_map(|g| identity.value(g.column.number)).collect();
+    if every_row_fits {
+        return format!(
+            "INSERT INTO {} ({})\nSELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'",
+            identity.parent.sql(),
+            columns.join(", "),
+            values.join(", "),
+        );
+    }
     format!(
         "INSERT INTO {} ({})\nSELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'\n  AND given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled')",
         identity.parent.sql(),

@@ -1,7 +1,6 @@
 //! The real run: parents created and rows linked, attempt by attempt, and looked at again with fresh eyes.
 
 use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
@@ -17,7 +16,7 @@ use crate::plan::{Blueprint, Overlays, Statement};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 use crate::run::record::{self, Record};
-use crate::run::{self, ATTEMPTS, PASSES, lock, settings};
+use crate::run::{self, PASSES, attempts, lock, settings};
 
 /// What one attempt did.
 struct Done {
@@ -39,7 +38,15 @@ impl Work<'_> {
         if self.on_conflict == OnConflict::Error {
             self.predict(false)?;
         }
-        let before = run::dry(self.session, &mut self.plain.clone(), false)?.counts;
+        // Without a condition, rows that were linked are set afterwards; with one, they may be excluded by it.
+        let before = match self.plain.rule.only_where {
+            Some(_) => Some(
+                run::dry(self.session, &mut self.plain.clone(), false)?
+                    .counts
+                    .already_set,
+            ),
+            None => None,
+        };
         // Whoever had the lock has linked rows: the page is told from what is there now.
         if let Some(most) = request.max_rows {
             self.limit(most)?;
@@ -54,17 +61,16 @@ impl Work<'_> {
             found += done.found;
             transactions.extend(done.transaction);
             // With fresh eyes: nothing may be left that could be linked.
-            let (mut outcome, after) = self.predict(false)?;
-            if after.counts.filled > 0 && self.limited.is_none() {
+            let (mut outcome, mut counts) = self.after_all()?;
+            if counts.filled > 0 && self.limited.is_none() {
                 if done.created == 0 && done.filled == 0 {
-                    return Err(self.not_accepted(format!("{} rows are not linked", after.counts.filled)));
+                    return Err(self.not_accepted(format!("{} rows are not linked", counts.filled)));
                 }
                 continue;
             }
-            let mut counts = after.counts;
             let waiting = wait(&mut counts, 0);
             // What was linked is set now, or excluded by a condition that speaks of the column itself.
-            let set = (counts.already_set - before.already_set).clamp(0, filled);
+            let set = before.map_or(filled, |before| (counts.already_set - before).clamp(0, filled));
             counts.already_set -= set;
             if let Some(excluded) = counts.reasons.get_mut("excluded").filter(|_| set < filled) {
                 *excluded -= filled - set;
@@ -97,70 +103,53 @@ impl Work<'_> {
     /// One attempt, rolled back as a whole where a parent would be left that no row is linked to; what only others caused is tried
     /// again.
     fn create_and_link(&self, run: i64) -> Result<Done, Problem> {
-        let mut attempt = 1;
-        loop {
-            let again = Cell::new(false);
-            let result = pg::subtransaction(AssertUnwindSafe(|| {
-                let creator = pg::current_transaction_id();
-                self.hold()?;
-                let created = self.create(run, &again)?;
-                if created > 0 {
-                    self.adopts_nobody(creator)?;
-                }
-                if self.identity.each.is_some() {
-                    // Read back: as many rows as parents, each with its own, in its own tenant.
-                    let (parents, new) = self.parents_of(creator, creator)?;
-                    if created > 0 && (parents, new) != (created, created) {
-                        return Err(self.not_accepted(format!(
-                            "{created} new parents, and rows that were linked have {parents}, {new} of them new"
-                        )));
-                    }
-                    let strangers = self.strangers(creator)?;
-                    if strangers > 0 {
-                        return Err(
-                            self.not_accepted(format!("{strangers} rows would have a parent of another tenant"))
-                        );
-                    }
-                    return Ok(Done {
-                        created,
-                        filled: created,
-                        found: 0,
-                        transaction: Some(creator),
-                    });
-                }
-                let (linked, _) = run::proved(self.session, &self.page)?;
-                let filled = linked.counts.filled;
-                let (parents, new) = match linked.transaction.filter(|_| filled > 0) {
-                    Some(linker) => self.parents_of(linker, creator)?,
-                    None => (0, 0),
-                };
-                if new < created {
-                    again.set(true);
-                    return Err(self.not_accepted(format!("{} new parents would have no row", created - new)));
-                }
-                Ok(Done {
-                    created,
-                    filled,
-                    found: parents - new,
-                    transaction: linked.transaction,
-                })
-            }));
-            match result {
-                Err(problem)
-                    if attempt < ATTEMPTS
-                        && (again.get()
-                            || matches!(
-                                problem.code,
-                                PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
-                                    | PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
-                                    | PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION
-                            )) =>
-                {
-                    attempt += 1;
-                }
-                result => return result,
+        let others = [
+            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+            PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION,
+        ];
+        attempts(&others, |again| {
+            let creator = pg::current_transaction_id();
+            self.hold()?;
+            let created = self.create(run, again)?;
+            if created > 0 {
+                self.adopts_nobody(creator)?;
             }
-        }
+            if self.identity.each.is_some() {
+                // Read back: as many rows as parents, each with its own, in its own tenant.
+                let (parents, new) = self.parents_of(creator, creator)?;
+                if created > 0 && (parents, new) != (created, created) {
+                    return Err(self.not_accepted(format!(
+                        "{created} new parents, and rows that were linked have {parents}, {new} of them new"
+                    )));
+                }
+                let strangers = self.strangers(creator)?;
+                if strangers > 0 {
+                    return Err(self.not_accepted(format!("{strangers} rows would have a parent of another tenant")));
+                }
+                return Ok(Done {
+                    created,
+                    filled: created,
+                    found: 0,
+                    transaction: Some(creator),
+                });
+            }
+            let (linked, _) = run::proved(self.session, &self.page)?;
+            let filled = linked.counts.filled;
+            let (parents, new) = match linked.transaction.filter(|_| filled > 0) {
+                Some(linker) => self.parents_of(linker, creator)?,
+                None => (0, 0),
+            };
+            if new < created {
+                again.set(true);
+                return Err(self.not_accepted(format!("{} new parents would have no row", created - new)));
+            }
+            Ok(Done {
+                created,
+                filled,
+                found: parents - new,
+                transaction: linked.transaction,
+            })
+        })
     }
 
     fn not_accepted(&self, what: String) -> Problem {
@@ -253,7 +242,10 @@ impl Work<'_> {
         let table = record::qualified(self.identity.parent);
         let mut statement = page.statement(match self.identity.each {
             Some(_) => groups::candidates(&self.identity, &page, groups),
-            None => groups::insert(&self.identity, &page, groups),
+            None => {
+                let fits = self.limited.is_none() && groups::every_row_fits(&self.identity, &page);
+                groups::insert(&self.identity, &page, groups, fits)
+            }
         });
         if !for_review {
             statement = statement.under_callers_settings(&self.session.search_path, &self.session.row_security, true);

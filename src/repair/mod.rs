@@ -28,7 +28,7 @@ use crate::plan::Statement;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::record::{self, Record};
-use crate::run::{ATTEMPTS, Session, lock, may_write, settings};
+use crate::run::{Session, attempts, lock, may_write, settings};
 use crate::validate::pass::{Conditions, Pass};
 use crate::validate::reference::{Found, KeyReference, collect};
 use crate::validate::sides::Sides;
@@ -267,28 +267,13 @@ impl Work<'_> {
         }
         let started = record::clock()?;
         lock(self.reference.table)?;
-        let mut attempt = 1;
-        let (run, repaired, created, left) = loop {
+        // Somebody else may have been there first.
+        let others = [PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION];
+        let (run, (repaired, created, left)) = attempts(&others, |again| {
             record::comes_last()?;
             let run = record::next_id()?;
-            let again = Cell::new(false);
-            match pg::subtransaction(AssertUnwindSafe(|| self.write_and_prove(way, run, &again))) {
-                Ok((repaired, created, left)) => break (run, repaired, created, left),
-                // Somebody else was there first; nothing of ours is left. Begin anew.
-                Err(problem)
-                    if attempt < ATTEMPTS
-                        && (again.get()
-                            || matches!(
-                                problem.code,
-                                PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
-                                    | PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
-                            )) =>
-                {
-                    attempt += 1;
-                }
-                Err(problem) => return Err(problem),
-            }
-        };
+            Ok((run, self.write_and_prove(way, run, again)?))
+        })?;
         let (reasons, refused) = plain(&left);
         result.reasons = reasons;
         result.repaired = repaired;

@@ -1,12 +1,12 @@
 //! Runs the statements of a blueprint and proves what they did.
 
 use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
+use super::attempts::attempts;
 use super::outcome::{Counts, Outcome, outcome};
 use super::record;
 use super::session::{SAFE_PATH, Session};
@@ -19,9 +19,6 @@ use crate::rule::OnConflict;
 /// First key of the advisory lock that keeps two runs off the same table; the second is the table's oid. The letters
 /// "mend" in ASCII.
 const LOCK: i32 = 0x6d65_6e64;
-
-/// How often a run that was chosen as the victim of a deadlock starts again.
-pub const ATTEMPTS: usize = 5;
 
 /// How often a run writes what turned up (or what its sources changed) while it was writing, before it gives up.
 pub const PASSES: usize = 25;
@@ -136,11 +133,9 @@ pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem
 pub fn proved(session: &Session, blueprint: &Blueprint) -> Result<(Outcome, Option<i64>), Problem> {
     may_write()?;
     lock(blueprint.table)?;
-    let mut attempt = 1;
-    let mut kept = None;
-    let mut done = loop {
-        let changed = Cell::new(false);
-        kept = match blueprint.overwrites() {
+    // Whoever writes the same rows in another order can deadlock with us. The same where what was written cannot be corrected in place.
+    let (mut done, kept) = attempts(&[], |changed| {
+        let kept = match blueprint.overwrites() {
             true => {
                 record::comes_last()?;
                 Some(Kept {
@@ -148,23 +143,11 @@ pub fn proved(session: &Session, blueprint: &Blueprint) -> Result<(Outcome, Opti
                     replaced: Cell::new(0),
                 })
             }
-            false => kept,
+            false => None,
         };
-        let result = pg::subtransaction(AssertUnwindSafe(|| {
-            write_and_prove(session, blueprint, kept.as_ref(), &changed)
-        }));
-        match result {
-            // Whoever writes the same rows in another order can deadlock with us. Nothing of ours is left: begin anew.
-            // The same where what was written cannot be corrected in place.
-            Err(problem)
-                if attempt < ATTEMPTS
-                    && (changed.get() || problem.code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED) =>
-            {
-                attempt += 1;
-            }
-            result => break result?,
-        }
-    };
+        let done = write_and_prove(session, blueprint, kept.as_ref(), changed)?;
+        Ok((done, kept))
+    })?;
     no_conflict_if_forbidden(blueprint, &done.counts)?;
     if let Some(kept) = &kept {
         done.counts.replaced = kept.replaced.get();

@@ -8,6 +8,7 @@
 //! ```
 
 mod access;
+mod attempts;
 mod execute;
 pub mod obstacles;
 mod outcome;
@@ -19,7 +20,8 @@ mod steps;
 mod tenants;
 
 pub use access::readable;
-pub use execute::{ATTEMPTS, PASSES, coverage, dry, lock, may_write, proved, real, settings, sql, try_lock, unfilled};
+pub use attempts::attempts;
+pub use execute::{PASSES, coverage, dry, lock, may_write, proved, real, settings, sql, try_lock, unfilled};
 pub use outcome::{Counts, Outcome};
 pub use party::{PartyRequest, party};
 pub use prepare::{Request, prepare};

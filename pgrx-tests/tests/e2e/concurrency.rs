@@ -186,11 +186,11 @@ fn two_runs_of_the_same_backfill_do_the_work_once() {
 #[test]
 fn a_deadlock_with_another_writer_is_not_left_to_the_caller() {
     let (database, mut writer, mut watcher) = prepared();
-    // The writer never gives in, so the run is the victim.
+    // The writer never gives in, so the run is the victim: it looks for a deadlock once, when the writer has long been waiting as well.
     writer
         .batch_execute("SET deadlock_timeout = '1h'; BEGIN; UPDATE entry SET touched = 1 WHERE id = 100")
         .unwrap();
-    let run = start(&database, &format!("SET deadlock_timeout = '10ms'; {CALL}"));
+    let run = start(&database, &format!("SET deadlock_timeout = '2s'; {CALL}"));
     run.blocked(&mut watcher);
     // Row 1 was written by the run. The run is told of the deadlock, lets go of everything, and begins again.
     writer

@@ -173,7 +173,7 @@ fn nothing_is_locked_in_while_rows_stand_in_the_way() {
     assert_eq!(failure(&mut client, "INSERT INTO jobs VALUES (102)").code, "23514");
     client
         .batch_execute(
-            "ALTER TABLE jobs DROP CONSTRAINT jobs_tenant_id_not_null; INSERT INTO jobs VALUES (102);
+            "ALTER TABLE jobs DROP CONSTRAINT jobs_tenant_id_no_nulls; INSERT INTO jobs VALUES (102);
                         ALTER TABLE jobs ADD CONSTRAINT users CHECK (tenant_id IS NOT NULL) NOT VALID",
         )
         .unwrap();
@@ -301,7 +301,7 @@ fn what_only_the_call_knows_is_declared_by_its_hints() {
         .unwrap();
     assert_eq!(
         plan(&mut client, "'jobs', 'tenant_id', not_null => false")[0],
-        "optional: ALTER TABLE public.\"jobs\" DROP CONSTRAINT \"jobs_tenant_id_not_null\""
+        "optional: ALTER TABLE public.\"jobs\" DROP CONSTRAINT \"jobs_tenant_id_no_nulls\""
     );
     assert!(
         one(&mut client, "CALL finalize_backfill('jobs', 'tenant_id')")

@@ -29,7 +29,7 @@ pub fn guarantees(client: &mut Client, table: &str) -> Vec<String> {
     lines(
         client,
         &format!(
-            "SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = '{table}'::regclass
+            "SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = '{table}'::regclass AND contype <> 'n'
              UNION ALL SELECT attname || ' NOT NULL' FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnotnull AND attnum > 0
              UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = '{table}'::regclass
              ORDER BY 1"
