@@ -205,12 +205,16 @@ fn dependents(objects: &[(u32, u32)]) -> Result<Vec<Edge>, Problem> {
                       d.deptype = 'a' AND (
                         d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                           AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'I', 'S') AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace)
+                          -- What comes with the index of a partitioned table is looked at there.
+                          AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = d.objid)
                           -- That of a constraint is looked at as the constraint.
                           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend i WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i'
                                           AND i.refclassid = 'pg_catalog.pg_constraint'::pg_catalog.regclass)
                         OR d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
-                          AND EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND k.contype <> 'n' AND k.contypid = 0)
-                        OR d.classid IN ('pg_catalog.pg_trigger'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
+                          AND EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND k.contype <> 'n' AND k.contypid = 0 AND k.conparentid = 0)
+                        OR d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass
+                          AND EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.oid = d.objid AND g.tgparentid = 0)
+                        OR d.classid IN ('pg_catalog.pg_policy'::pg_catalog.regclass,
                                          'pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass,
                                          'pg_catalog.pg_publication_rel'::pg_catalog.regclass))
                FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.oid[]), pg_catalog.unnest($2::pg_catalog.oid[])) AS s (catalog, object)

@@ -157,7 +157,7 @@ SELECT jsonb_build_object(
           'parent_columns', {parent_columns},
           'matching', k.confmatchtype::text, 'on_update', k.confupdtype::text, 'on_delete', k.confdeltype::text,
           'deferrable', k.condeferrable, 'deferred', k.condeferred, 'validated', k.convalidated,
-          'enforced', {enforced}, 'period', {period},
+          'enforced', {enforced}, 'period', {period}, 'attached', k.conparentid <> 0,
           'expression', CASE WHEN k.contype = 'c' THEN pg_get_expr(k.conbin, k.conrelid) END, 'index', k.conindid::int8,
           'operators', (SELECT coalesce(jsonb_agg(jsonb_build_array(n.nspname, o.oprname) ORDER BY x.n), '[]')
                         FROM unnest(k.conexclop) WITH ORDINALITY AS x (operator, n) JOIN pg_operator o ON o.oid = x.operator JOIN pg_namespace n ON n.oid = o.oprnamespace),
@@ -174,7 +174,7 @@ SELECT jsonb_build_object(
             WHERE part.n <= g.tgnargs),
           'condition', g.tgqual::text, 'definition', coalesce(pg_get_triggerdef(g.oid), ''), 'firing', g.tgenabled, 'constraint', jsonb_build_array(g.tgconstraint <> 0, g.tgdeferrable, g.tginitdeferred),
           'transitions', jsonb_build_array(g.tgoldtable, g.tgnewtable))), '[]')
-        FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal),
+        FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgparentid = 0),
       'policies', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
           'oid', y.oid::int8, 'name', y.polname, 'command', y.polcmd, 'permissive', y.polpermissive,
@@ -185,6 +185,7 @@ SELECT jsonb_build_object(
         SELECT jsonb_build_object(
           'table', i.indrelid::int8, 'unique', i.indisunique, 'valid', i.indisvalid, 'nulls_not_distinct', {NULLS_NOT_DISTINCT},
           'method', m.amname, 'predicate', pg_get_expr(i.indpred, i.indrelid), 'definition', coalesce(pg_get_indexdef(i.indexrelid), ''),
+          'attached', EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid),
           'of_constraint', EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')),
           'including', (SELECT coalesce(jsonb_agg(a.attname ORDER BY k.n), '[]')
                         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, n) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number

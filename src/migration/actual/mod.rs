@@ -131,6 +131,8 @@ pub struct Constraint {
     pub deferred: bool,
     /// Not NOT VALID.
     pub validated: bool,
+    /// It comes with that of the partitioned table.
+    pub attached: bool,
     /// Not NOT ENFORCED.
     pub enforced: bool,
     /// WITHOUT OVERLAPS, PERIOD.
@@ -170,6 +172,8 @@ pub struct Index {
     pub definition: String,
     /// A constraint stands on it.
     pub of_constraint: bool,
+    /// It is a partition of an index of the partitioned table.
+    pub attached: bool,
 }
 
 /// One key of an index.

@@ -84,7 +84,7 @@ pub fn not_the_scripts(world: &World, own: &Own, actual: &Actual, id: Id, relati
             add(0, column.number as u32, "column", &column.name);
         }
         // NOT NULL goes with its column.
-        for constraint in relation.constraints.iter().filter(|c| c.kind != 'n') {
+        for constraint in relation.constraints.iter().filter(|c| c.kind != 'n' && !c.attached) {
             add(1, constraint.oid, "constraint", &constraint.name);
         }
     }
@@ -97,7 +97,7 @@ pub fn not_the_scripts(world: &World, own: &Own, actual: &Actual, id: Id, relati
     let of_table = |r: &&Relation| {
         r.index
             .as_ref()
-            .is_some_and(|i| i.table == relation.oid && !i.of_constraint)
+            .is_some_and(|i| i.table == relation.oid && !i.of_constraint && !i.attached)
     };
     for index in actual.relations.iter().filter(of_table) {
         if !own.indexes.contains(&index.oid) {

@@ -8,6 +8,7 @@ mod property;
 mod rehearse;
 mod reset;
 mod root;
+mod values;
 
 use pgrx_tests::example::{failure, lines, load_ascora, one};
 use pgrx_tests::{database, database_with};

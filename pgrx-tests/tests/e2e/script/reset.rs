@@ -214,7 +214,7 @@ fn nobody_loses_rows_that_come_meanwhile() {
 }
 
 /// What is kept, and why, of a script that was run before or behind other statements.
-fn kept(script: &str, before: &str, after: &str, rest: &str) -> Vec<String> {
+pub(super) fn kept(script: &str, before: &str, after: &str, rest: &str) -> Vec<String> {
     let (_database, mut client) = database_with(before);
     client.batch_execute(script).unwrap();
     client.batch_execute(after).unwrap();
@@ -329,6 +329,28 @@ fn what_is_somebody_elses_stays() {
 }
 
 #[test]
+fn a_partitioned_table_goes_with_what_its_partitions_have_of_it() {
+    let script = "CREATE TABLE m (id int, v int, PRIMARY KEY (id), UNIQUE (id, v)) PARTITION BY LIST (id);
+        CREATE TABLE m1 PARTITION OF m FOR VALUES IN (1); CREATE TABLE m2 (id int NOT NULL, v int);
+        ALTER TABLE m ATTACH PARTITION m2 FOR VALUES IN (2); CREATE INDEX m_v ON m (v);
+        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER g AFTER INSERT ON m FOR EACH ROW EXECUTE FUNCTION touch()";
+    let got = kept(script, "SELECT 1", "SELECT 1", "");
+    assert!(got.iter().all(|line| line.starts_with("drop|")), "{got:?}");
+    // What somebody has given to a partition alone is theirs.
+    let got = kept(script, "SELECT 1", "CREATE INDEX by_hand ON m1 (v, id)", "");
+    assert!(
+        got.contains(&"keep|m1|not the script's, and lost with it: index by_hand".to_string()),
+        "{got:?}"
+    );
+    assert!(
+        got.iter()
+            .any(|line| line.starts_with("keep|m|depends on it: index public.by_hand")),
+        "{got:?}"
+    );
+}
+
+#[test]
 fn rows_that_cannot_be_seen_cannot_be_given_away_and_texts_are_exact() {
     let (_database, mut client) =
         database_with("CREATE ROLE holder; SELECT grant_mend('holder'); GRANT CREATE ON SCHEMA public TO holder");
@@ -387,179 +409,4 @@ fn rows_that_cannot_be_seen_cannot_be_given_away_and_texts_are_exact() {
         &format!("SELECT * FROM migration_reset($mend${script}$mend$, dry_run => false)"),
     );
     assert_eq!(failed.code, "25000", "{failed:?}");
-}
-
-const COLUMNS: &str = "ALTER TABLE app.orders ADD COLUMN org_id bigint, ADD COLUMN state text NOT NULL DEFAULT 'new', ADD COLUMN twice int GENERATED ALWAYS AS (qty * 2) STORED;
-    ALTER TABLE app.orders ADD COLUMN weight float8; ALTER TABLE app.orders ADD COLUMN number serial; CREATE INDEX orders_org ON app.orders (org_id)";
-
-fn columns_reset(client: &mut Client, rest: &str) -> Vec<String> {
-    lines(
-        client,
-        &format!("SELECT action, object, rows, reason FROM migration_reset($mend${COLUMNS}$mend${rest})"),
-    )
-}
-
-#[test]
-fn values_that_are_lost_on_purpose_are_put_back_exactly() {
-    let (_database, mut client) = database_with(
-        "CREATE SCHEMA app; CREATE TABLE app.orders (tenant int, \"Day, of\" date, qty int, PRIMARY KEY (tenant, \"Day, of\"));
-         INSERT INTO app.orders SELECT n % 3, date '2024-01-01' + n, n FROM generate_series(1, 10) n",
-    );
-    client.batch_execute(COLUMNS).unwrap();
-    client
-        .batch_execute(
-            "UPDATE app.orders SET org_id = qty * 7 WHERE qty > 4; UPDATE app.orders SET state = 'paid' WHERE qty % 2 = 0;
-             UPDATE app.orders SET weight = 0.1::float8 + 0.2::float8 WHERE qty = 3; UPDATE app.orders SET number = 100 - qty",
-        )
-        .unwrap();
-    // Without a word nothing of it goes, but for what is computed; the others keep their values.
-    assert_eq!(
-        columns_reset(&mut client, ""),
-        [
-            "drop|app.orders_org|-|-",
-            "drop|app.orders.twice|-|-",
-            "keep|app.orders.org_id|-|6 rows have a value",
-            "keep|app.orders.state|-|10 rows have a value",
-            "keep|app.orders.weight|-|1 rows have a value",
-            "keep|app.orders.number|-|10 rows have a value",
-            "drop|-|-|2 objects would be dropped, 4 kept",
-        ]
-    );
-    let values = "SELECT md5(string_agg(format('%s %s %s %s %s %s', tenant, \"Day, of\", org_id, state, weight, number), ',' ORDER BY qty)) FROM app.orders";
-    let before = one(&mut client, values);
-    let all = ", include => ARRAY['app.orders.org_id', 'app.orders.state', 'app.orders.weight', 'app.orders.number']";
-    client
-        .batch_execute("SET datestyle = 'SQL, DMY'; SET extra_float_digits = 0")
-        .unwrap();
-    let would = columns_reset(&mut client, all);
-    assert_eq!(
-        would,
-        [
-            "drop|app.orders_org|-|-",
-            "drop|app.orders.number|10|-",
-            "drop|app.orders.weight|1|-",
-            "drop|app.orders.twice|-|-",
-            "drop|app.orders.state|10|-",
-            "drop|app.orders.org_id|6|-",
-            "drop|-|27|6 objects would be dropped, 0 kept; 27 would be copied to schema mend",
-        ]
-    );
-    let done = columns_reset(&mut client, &format!("{all}, dry_run => false"));
-    let says: Vec<String> = would.iter().map(|line| line.replace("drop|", "dropped|")).collect();
-    assert_eq!(done[..6], says[..6]);
-    assert_eq!(
-        one(
-            &mut client,
-            "SELECT string_agg(attname, ',') FROM pg_attribute WHERE attrelid = 'app.orders'::regclass AND attnum > 0 AND NOT attisdropped"
-        ),
-        "tenant,Day, of,qty"
-    );
-    let restore = |client: &mut Client, rest: &str| {
-        lines(
-            client,
-            &format!("SELECT table_name, column_name, total, restored, reasons FROM restore_reset(1{rest}) ORDER BY 2"),
-        )
-    };
-    assert_eq!(
-        restore(&mut client, "")[..2],
-        [
-            "app.orders|number|10|0|{\"column_missing\": 10}",
-            "app.orders|org_id|6|0|{\"column_missing\": 6}",
-        ]
-    );
-    // Made again, with one column of another type, one row gone, one key changed, and one value given meanwhile.
-    client
-        .batch_execute(&COLUMNS.replace("weight float8", "weight numeric"))
-        .unwrap();
-    client
-        .batch_execute("DELETE FROM app.orders WHERE qty = 10; UPDATE app.orders SET tenant = 7 WHERE qty = 9; UPDATE app.orders SET state = 'lost' WHERE qty = 8")
-        .unwrap();
-    let would = [
-        "app.orders|number|10|0|{\"row_is_gone\": 2, \"changed_since\": 8}",
-        "app.orders|org_id|6|4|{\"row_is_gone\": 2}",
-        "app.orders|state|10|7|{\"row_is_gone\": 2, \"changed_since\": 1}",
-        "app.orders|weight|1|0|{\"columns_differ\": 1}",
-    ];
-    client.batch_execute("BEGIN READ ONLY").unwrap();
-    assert_eq!(restore(&mut client, ""), would);
-    client.batch_execute("ROLLBACK").unwrap();
-    assert_eq!(restore(&mut client, ", dry_run => false"), would);
-    assert_eq!(
-        one(
-            &mut client,
-            "SELECT string_agg(concat_ws(' ', qty, org_id, state), ',' ORDER BY qty) FROM app.orders"
-        ),
-        "1 new,2 paid,3 new,4 paid,5 35 new,6 42 paid,7 49 new,8 56 lost,9 new"
-    );
-    // What is put right by hand can follow, by name over what is there now.
-    client
-        .batch_execute(
-            "UPDATE app.orders SET tenant = 0 WHERE qty = 9; ALTER TABLE app.orders ALTER COLUMN weight TYPE float8;
-             INSERT INTO app.orders (tenant, \"Day, of\", qty) VALUES (1, '2024-01-11', 10)",
-        )
-        .unwrap();
-    assert_eq!(
-        restore(&mut client, ", dry_run => false, overwrite => true"),
-        [
-            "app.orders|number|10|10|{}",
-            "app.orders|org_id|2|2|{}",
-            "app.orders|state|3|3|{}",
-            "app.orders|weight|1|1|{}",
-        ]
-    );
-    client.batch_execute("RESET ALL").unwrap();
-    assert_eq!(one(&mut client, values), before);
-    assert_eq!(failure(&mut client, "SELECT * FROM restore_reset(1)").code, "42704");
-    // The sequence goes on behind what was put back.
-    assert_eq!(one(&mut client, "SELECT nextval('app.orders_number_seq') > 99"), "t");
-}
-
-#[test]
-fn values_without_a_way_back_stay() {
-    let script = "ALTER TABLE t ADD COLUMN c int";
-    for (before, after, reason) in [
-        (
-            "CREATE TABLE t (id int)",
-            "SELECT 1",
-            "its table has no primary key, by which its values could be put back",
-        ),
-        (
-            "CREATE TABLE t (id int PRIMARY KEY); CREATE ROLE watcher; SELECT grant_mend('watcher'); ALTER TABLE t OWNER TO watcher; ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY",
-            "SET ROLE watcher",
-            "its values cannot be counted, so that they cannot be copied: SELECT is not granted, or policies hide some",
-        ),
-    ] {
-        let (_database, mut client) = database_with(before);
-        client.batch_execute(script).unwrap();
-        client.batch_execute("INSERT INTO t VALUES (1, 1)").unwrap();
-        client.batch_execute(after).unwrap();
-        let got = lines(
-            &mut client,
-            &format!(
-                "SELECT action, object, reason FROM migration_reset('{script}', include => '{{t.c}}', dry_run => false) WHERE kind = 'column'"
-            ),
-        );
-        assert_eq!(got, [format!("keep|t.c|{reason}")]);
-        client.batch_execute("RESET ROLE; DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'watcher') THEN DROP OWNED BY watcher; DROP ROLE watcher; END IF; END $$").unwrap();
-    }
-    // A key of the script's own goes as well; children have keys of their own.
-    let script = "ALTER TABLE t ADD COLUMN id serial PRIMARY KEY, ADD COLUMN c int";
-    let got = kept(
-        script,
-        "CREATE TABLE t (a int)",
-        "INSERT INTO t (a, c) VALUES (1, 1)",
-        ", include => '{t.c,t.id}'",
-    );
-    let reason = "the primary key of its table is the script's, so that its values could not be put back";
-    assert!(got.contains(&format!("keep|t.c|{reason}")), "{got:?}");
-    assert!(got.contains(&format!("keep|t.id|{reason}")), "{got:?}");
-    let (_database, mut client) = database_with(
-        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE child () INHERITS (t); ALTER TABLE t ADD COLUMN c int; INSERT INTO t VALUES (1, 1); INSERT INTO child VALUES (1, 2)",
-    );
-    let failed = failure(
-        &mut client,
-        "SELECT * FROM migration_reset('ALTER TABLE t ADD COLUMN c int', include => '{t.c}', dry_run => false)",
-    );
-    assert_eq!(failed.code, "55000", "{failed:?}");
-    assert_eq!(one(&mut client, "SELECT sum(c) FROM t"), "3");
 }
