@@ -136,6 +136,14 @@ impl<'a> Judge<'a> {
                 _ => Some(format!("the type is {}, written is {}", is.type_name, name.text)),
             };
         }
+        // An index of another table is another one, whatever its name.
+        if let (Said::Index(_), Entity::Relation(is)) = (said, entity)
+            && let Some(index) = &is.index
+            && let Some((Entity::Relation(table), _)) = own.and_then(|own| self.found[own])
+            && index.table != table.oid
+        {
+            return Some(format!("it is {}", index.definition));
+        }
         let mut now = said.clone();
         let known = |parent: &mut Parent| {
             if let Some((Entity::Relation(relation), _)) = self.found[parent.id] {
@@ -152,6 +160,12 @@ impl<'a> Judge<'a> {
             match &mut now {
                 Said::Constraint(written, parent) => {
                     columns(own, &mut written.columns);
+                    if let Rule::Exclude(exclusion) = &mut written.rule {
+                        for part in &mut exclusion.index.parts {
+                            part.column = part.column.as_ref().map(|name| column(own, name));
+                        }
+                        columns(own, &mut exclusion.index.including);
+                    }
                     if let Rule::Foreign(key) = &mut written.rule {
                         columns(*parent, &mut key.parent_columns);
                         if let Some((Entity::Relation(relation), _)) = parent.and_then(|parent| self.found[parent]) {

@@ -245,12 +245,20 @@ impl<'a> Judge<'a> {
         let Some(arguments) = &object.arguments else {
             return all.next().map(Entity::Function);
         };
-        let types: Option<Vec<u32>> = arguments
+        // What is called otherwise by now fits every type.
+        let types: Vec<Option<u32>> = arguments
             .iter()
-            .map(|name| Some(compare::type_of(name, &object.path).ok()??.0))
+            .map(|name| compare::type_of(name, &object.path).ok().flatten().map(|(oid, _)| oid))
             .collect();
-        let types = types?;
-        all.find(|f| f.arguments == types).map(Entity::Function)
+        let renamed = self.world.last_rename.is_some();
+        let fits = |is: &[u32]| {
+            is.len() == types.len()
+                && is
+                    .iter()
+                    .zip(&types)
+                    .all(|(is, written)| written.map_or(renamed, |written| written == *is))
+        };
+        all.find(|f| fits(&f.arguments)).map(Entity::Function)
     }
 
     fn is_taken(&self, oid: u32) -> bool {

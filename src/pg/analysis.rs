@@ -257,7 +257,10 @@ pub fn stored_statements(body: Expression, function: u32, search_path: &str) -> 
                 let state = pg_sys::make_parsestate(std::ptr::null_mut());
                 (*state).p_sourcetext = c"".as_ptr();
                 pg_guard_ffi_boundary(|| sql_fn_parser_setup(state, info));
-                pg_sys::transformStmt(state, statement)
+                let query = pg_sys::transformStmt(state, statement);
+                // Closes the table that the statement writes.
+                pg_sys::free_parsestate(state);
+                query
             };
             let raw = pg_sys::copyObjectImpl(body.0.cast()).cast::<pg_sys::Node>();
             let node: *mut pg_sys::Node = match super::tree::is(raw, pg_sys::NodeTag::T_List) {

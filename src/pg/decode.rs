@@ -50,13 +50,23 @@ pub(super) unsafe fn actions(node: *mut pg_sys::Node) -> Vec<Action> {
             NodeTag::T_CreateSeqStmt => create_sequence(node.cast()),
             NodeTag::T_ViewStmt => {
                 let create = &*node.cast::<pg_sys::ViewStmt>();
+                let with =
+                    !create.options.is_null() || create.withCheckOption != pg_sys::ViewCheckOption::NO_CHECK_OPTION;
+                let options = if with {
+                    not_compared("options of the view")
+                } else {
+                    vec![]
+                };
                 match expression(create.query) {
                     Some(query) => vec![Action::CreateView {
                         name: range(create.view),
                         replace: create.replace,
                         columns: texts(create.aliases),
                         query,
-                    }],
+                    }]
+                    .into_iter()
+                    .chain(options)
+                    .collect(),
                     None => vec![],
                 }
             }
@@ -340,7 +350,14 @@ unsafe fn target(
             texts((*object.cast::<pg_sys::TypeName>()).names)
         } else if is(object, NodeTag::T_ObjectWithArgs) {
             let with = &*object.cast::<pg_sys::ObjectWithArgs>();
-            if !with.args_unspecified {
+            // Of a procedure OUT arguments count as well, since 14.
+            #[cfg(not(feature = "pg13"))]
+            if of == ObjectType::OBJECT_PROCEDURE && !with.objfuncargs.is_null() {
+                let all = nodes(with.objfuncargs).into_iter();
+                let types = all.map(|p| type_name((*p.cast::<pg_sys::FunctionParameter>()).argType));
+                arguments = Some(types.collect());
+            }
+            if !with.args_unspecified && arguments.is_none() {
                 let all = nodes(with.objargs);
                 let types = all.into_iter().filter(|t| is(*t, NodeTag::T_TypeName));
                 arguments = Some(types.map(|t| type_name(t.cast())).collect());

@@ -461,9 +461,9 @@ pub(super) unsafe fn table_commands(node: *mut pg_sys::AlterTableStmt) -> Vec<Ac
                 }
                 AlterTableType::AT_AddIdentity if is(definition, NodeTag::T_Constraint) => {
                     let when = (*definition.cast::<pg_sys::Constraint>()).generated_when;
-                    changed(ColumnChange::Identity(Some(when as u8 as char)))
+                    changed(ColumnChange::Identity(Some(when as u8 as char), false))
                 }
-                AlterTableType::AT_DropIdentity => changed(ColumnChange::Identity(None)),
+                AlterTableType::AT_DropIdentity => changed(ColumnChange::Identity(None, command.missing_ok)),
                 #[cfg(any(feature = "pg17", feature = "pg18"))]
                 AlterTableType::AT_SetExpression if !definition.is_null() => {
                     changed(ColumnChange::Expression(Expression(definition)))

@@ -377,8 +377,8 @@ pub enum ColumnChange {
     Default(Option<Expression>),
     /// SET or DROP NOT NULL.
     NotNull(bool),
-    /// ADD or DROP IDENTITY.
-    Identity(Option<char>),
+    /// ADD or DROP IDENTITY; IF EXISTS.
+    Identity(Option<char>, bool),
     /// SET EXPRESSION (17).
     Expression(Expression),
 }

@@ -87,6 +87,7 @@ SELECT jsonb_build_object(
       'oid', t.oid::int8, 'schema', s.nspname, 'name', t.typname, 'kind', t.typtype,
       'labels', (SELECT coalesce(jsonb_agg(e.enumlabel ORDER BY e.enumsortorder), '[]') FROM pg_enum e WHERE e.enumtypid = t.oid),
       'owner', coalesce(pg_get_userbyid(t.typowner), ''), 'base', jsonb_build_array(t.typbasetype::int8, t.typtypmod), 'not_null', t.typnotnull,
+      'over_domain', EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd'),
       'collation', (SELECT {collation} FROM pg_collation o JOIN pg_type b ON b.oid = t.typbasetype WHERE o.oid = t.typcollation),
       'default', CASE WHEN t.typtype = 'd' THEN pg_get_expr(t.typdefaultbin, 0) END,
       'checks', (SELECT coalesce(jsonb_agg(pg_get_expr(k.conbin, 0) ORDER BY k.oid), '[]') FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'),
@@ -125,6 +126,12 @@ SELECT jsonb_build_object(
         SELECT jsonb_build_array(n.nspname, w.relname, w.oid::int8, coalesce(pg_get_expr(c.relpartbound, c.oid), ''))
         FROM pg_inherits h JOIN pg_class w ON w.oid = h.inhparent JOIN pg_namespace n ON n.oid = w.relnamespace
         WHERE h.inhrelid = c.oid AND c.relispartition AND c.relkind NOT IN ('i', 'I')),
+      'has_heirs', c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid),
+      'row_type_used_by', (
+        SELECT coalesce(jsonb_agg(pg_describe_object(d.classid, d.objid, d.objsubid) ORDER BY d.classid, d.objid, d.objsubid), '[]')
+        FROM pg_type y JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid IN (y.oid, y.typarray)
+        WHERE y.oid = c.reltype AND c.reltype <> 0 AND d.deptype = 'n' AND c.relkind IN ('r', 'p', 'f')
+          AND d.classid IN ('pg_class'::regclass, 'pg_type'::regclass)),
       'inherits', (
         SELECT coalesce(jsonb_agg(jsonb_build_array(n.nspname, w.relname) ORDER BY h.inhseqno), '[]')
         FROM pg_inherits h JOIN pg_class w ON w.oid = h.inhparent JOIN pg_namespace n ON n.oid = w.relnamespace
@@ -146,6 +153,7 @@ SELECT jsonb_build_object(
           'serial', EXISTS (SELECT FROM pg_depend x JOIN pg_class q ON q.oid = x.objid AND q.relkind = 'S'
                             WHERE x.classid = 'pg_class'::regclass AND x.refclassid = 'pg_class'::regclass AND x.refobjid = a.attrelid
                               AND x.refobjsubid = a.attnum AND x.deptype = 'a'),
+          'inherited', a.attinhcount > 0,
           'comment', col_description(a.attrelid, a.attnum)) ORDER BY a.attnum), '[]')
         FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind NOT IN ('i', 'I', 'S')),

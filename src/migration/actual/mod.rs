@@ -48,6 +48,10 @@ pub struct Relation {
     pub partition_key: Option<String>,
     /// Of a partition: schema, name and oid of what it is a part of, and its bound as Postgres shows it.
     pub partition_of: Option<(String, String, u32, String)>,
+    /// Others inherit from it; partitions aside.
+    pub has_heirs: bool,
+    /// What uses its row type.
+    pub row_type_used_by: Vec<String>,
     /// Schema and name of what it inherits from, in order; partitions aside.
     pub inherits: Vec<(String, String)>,
     /// Of a sequence.
@@ -100,6 +104,8 @@ pub struct Column {
     pub generated: String,
     /// A sequence that belongs to it gives its default.
     pub serial: bool,
+    /// It comes from a table that its own inherits from, or is a partition of.
+    pub inherited: bool,
     /// COMMENT.
     pub comment: Option<String>,
 }
@@ -303,6 +309,8 @@ pub struct Type {
     pub owner: String,
     /// Of a domain: base type and modifier.
     pub base: (u32, i32),
+    /// Of a domain: its base type is one.
+    pub over_domain: bool,
     /// Of a domain over a type that has collations.
     pub collation: Option<Collation>,
     /// Of a domain.

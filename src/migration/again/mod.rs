@@ -271,6 +271,8 @@ impl<'w, 'a> Names<'w, 'a> {
                     if self.is_there(id, name, at) {
                         return Some(match self.world.objects[id].kind {
                             Kind::Column => "42701",
+                            Kind::Function => "42723",
+                            Kind::Schema => "42P06",
                             kind if kind.is_relation() => "42P07",
                             _ => "42710",
                         });

@@ -104,15 +104,16 @@ impl Names {
     /// It is not found because it is called otherwise by now, or may not be looked at.
     fn excuse(&self, problem: &Problem) -> bool {
         use pgrx::PgSqlErrorCode::{
-            ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_UNDEFINED_COLUMN, ERRCODE_UNDEFINED_FUNCTION,
-            ERRCODE_UNDEFINED_OBJECT, ERRCODE_UNDEFINED_TABLE,
+            ERRCODE_AMBIGUOUS_FUNCTION, ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_INVALID_SCHEMA_NAME,
+            ERRCODE_UNDEFINED_COLUMN, ERRCODE_UNDEFINED_FUNCTION, ERRCODE_UNDEFINED_OBJECT, ERRCODE_UNDEFINED_TABLE,
         };
         match problem.code {
-            // What the caller may not look at is not compared.
-            ERRCODE_INSUFFICIENT_PRIVILEGE => true,
+            // What the caller may not look at is not compared, nor what a later overload has made ambiguous.
+            ERRCODE_INSUFFICIENT_PRIVILEGE | ERRCODE_AMBIGUOUS_FUNCTION => true,
             ERRCODE_UNDEFINED_COLUMN
             | ERRCODE_UNDEFINED_TABLE
             | ERRCODE_UNDEFINED_OBJECT
+            | ERRCODE_INVALID_SCHEMA_NAME
             | ERRCODE_UNDEFINED_FUNCTION => self.renamed,
             _ => false,
         }
@@ -178,12 +179,17 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
         },
         (Said::NotNull(yes), Entity::Column(_, column)) => match (column.not_null, *yes) {
             (is, yes) if is == yes => None,
+            // Its parents say so.
+            (true, false) if column.inherited => None,
             (true, _) => Some("it is NOT NULL, written is nullable".into()),
             (false, _) => Some("it is nullable, written is NOT NULL".into()),
         },
         (Said::Default(written), Entity::Column(_, column)) => {
             if !column.identity.is_empty() {
                 return Some("it is an identity column".into());
+            }
+            if written.is_none() && column.inherited {
+                return None;
             }
             let form = Use::Default {
                 column: &column.name,

@@ -18,6 +18,10 @@ pub(super) fn domains(written: &DomainDefinition, is: &actual::Type, setting: &N
     }
     let (type_oid, modifier) = is.base;
     let default = || {
+        // That of a domain below is its own.
+        if written.default.is_none() && is.over_domain {
+            return None;
+        }
         let form = Use::Default {
             column: &is.name,
             type_oid,

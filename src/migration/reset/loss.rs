@@ -49,6 +49,9 @@ pub fn copied(
             Some(0) => Ok((Copied::Nothing, rows)),
             Some(_) => Ok((Copied::Rows, rows)),
         },
+        Entity::Column(relation, _) if relation.has_heirs => Err(
+            "tables inherit from its table, whose keys are their own, so that its values could not be put back".into(),
+        ),
         Entity::Column(relation, column) => match values(relation, column, fresh)? {
             None => Err(format!("its values {unseen}")),
             Some(0) => Ok((Copied::Nothing, None)),

@@ -31,6 +31,7 @@ fn exact_texts() -> Settings {
         ("bytea_output", "hex"),
         ("lc_monetary", "C"),
         ("xmloption", "content"),
+        ("array_nulls", "on"),
     ])
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pgrx::spi::quote_identifier;
 
-use crate::migration::actual::{Actual, Relation};
+use crate::migration::actual::{Actual, Column, Relation};
 use crate::migration::compare::Entity;
 use crate::migration::depend::Address;
 use crate::migration::judge::Judge;
@@ -47,6 +47,21 @@ impl Own {
         }
         own
     }
+}
+
+/// What somebody else has of a column, and would lose with it.
+pub fn not_the_scripts_of(world: &World, id: Id, relation: &Relation, column: &Column) -> Option<String> {
+    if column.inherited {
+        return Some("it comes from the table that its own inherits from".into());
+    }
+    if !relation.row_type_used_by.is_empty() {
+        return Some(format!(
+            "the row type of its table is used, and values of it would lose it: {}",
+            relation.row_type_used_by.join(", ")
+        ));
+    }
+    (column.comment.is_some() && !is_commented(world, id))
+        .then(|| "not the script's, and lost with it: its comment".into())
 }
 
 /// Does the script say something of its comment?

@@ -7,7 +7,7 @@ use pgrx::spi::quote_identifier;
 
 use super::Taken;
 use super::loss::{Copied, copied, loses};
-use super::own::{Own, not_the_scripts};
+use super::own::{Own, not_the_scripts, not_the_scripts_of};
 use crate::migration::Compared;
 use crate::migration::actual::Relation;
 use crate::migration::compare::Entity;
@@ -89,10 +89,7 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
             });
             continue;
         };
-        let mut names = vec![shown.clone()];
-        if let Some((schema, name)) = plain_name(entity) {
-            names.extend([format!("{schema}.{name}"), name]);
-        }
+        let names = names_of(&shown, entity);
         let included = include
             .iter()
             .find(|one| names.iter().any(|name| name.eq_ignore_ascii_case(one)));
@@ -122,6 +119,11 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
             && let Entity::Relation(relation) = entity
         {
             reason = not_the_scripts(world, &own, actual, id, relation);
+        }
+        if reason.is_none()
+            && let Entity::Column(relation, column) = entity
+        {
+            reason = not_the_scripts_of(world, id, relation, column);
         }
         let mut copies = (Copied::Nothing, rows);
         if reason.is_none() && included.is_some() {
@@ -272,15 +274,27 @@ fn cannot_be_dropped(kind: Kind) -> &'static str {
     }
 }
 
-/// Schema and name, as alternatives in `include`.
-fn plain_name(entity: Entity) -> Option<(String, String)> {
-    let (schema, name) = match entity {
-        Entity::Relation(relation) => (&relation.schema, &relation.name),
-        Entity::Function(function) => (&function.schema, &function.name),
-        Entity::Type(found) => (&found.schema, &found.name),
-        _ => return None,
+/// By which names `include` may name it: as it is shown, bare, with its schema, and quoted.
+fn names_of(shown: &str, entity: Entity) -> Vec<String> {
+    let parts: Vec<&String> = match entity {
+        Entity::Relation(relation) => vec![&relation.schema, &relation.name],
+        Entity::Function(function) => vec![&function.schema, &function.name],
+        Entity::Type(found) => vec![&found.schema, &found.name],
+        Entity::Column(relation, column) => vec![&relation.schema, &relation.name, &column.name],
+        _ => vec![],
     };
-    Some((schema.clone(), name.clone()))
+    let bare: Vec<String> = parts.iter().map(|part| part.to_string()).collect();
+    let quoted: Vec<String> = parts.iter().map(|part| quote_identifier(part.as_str())).collect();
+    // As a person may type it, quotes where none are needed.
+    let always: Vec<String> = parts
+        .iter()
+        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
+        .collect();
+    let mut names = vec![shown.to_string()];
+    for all in [bare, quoted, always] {
+        names.extend((0..2.min(all.len())).map(|from| all[from..].join(".")));
+    }
+    names
 }
 
 /// Keeps what something outside of the script depends on, and what that keeps.
@@ -299,6 +313,16 @@ fn nobody_stands_on_it(candidates: &mut [Candidate], own: &Own) -> Result<(), Pr
             let in_the_way = graph.in_the_way(&along[at], &dropped, &roots, &own.addresses);
             if !in_the_way.is_empty() {
                 candidates[at].reason = Some(format!("depends on it: {}", in_the_way.join(", ")));
+                changed = true;
+                continue;
+            }
+            // What is kept must not go with it (a sequence that it owns).
+            let kept = candidates
+                .iter()
+                .find(|c| c.reason.is_some() && along[at].contains(&c.address))
+                .map(|c| c.drop.taken.object.clone());
+            if let Some(kept) = kept {
+                candidates[at].reason = Some(format!("{kept}, which is kept, would go with it"));
                 changed = true;
             }
         }

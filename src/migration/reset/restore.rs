@@ -52,14 +52,21 @@ pub fn restore(session: &Session, id: i64, dry_run: bool, overwrite: bool) -> Re
     }
     let all = || {
         let mut all: Vec<Restored> = Vec::new();
+        // Values that rows reference come before the rows, others behind them: they may reference the rows.
+        let tables: Vec<String> = kept.iter().map(|(table, ..)| table.clone()).collect();
+        let (first, last): (Vec<_>, Vec<_>) = columns
+            .into_iter()
+            .partition(|group| values::is_referenced(session, group, &tables));
+        for group in first {
+            all.push(values::put_back(session, id, group, overwrite, dry_run)?);
+        }
         for (table, columns, rows) in kept {
             all.push(match dry_run {
                 true => counted(table, &columns, rows)?,
                 false => put_back(id, table, &columns, rows)?,
             });
         }
-        // Values of columns come last: they may reference the rows.
-        for group in columns {
+        for group in last {
             all.push(values::put_back(session, id, group, overwrite, dry_run)?);
         }
         Ok(all)

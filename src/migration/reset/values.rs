@@ -12,11 +12,21 @@ use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
 use crate::pg::Settings;
 use crate::plan::Statement;
-use crate::plan::kept::key_conditions;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::record::{self, Record};
 use crate::run::{Session, readable, settings};
+
+/// A value as its type's output function writes it: a cast to text may be somebody's own, or drop blanks.
+fn text_of(value: &str) -> String {
+    format!("(pg_catalog.concat({value}) COLLATE pg_catalog.\"C\")")
+}
+
+/// The columns of the primary key.
+fn keys(table: &Table) -> Vec<&Column> {
+    let key = table.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
+    key.iter().filter_map(|c| table.column(*c)).collect()
+}
 
 /// Copies the values of a column (oid of the table, name, type) to `mend.reset_values`; returns how many.
 ///
@@ -29,11 +39,16 @@ pub fn copy(session: &Session, (oid, column, type_name): (u32, &str, &str), id: 
     let value = format!("t.{}", quote_identifier(column));
     let sql = format!(
         "INSERT INTO mend.reset_values (run_id, table_name, column_name, column_type, row_key, old_value)\n\
-         SELECT {id}, {}, {}, {}, {}, {value}::pg_catalog.text FROM {name} AS t WHERE {value} IS DISTINCT FROM NULL",
+         SELECT {id}, {}, {}, {}, pg_catalog.jsonb_build_object({}), {} FROM {name} AS t WHERE {value} IS DISTINCT FROM NULL",
         Literal::new(&name),
         Literal::new(column),
         Literal::new(type_name),
-        table.row_key_sql("t"),
+        keys(table)
+            .iter()
+            .map(|c| format!("{}, {}", Literal::new(&c.name), text_of(&format!("t.{}", c.sql()))))
+            .collect::<Vec<_>>()
+            .join(", "),
+        text_of(&value),
     );
     let _settings = settings(false);
     let _texts = super::exact_texts();
@@ -88,6 +103,25 @@ pub fn kept(id: i64) -> Result<Vec<Group>, Problem> {
         }
         Ok::<_, SpiError>(found)
     })?)
+}
+
+/// Does one of these tables reference the column?
+pub fn is_referenced(session: &Session, group: &Group, tables: &[String]) -> bool {
+    let catalog = &session.catalog;
+    let Ok(parent) = catalog.resolve_table(&group.table) else {
+        return false;
+    };
+    let Some(column) = parent.column_named(&group.column) else {
+        return false;
+    };
+    tables
+        .iter()
+        .filter_map(|name| catalog.resolve_table(name).ok())
+        .any(|table| {
+            catalog
+                .foreign_keys_of(table.oid)
+                .any(|key| key.parent == parent.oid && key.parent_columns.contains(&column.number))
+        })
 }
 
 /// Puts values back where the column is NULL, its default, or still what ADD COLUMN made it; or counts them.
@@ -186,15 +220,36 @@ impl Work<'_> {
         )
     }
 
+    /// Keys are compared as they were written: whatever their type, the same row writes the same.
     fn keys(&self) -> String {
-        key_conditions(&self.session.catalog, self.table, "t", "kept.row_key").join(" AND ")
+        let all = keys(self.table).into_iter();
+        let same = all.map(|c| {
+            let own = text_of(&format!("t.{}", c.sql()));
+            format!("{own} = (kept.row_key ->> {})", Literal::new(&c.name))
+        });
+        same.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// The value, by the type's input function.
+    fn value(&self) -> String {
+        // A text would become a JSON string.
+        let base = self.session.catalog.base_type(self.column.type_oid, -1);
+        if base.is_some_and(|(base, _)| base.schema == "pg_catalog" && matches!(base.name.as_str(), "json" | "jsonb")) {
+            return format!("kept.old_value::{}", self.group.type_name);
+        }
+        format!(
+            "(pg_catalog.jsonb_populate_record(t, pg_catalog.jsonb_build_object({}, kept.old_value))).{}",
+            Literal::new(&self.column.name),
+            self.column.sql()
+        )
     }
 
     /// The row has its value (again).
     fn same(&self) -> String {
+        let value = format!("t.{}", self.column.sql());
         format!(
-            "t.{}::pg_catalog.text IS NOT DISTINCT FROM kept.old_value",
-            self.column.sql()
+            "({value} IS DISTINCT FROM NULL AND {} = kept.old_value)",
+            text_of(&value)
         )
     }
 
@@ -205,15 +260,17 @@ impl Work<'_> {
         }
         let value = format!("t.{}", self.column.sql());
         let mut free = format!(
-            "NOT ({value} IS DISTINCT FROM NULL) OR {value}::pg_catalog.text = (\n    \
+            "NOT ({value} IS DISTINCT FROM NULL) OR {} = (\n    \
              SELECT (a.attmissingval::pg_catalog.text::pg_catalog.text[])[1] FROM pg_catalog.pg_attribute AS a\n    \
              WHERE a.attrelid = t.tableoid AND a.attname = {})",
+            text_of(&value),
             Literal::new(&self.column.name)
         );
         if let Some(default) = self.default()? {
             free.push_str(&format!(
-                "\n    OR {value}::pg_catalog.text = ({default})::{}::pg_catalog.text",
-                self.group.type_name
+                "\n    OR {} = {}",
+                text_of(&value),
+                text_of(&format!("({default})"))
             ));
         }
         Ok(format!("({free})"))
@@ -280,10 +337,10 @@ impl Work<'_> {
         record::comes_last()?;
         let run = record::next_id()?;
         let update = format!(
-            "UPDATE {} AS t SET {} = kept.old_value::{}\nFROM mend.reset_values AS kept\nWHERE {}\n  AND {}\n  AND NOT ({})\n  AND {}",
+            "UPDATE {} AS t SET {} = {}\nFROM mend.reset_values AS kept\nWHERE {}\n  AND {}\n  AND NOT ({})\n  AND {}",
             self.name(),
             self.column.sql(),
-            self.group.type_name,
+            self.value(),
             self.keys(),
             self.of_run(),
             self.same(),

@@ -86,6 +86,7 @@ impl World {
                 self.again(told, *if_not_exists, "42P07", id);
                 // What is not written is what Postgres takes (sequence.c, init_params).
                 let plain = [
+                    (SequenceOption::Type, SequenceValue::Type("int8".into())),
                     (SequenceOption::Increment, SequenceValue::Number("1".into())),
                     (SequenceOption::Cache, SequenceValue::Number("1".into())),
                     (SequenceOption::Cycle, SequenceValue::Yes(false)),

@@ -114,8 +114,8 @@ impl World {
                     ColumnChange::Default(value) => self.say(at, id, Said::Default(*value), told),
                     ColumnChange::NotNull(yes) => self.say(at, id, Said::NotNull(*yes), told),
                     ColumnChange::Expression(expression) => self.say(at, id, Said::Generated(*expression), told),
-                    ColumnChange::Identity(identity) => {
-                        self.again(told, false, "55000", id);
+                    ColumnChange::Identity(identity, quiet) => {
+                        self.again(told, *quiet, "55000", id);
                         self.say(at, id, Said::Identity(*identity), told);
                     }
                 }

@@ -70,10 +70,10 @@ impl Said {
         match self {
             Said::Type(..) => "type",
             Said::NotNull(_) => "NOT NULL",
-            Said::Default(_) | Said::Serial => "default",
+            // An identity takes the place of a default.
+            Said::Default(_) | Said::Serial | Said::Identity(_) => "default",
             Said::Generated(_) => "generated",
             Said::Virtual(_) => "virtual",
-            Said::Identity(_) => "identity",
             Said::Valid => "valid",
             Said::RowSecurity(_) => "row-level security",
             Said::Force(_) => "forced row-level security",

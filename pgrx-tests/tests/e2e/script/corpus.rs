@@ -143,6 +143,26 @@ const SCRIPTS: &[(&str, &[&str])] = &[
             "ALTER TABLE base ENABLE ROW LEVEL SECURITY",
         ],
     ),
+    (
+        "what pg_dump writes, what parents and domains hand down, names that move",
+        &[
+            "CREATE TABLE q (c int NOT NULL)",
+            "ALTER TABLE q ALTER COLUMN c ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME q_c_seq START WITH 10)",
+            "CREATE TABLE p0 (b text NOT NULL DEFAULT 'x')",
+            "CREATE TABLE c0 (b text) INHERITS (p0)",
+            "CREATE TABLE ex (c text, d int, EXCLUDE (c WITH =))",
+            "ALTER TABLE ex ADD CONSTRAINT x2 EXCLUDE (c WITH =) WHERE (d > 0)",
+            "CREATE TYPE e AS ENUM ('a')",
+            "CREATE FUNCTION g(e) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "COMMENT ON FUNCTION g(e) IS 'x'",
+            "CREATE DOMAIN d AS int DEFAULT 2",
+            "CREATE DOMAIN dd AS d",
+            "CREATE PROCEDURE p1(a int, OUT b int) LANGUAGE sql AS 'SELECT 1'",
+            "COMMENT ON PROCEDURE p1(a int, OUT b int) IS 'y'",
+            "ALTER TABLE ex RENAME c TO cc",
+            "ALTER TYPE e RENAME TO e2",
+        ],
+    ),
 ];
 
 /// A step that is judged, and done.

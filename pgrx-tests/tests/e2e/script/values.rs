@@ -173,10 +173,168 @@ fn values_without_a_way_back_stay() {
     let (_database, mut client) = database_with(
         "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE child () INHERITS (t); ALTER TABLE t ADD COLUMN c int; INSERT INTO t VALUES (1, 1); INSERT INTO child VALUES (1, 2)",
     );
-    let failed = failure(
-        &mut client,
-        "SELECT * FROM migration_reset('ALTER TABLE t ADD COLUMN c int', include => '{t.c}', dry_run => false)",
+    assert_eq!(
+        lines(
+            &mut client,
+            "SELECT action, reason FROM migration_reset('ALTER TABLE t ADD COLUMN c int', include => '{t.c}', dry_run => false) WHERE kind = 'column'"
+        ),
+        ["keep|tables inherit from its table, whose keys are their own, so that its values could not be put back"]
     );
-    assert_eq!(failed.code, "55000", "{failed:?}");
     assert_eq!(one(&mut client, "SELECT sum(c) FROM t"), "3");
+}
+
+/// Resets one column with `include`, makes it again, puts it back; what the column holds, before and after.
+fn there_and_back(
+    before: &str,
+    script: &str,
+    values: &str,
+    column: &str,
+    settings: &str,
+) -> (String, String, Vec<String>) {
+    let (_database, mut client) = database_with(before);
+    client.batch_execute(script).unwrap();
+    client.batch_execute(values).unwrap();
+    let (table, name) = column.rsplit_once('.').unwrap();
+    let look = format!(
+        "SELECT string_agg(format('%s: %s, %s', o, {name} IS NULL, {name}), '; ' ORDER BY o) FROM (SELECT t::text COLLATE \"C\" AS o, t.* FROM {table} AS t) AS x"
+    );
+    let was = one(&mut client, &look);
+    client.batch_execute(settings).unwrap();
+    let run = one(
+        &mut client,
+        &format!(
+            "SELECT run_id FROM migration_reset($mend${script}$mend$, include => '{{{column}}}', dry_run => false) WHERE kind = 'summary'"
+        ),
+    );
+    client.batch_execute("RESET ALL").unwrap();
+    client.batch_execute(script).unwrap();
+    client.batch_execute(settings).unwrap();
+    let restored = lines(
+        &mut client,
+        &format!("SELECT total = restored, reasons FROM restore_reset({run}, dry_run => false)"),
+    );
+    client.batch_execute("RESET ALL").unwrap();
+    (was, one(&mut client, &look), restored)
+}
+
+#[test]
+fn values_of_odd_types_keys_and_settings_come_back() {
+    let mood = "CREATE TYPE mood AS ENUM ('a', 'b'); CREATE FUNCTION lossy(mood) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$;
+        CREATE CAST (mood AS text) WITH FUNCTION lossy(mood); CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)";
+    let plain = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)";
+    for (before, type_name, value, settings) in [
+        (mood, "mood", "'b'", "SELECT 1"),
+        (plain, "bpchar", "'ab   '", "SELECT 1"),
+        (plain, "text[]", "'{NULL,\"NULL\",a}'", "SET array_nulls = off"),
+        (plain, "regclass", "'-'", "SELECT 1"),
+        (plain, "int[][]", "'{}'", "SELECT 1"),
+        (plain, "jsonb", "'{\"a\": \"\\\\u0041\"}'", "SELECT 1"),
+        (plain, "xml", "'<a/>'", "SELECT 1"),
+        (plain, "char(5)", "'ab'", "SELECT 1"),
+        (plain, "numeric", "'NaN'", "SELECT 1"),
+        (
+            "CREATE TYPE pair AS (a int, b text); CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+            "pair",
+            "'(,\"x, y\")'",
+            "SELECT 1",
+        ),
+        (
+            "CREATE TABLE t (id int[] PRIMARY KEY); INSERT INTO t VALUES ('{1}'), ('{1,NULL}')",
+            "text",
+            "'q'",
+            "SELECT 1",
+        ),
+        (
+            "CREATE TYPE pair AS (a int, b text); CREATE TABLE t (id pair PRIMARY KEY); INSERT INTO t VALUES ('(1,x)')",
+            "text",
+            "'q'",
+            "SELECT 1",
+        ),
+        (
+            "CREATE TABLE t (id jsonb PRIMARY KEY); INSERT INTO t VALUES ('{\"a\": 1}')",
+            "text",
+            "'q'",
+            "SELECT 1",
+        ),
+        (
+            "CREATE COLLATION nd (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+            "text COLLATE nd DEFAULT 'abc'",
+            "'ABC'",
+            "SELECT 1",
+        ),
+    ] {
+        let (was, is, restored) = there_and_back(
+            before,
+            &format!("ALTER TABLE t ADD COLUMN c {type_name}"),
+            &format!("UPDATE t SET c = {value}"),
+            "t.c",
+            settings,
+        );
+        assert_eq!(was, is, "{type_name} {value}: {restored:?}");
+        assert_eq!(restored, ["t|{}"], "{type_name} {value}");
+    }
+}
+
+#[test]
+fn nothing_goes_along_unsaid_and_rows_find_the_values_that_they_reference() {
+    // Values of the row type elsewhere, comments by hand, sequences that are kept, columns of parents, children.
+    for (before, script, after, include, reason) in [
+        (
+            "CREATE TABLE ct (id int PRIMARY KEY)",
+            "ALTER TABLE ct ADD COLUMN c text",
+            "CREATE TABLE h (v ct, d ct[])",
+            "",
+            "keep|ct.c|the row type of its table is used, and values of it would lose it: column v of table public.h, column d of table public.h",
+        ),
+        (
+            "CREATE TABLE t (id int PRIMARY KEY)",
+            "ALTER TABLE t ADD COLUMN n int",
+            "COMMENT ON COLUMN t.n IS 'precious'",
+            "",
+            "keep|t.n|not the script's, and lost with it: its comment",
+        ),
+        (
+            "CREATE TABLE t (id int PRIMARY KEY)",
+            "ALTER TABLE t ADD COLUMN n int; CREATE SEQUENCE extra OWNED BY t.n",
+            "SELECT nextval('extra')",
+            ", include => '{t.n}'",
+            "keep|t.n|extra, which is kept, would go with it",
+        ),
+        (
+            "CREATE TABLE p (id int); CREATE TABLE c () INHERITS (p)",
+            "ALTER TABLE c ADD COLUMN n int",
+            "ALTER TABLE p ADD COLUMN n int",
+            "",
+            "keep|c.n|it comes from the table that its own inherits from",
+        ),
+        (
+            "CREATE TABLE b (a int); CREATE TABLE b2 (a int); CREATE INDEX x ON b2 (a)",
+            "CREATE INDEX IF NOT EXISTS x ON b (a)",
+            "SELECT 1",
+            "",
+            "keep|x|it differs from what the script writes: it is CREATE INDEX x ON public.b2 USING btree (a); IF NOT EXISTS or OR REPLACE: running it again says nothing of it",
+        ),
+    ] {
+        let got = kept(script, before, after, include);
+        assert!(got.contains(&reason.to_string()), "{script}: {got:#?}");
+    }
+    let script = "ALTER TABLE t2 ADD COLUMN code text UNIQUE; CREATE TABLE n2 (id int PRIMARY KEY, code text REFERENCES t2 (code))";
+    let (_database, mut client) = database_with("CREATE TABLE t2 (id int PRIMARY KEY); INSERT INTO t2 VALUES (1), (2)");
+    client.batch_execute(script).unwrap();
+    client
+        .batch_execute("UPDATE t2 SET code = 'c' || id; INSERT INTO n2 VALUES (1, 'c1')")
+        .unwrap();
+    // By any name that means it.
+    let call = format!(
+        "SELECT run_id FROM migration_reset('{script}', include => ARRAY['\"public\".\"t2\".\"code\"', 'public.n2'], dry_run => false) WHERE kind = 'summary'"
+    );
+    let run = one(&mut client, &call);
+    client.batch_execute(script).unwrap();
+    assert_eq!(
+        lines(
+            &mut client,
+            &format!("SELECT table_name, total, restored FROM restore_reset({run}, dry_run => false)")
+        ),
+        ["public.t2|2|2", "public.n2|1|1"]
+    );
 }
