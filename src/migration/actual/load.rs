@@ -78,6 +78,7 @@ relation AS (
   WHERE t.relname = ANY ($1))
 SELECT jsonb_build_object(
   'path', '[]'::jsonb, 'user', CURRENT_USER,
+  'roles', (SELECT coalesce(jsonb_agg(r.rolname), '[]') FROM pg_roles r WHERE pg_has_role(r.oid, 'USAGE')),
   'extensions', (SELECT coalesce(jsonb_agg(jsonb_build_array(extname, oid::int8)), '[]') FROM pg_extension),
   'schemas', (
     SELECT coalesce(jsonb_agg(jsonb_build_object('oid', n.oid::int8, 'name', n.nspname, 'owner', coalesce(pg_get_userbyid(n.nspowner), ''), 'comment', obj_description(n.oid, 'pg_namespace'),
@@ -128,7 +129,7 @@ SELECT jsonb_build_object(
         WHERE h.inhrelid = c.oid AND c.relispartition AND c.relkind NOT IN ('i', 'I')),
       'has_heirs', c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid),
       'row_type_used_by', (
-        SELECT coalesce(jsonb_agg(pg_describe_object(d.classid, d.objid, d.objsubid) ORDER BY d.classid, d.objid, d.objsubid), '[]')
+        SELECT coalesce(jsonb_agg(coalesce(pg_describe_object(d.classid, d.objid, d.objsubid), '') ORDER BY d.classid, d.objid, d.objsubid), '[]')
         FROM pg_type y JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid IN (y.oid, y.typarray)
         WHERE y.oid = c.reltype AND c.reltype <> 0 AND d.deptype = 'n' AND c.relkind IN ('r', 'p', 'f')
           AND d.classid IN ('pg_class'::regclass, 'pg_type'::regclass)),

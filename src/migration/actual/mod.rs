@@ -357,6 +357,8 @@ pub struct Actual {
     pub extensions: Vec<(String, u32)>,
     /// CURRENT_USER.
     pub user: String,
+    /// The roles whose rights the caller has.
+    pub roles: Vec<String>,
     /// The schemas of the search_path that exist, in order.
     pub path: Vec<String>,
     /// Where in `relations` which is, by schema and name.

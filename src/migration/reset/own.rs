@@ -49,6 +49,26 @@ impl Own {
     }
 }
 
+/// Who must drop it, where the caller may not: its owner, of a whole object also that of its schema.
+pub fn not_the_callers(actual: &Actual, entity: Entity) -> Option<String> {
+    let (owner, schema) = match entity {
+        Entity::Relation(relation) => (&relation.owner, Some(&relation.schema)),
+        Entity::Function(function) => (&function.owner, Some(&function.schema)),
+        Entity::Type(found) => (&found.owner, Some(&found.schema)),
+        Entity::Schema(schema) => (&schema.owner, None),
+        Entity::Column(relation, _)
+        | Entity::Constraint(relation, _)
+        | Entity::Trigger(relation, _)
+        | Entity::Policy(relation, _) => (&relation.owner, None),
+        // Postgres says it of what is left.
+        Entity::Extension(..) | Entity::Plain => return None,
+    };
+    let has = |role: &String| actual.roles.contains(role);
+    let above = schema.and_then(|name| actual.schemas.iter().find(|s| s.name == *name));
+    let may = has(owner) || above.is_some_and(|schema| has(&schema.owner));
+    (!may).then(|| format!("only its owner {} may drop it", quote_identifier(owner)))
+}
+
 /// What somebody else has of a column, and would lose with it.
 pub fn not_the_scripts_of(world: &World, id: Id, relation: &Relation, column: &Column) -> Option<String> {
     if column.inherited {

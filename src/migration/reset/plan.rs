@@ -7,7 +7,7 @@ use pgrx::spi::quote_identifier;
 
 use super::Taken;
 use super::loss::{Copied, copied, loses};
-use super::own::{Own, not_the_scripts, not_the_scripts_of};
+use super::own::{Own, not_the_callers, not_the_scripts, not_the_scripts_of};
 use crate::migration::Compared;
 use crate::migration::actual::Relation;
 use crate::migration::compare::Entity;
@@ -125,6 +125,7 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
         {
             reason = not_the_scripts_of(world, id, relation, column);
         }
+        reason = reason.or_else(|| not_the_callers(actual, entity));
         let mut copies = (Copied::Nothing, rows);
         if reason.is_none() && included.is_some() {
             match copied(world, &status.judge, entity, (rows, fresh))? {

@@ -338,3 +338,36 @@ fn nothing_goes_along_unsaid_and_rows_find_the_values_that_they_reference() {
         ["public.t2|2|2", "public.n2|1|1"]
     );
 }
+
+#[test]
+fn a_role_keeps_what_it_may_not_drop_dry_and_real() {
+    let script =
+        "CREATE TABLE mine (id int); ALTER TABLE theirs ADD COLUMN c int; CREATE INDEX theirs_id ON theirs (id)";
+    let (_database, mut client) = database_with(
+        "CREATE ROLE guest_of_reset; SELECT grant_mend('guest_of_reset'); GRANT CREATE ON SCHEMA public TO guest_of_reset; CREATE TABLE theirs (id int)",
+    );
+    client.batch_execute(script).unwrap();
+    client
+        .batch_execute("ALTER TABLE mine OWNER TO guest_of_reset; GRANT SELECT ON theirs TO guest_of_reset; SET ROLE guest_of_reset")
+        .unwrap();
+    let call = |rest: &str| {
+        format!(
+            "SELECT action, object, reason FROM migration_reset('{script}'{rest}) WHERE kind <> 'summary' ORDER BY 2"
+        )
+    };
+    let dry = lines(&mut client, &call(""));
+    let real = lines(&mut client, &call(", dry_run => false"));
+    client
+        .batch_execute("RESET ROLE; DROP OWNED BY guest_of_reset; DROP ROLE guest_of_reset")
+        .unwrap();
+    assert_eq!(
+        dry,
+        [
+            "drop|mine|-",
+            "keep|theirs.c|only its owner postgres may drop it",
+            "keep|theirs_id|only its owner postgres may drop it",
+        ]
+    );
+    let dropped: Vec<String> = dry.iter().map(|line| line.replace("drop|", "dropped|")).collect();
+    assert_eq!(real, dropped);
+}
