@@ -59,6 +59,8 @@ impl Cluster {
             format!("unix_socket_directories = '{}'", cluster.folder.display()),
             format!("port = {PORT}"),
             "max_connections = 60".into(),
+            // A rehearsal holds every lock of a script in one transaction.
+            "max_locks_per_transaction = 128".into(),
             "log_min_messages = 'fatal'".into(),
             "max_wal_senders = 4".into(),
         ];
