@@ -151,8 +151,8 @@ fn migration_rehearse(
 /// * `lock_timeout`: how long a real run waits for each table (55P03 behind that).
 ///
 /// Returns one row per object: `action` `drop` (in this order, without CASCADE) or `keep` with the `reason`: rows, values, used sequences,
-/// something outside of the script that depends on it, an object that differs from the script or has something that is not the script's, one that only another role may drop, OR
-/// REPLACE (what was there before is not known). Changes of what was there before are kept, and named. The last row (`kind` `summary`) has the
+/// something outside of the script that depends on it, an object that differs from the script or has something that is not the script's, one
+/// that only another role may drop, OR REPLACE (what was there before is not known). Changes of what was there before are kept, and named. The last row (`kind` `summary`) has the
 /// counts and the run's id.
 ///
 /// Errors: 42704 (`include` names nothing of the script), 25006, 55P03, 40001; 42601, 22023, 54000, 22004. Nothing is dropped then.

@@ -16,7 +16,7 @@ use crate::plan::new_row::in_new_row;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::record::{self, Record};
-use crate::run::{Session, lock, may_write, readable, settings};
+use crate::run::{Session, lock, may_write, readable, settings, updatable};
 
 /// What was put back, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -199,15 +199,8 @@ impl<'a> Run<'a> {
                 .hint("the values are in mend.repaired_rows"),
             );
         }
-        for column in self.columns.iter().filter(|c| !dry_run && !c.may_update) {
-            let shown = self.session.catalog.display(self.table);
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    format!("permission denied to update {} of {shown}", column.quoted),
-                )
-                .hint(format!("GRANT UPDATE ({}) ON {shown} TO ...", column.quoted)),
-            );
+        for column in self.columns.iter().filter(|_| !dry_run) {
+            updatable(self.session, self.table, column, &mut problems);
         }
         problems.into_result()
     }

@@ -3,7 +3,7 @@
 use pgrx::prelude::PgSqlErrorCode;
 
 use super::Session;
-use crate::catalog::Table;
+use crate::catalog::{Column, Table};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 
@@ -51,4 +51,19 @@ pub fn readable(session: &Session, table: &Table, columns: &[i16], whole: bool, 
                 )),
         );
     }
+}
+
+/// Adds that the caller may not UPDATE this column, where that is so.
+pub fn updatable(session: &Session, table: &Table, column: &Column, problems: &mut Problems) {
+    if column.may_update {
+        return;
+    }
+    let shown = session.catalog.display(table);
+    problems.push(
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied to update {} of {shown}", column.quoted),
+        )
+        .hint(format!("GRANT UPDATE ({}) ON {shown} TO ...", column.quoted)),
+    );
 }

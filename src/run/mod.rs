@@ -19,7 +19,7 @@ mod session;
 mod steps;
 mod tenants;
 
-pub use access::readable;
+pub use access::{readable, updatable};
 pub use attempts::attempts;
 pub use execute::{PASSES, coverage, dry, lock, may_write, proved, real, settings, sql, try_lock, unfilled};
 pub use outcome::{Counts, Outcome};

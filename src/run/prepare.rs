@@ -6,7 +6,7 @@ use pgrx::prelude::PgSqlErrorCode;
 use pgrx::prelude::*;
 
 use super::Session;
-use super::access::readable;
+use super::access::{readable, updatable};
 use super::obstacles::{
     column_can_be_filled, details_can_be_predicted, overwriting_can_be_kept, relation_can_be_filled,
     tree_can_be_followed,
@@ -352,14 +352,7 @@ fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: 
             .hint("one call by the extension's owner gives a role all that it needs: SELECT grant_mend('role')"),
         );
     }
-    if will_write && !column.may_update {
-        let shown = session.catalog.display(table);
-        problems.push(
-            Problem::new(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("permission denied to update {} of {shown}", column.quoted),
-            )
-            .hint(format!("GRANT UPDATE ({}) ON {shown} TO ...", column.quoted)),
-        );
+    if will_write {
+        updatable(session, table, column, problems);
     }
 }

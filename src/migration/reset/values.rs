@@ -15,7 +15,7 @@ use crate::plan::Statement;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::record::{self, Record};
-use crate::run::{Session, readable, settings};
+use crate::run::{Session, readable, settings, updatable};
 
 /// A value as its type's output function writes it: a cast to text may be somebody's own, or drop blanks.
 fn text_of(value: &str) -> String {
@@ -184,15 +184,8 @@ fn may(session: &Session, table: &Table, column: &Column, dry_run: bool) -> Resu
     let mut problems = Problems::default();
     let all: Vec<i16> = table.columns.iter().map(|c| c.number).collect();
     readable(session, table, &all, false, &mut problems);
-    if !dry_run && !column.may_update {
-        let shown = session.catalog.display(table);
-        problems.push(
-            Problem::new(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("permission denied to update {} of {shown}", column.quoted),
-            )
-            .hint(format!("GRANT UPDATE ({}) ON {shown} TO ...", column.quoted)),
-        );
+    if !dry_run {
+        updatable(session, table, column, &mut problems);
     }
     problems.into_result()
 }
