@@ -97,11 +97,9 @@ BEGIN
     END IF;
     granted := granted + 1;
   END LOOP;
+  -- What is written there, the extension writes itself: nobody needs more than to read.
   EXECUTE format('GRANT USAGE ON SCHEMA mend TO %I', grantee);
-  EXECUTE format('GRANT SELECT, INSERT ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values TO %I', grantee);
-  EXECUTE format('GRANT UPDATE (restored_by) ON mend.repaired_rows, mend.reset_rows, mend.reset_values TO %I', grantee);
-  EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON mend.declared_references TO %I', grantee);
-  EXECUTE format('GRANT USAGE ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq TO %I', grantee);
+  EXECUTE format('GRANT SELECT ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references TO %I', grantee);
   RETURN format('%s may call %s functions of pg_mend, on tables that it may read and update; it sees its own runs in mend.runs',
                 quote_ident(grantee), granted);
 END
@@ -136,7 +134,6 @@ BEGIN
     EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %I', routine.signature, role_found);
   END LOOP;
   EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references FROM %I', role_found);
-  EXECUTE format('REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', role_found);
   -- REVOKE takes back only what the caller's own rights gave.
   SELECT p.oid::regprocedure AS signature,
@@ -166,6 +163,8 @@ COMMENT ON FUNCTION revoke_mend(text) IS
 DO $$
 DECLARE
   routine   regprocedure;
+  state     record;
+  bootstrap name := (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) '10'::pg_catalog.oid);
   installer name := (SELECT r.rolname FROM pg_catalog.pg_extension e
                      JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) e.extowner
                      WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend');
@@ -181,14 +180,21 @@ BEGIN
     EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', routine);
     EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %I WITH GRANT OPTION', routine, installer);
   END LOOP;
-  -- The state is the installer's own: its owner reads all records, grants, and can dump the database.
-  EXECUTE pg_catalog.format('ALTER TABLE mend.runs OWNER TO %I', installer);
-  EXECUTE pg_catalog.format('ALTER TABLE mend.replaced_values OWNER TO %I', installer);
-  EXECUTE pg_catalog.format('ALTER TABLE mend.repaired_rows OWNER TO %I', installer);
-  EXECUTE pg_catalog.format('ALTER TABLE mend.created_rows OWNER TO %I', installer);
-  EXECUTE pg_catalog.format('ALTER TABLE mend.reset_rows OWNER TO %I', installer);
-  EXECUTE pg_catalog.format('ALTER TABLE mend.reset_values OWNER TO %I', installer);
-  EXECUTE pg_catalog.format('ALTER TABLE mend.declared_references OWNER TO %I', installer);
-  EXECUTE pg_catalog.format('ALTER SCHEMA mend OWNER TO %I', installer);
+  -- Whoever owned the state could put triggers on it, which the calls of superusers would run: it belongs to the bootstrap superuser,
+  -- also where another superuser installs. The installer reads all of it (so that pg_dump can), and lets others read what is theirs.
+  FOR state IN
+    SELECT c.oid::pg_catalog.regclass AS shown, c.relkind
+    FROM pg_catalog.pg_class c
+    WHERE c.relnamespace OPERATOR(pg_catalog.=) 'mend'::pg_catalog.regnamespace
+      AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r, v, S}'::"char"[])
+  LOOP
+    IF state.relkind OPERATOR(pg_catalog.<>) 'S' THEN
+      EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO %I', state.shown, bootstrap);
+    END IF;
+    EXECUTE pg_catalog.format('GRANT SELECT ON %s TO %I %s', state.shown, installer,
+                              CASE WHEN state.relkind OPERATOR(pg_catalog.=) 'v' THEN 'WITH GRANT OPTION' END);
+  END LOOP;
+  EXECUTE pg_catalog.format('ALTER SCHEMA mend OWNER TO %I', bootstrap);
+  EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA mend TO %I WITH GRANT OPTION', installer);
 END
 $$;

@@ -1,9 +1,25 @@
 -- pg_mend's state, in a schema of its own. The functions go to the schema of CREATE EXTENSION.
+--
+-- ledger_runs, ledger_changes, ledger_references   what is kept; they belong to the bootstrap superuser, and only the extension's own
+--                                                   statements write them (src/run/ledger.rs)
+-- runs, replaced_values, ..., declared_references  what roles read: views that show a role what is its own
+
+-- Names and texts are handled as UTF-8.
+DO $$
+BEGIN
+  IF pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.<>) 'UTF8' THEN
+    RAISE EXCEPTION 'pg_mend needs a database in UTF8, this one is in %', pg_catalog.current_setting('server_encoding')
+      USING ERRCODE = 'feature_not_supported',
+            DETAIL = 'in another encoding, names and keys outside of ASCII would be read wrongly',
+            HINT = 'CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0, and move the data there with pg_dump';
+  END IF;
+END
+$$;
 
 CREATE SCHEMA mend;
 COMMENT ON SCHEMA mend IS 'pg_mend: what ran, kept beside the data that it changed';
 
-CREATE TABLE mend.runs (
+CREATE TABLE mend.ledger_runs (
   run_id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   operation          text NOT NULL,
   table_name         text NOT NULL,
@@ -16,8 +32,8 @@ CREATE TABLE mend.runs (
   unfilled           bigint NOT NULL,
   reasons            jsonb NOT NULL,
   note               text,
-  run_by             name NOT NULL DEFAULT CURRENT_USER,
-  session_role       name NOT NULL DEFAULT SESSION_USER,
+  run_by             name NOT NULL,
+  session_role       name NOT NULL,
   started_at         timestamptz NOT NULL,
   finished_at        timestamptz NOT NULL,
   duration           interval NOT NULL GENERATED ALWAYS AS (finished_at - started_at) STORED,
@@ -25,144 +41,35 @@ CREATE TABLE mend.runs (
   extension_version  text NOT NULL,
   CONSTRAINT runs_reconcile CHECK (total = already_set + filled + unfilled)
 );
+COMMENT ON TABLE mend.ledger_runs IS 'every real run, opened before its first change and closed after its last, in one transaction: a row here is a run that committed. Written by pg_mend alone; read it through mend.runs';
 
-COMMENT ON TABLE mend.runs IS 'every real run, written in the same transaction as the run itself: a row here is a run that committed';
-COMMENT ON COLUMN mend.runs.run_id IS 'the run_id that the call returned';
-COMMENT ON COLUMN mend.runs.operation IS 'which family of calls: backfill, backfill_parents, repair_orphans, restore_repaired, migration_reset, restore_reset';
-COMMENT ON COLUMN mend.runs.table_name IS 'the target, with its schema, quoted where needed';
-COMMENT ON COLUMN mend.runs.column_name IS 'the column that was filled or repaired, without quotes; several in parentheses';
-COMMENT ON COLUMN mend.runs.rule IS 'the complete rule, inferred parts included: of a backfill, backfill(rule) does the same again';
-COMMENT ON COLUMN mend.runs.statement IS 'the statement that was run';
-COMMENT ON COLUMN mend.runs.total IS 'rows of the table (of a repair: rows that violated the reference) = already_set + filled + unfilled';
-COMMENT ON COLUMN mend.runs.already_set IS 'rows whose column had a value before';
-COMMENT ON COLUMN mend.runs.filled IS 'rows that this run filled or repaired, read back';
-COMMENT ON COLUMN mend.runs.unfilled IS 'rows left as they were = the sum of reasons';
-COMMENT ON COLUMN mend.runs.reasons IS 'rows left as they were, per reason';
-COMMENT ON COLUMN mend.runs.note IS 'what the call said besides the numbers';
-COMMENT ON COLUMN mend.runs.run_by IS 'the role whose rights the run had (current_user)';
-COMMENT ON COLUMN mend.runs.session_role IS 'the role that logged in (session_user)';
-COMMENT ON COLUMN mend.runs.started_at IS 'when the run began (wall clock)';
-COMMENT ON COLUMN mend.runs.finished_at IS 'when the run was proved, just before it returned (wall clock)';
-COMMENT ON COLUMN mend.runs.duration IS 'finished_at - started_at';
-COMMENT ON COLUMN mend.runs.schema_fingerprint IS 'md5 over the columns, keys and constraints of every table that the run read: differs when the schema has changed since';
-COMMENT ON COLUMN mend.runs.extension_version IS 'the version of pg_mend that ran';
-
-CREATE TABLE mend.replaced_values (
-  run_id    bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
-  row_key   jsonb NOT NULL,
-  old_value text NOT NULL,
-  new_value text NOT NULL,
-  run_by    name NOT NULL DEFAULT CURRENT_USER
-);
-CREATE INDEX replaced_values_of_run ON mend.replaced_values (run_id);
-
-COMMENT ON TABLE mend.replaced_values IS 'what runs with overwrite => ''mismatched'' replaced, row by row, in the same transaction';
-COMMENT ON COLUMN mend.replaced_values.run_id IS 'mend.runs.run_id: says which table and column';
-COMMENT ON COLUMN mend.replaced_values.row_key IS 'the primary key of the row: {"id": 7}';
-COMMENT ON COLUMN mend.replaced_values.old_value IS 'the value before the run, as text';
-COMMENT ON COLUMN mend.replaced_values.new_value IS 'the value that the run wrote, as text';
-COMMENT ON COLUMN mend.replaced_values.run_by IS 'the role whose rights the run had (current_user)';
-
--- A role reads and writes the records of its own runs; the extension's owner reads all.
-ALTER TABLE mend.runs ENABLE ROW LEVEL SECURITY;
-
-CREATE POLICY own_runs ON mend.runs
-  USING (run_by = CURRENT_USER)
-  WITH CHECK (run_by = CURRENT_USER AND session_role = SESSION_USER);
-COMMENT ON POLICY own_runs ON mend.runs IS 'a role sees its own runs and can write records in no other name';
-
-CREATE POLICY owner_sees_all ON mend.runs FOR SELECT
-  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
-                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
-COMMENT ON POLICY owner_sees_all ON mend.runs IS 'the extension''s owner sees the runs of all roles';
-
-ALTER TABLE mend.replaced_values ENABLE ROW LEVEL SECURITY;
-
-CREATE POLICY own_runs ON mend.replaced_values
-  USING (run_by = CURRENT_USER)
-  WITH CHECK (run_by = CURRENT_USER);
-COMMENT ON POLICY own_runs ON mend.replaced_values IS 'a role sees what its own runs replaced';
-
-CREATE POLICY owner_sees_all ON mend.replaced_values FOR SELECT
-  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
-                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
-COMMENT ON POLICY owner_sees_all ON mend.replaced_values IS 'the extension''s owner sees what the runs of all roles replaced';
-
-CREATE TABLE mend.repaired_rows (
-  run_id      bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
-  row_key     jsonb NOT NULL,
-  old_values  jsonb NOT NULL,
+CREATE TABLE mend.ledger_changes (
+  change_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  run_id      bigint NOT NULL REFERENCES mend.ledger_runs,
+  change      text NOT NULL,
+  table_name  text NOT NULL,
+  row_key     jsonb,
+  old_values  jsonb,
+  new_values  jsonb,
   row_values  jsonb,
-  restored_by bigint REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
-  run_by      name NOT NULL DEFAULT CURRENT_USER
+  columns     text[],
+  undone_by   bigint REFERENCES mend.ledger_runs,
+  CONSTRAINT ledger_changes_kind CHECK (change IN ('replaced', 'nullified', 'created', 'row_dropped', 'value_dropped'))
 );
-CREATE INDEX repaired_rows_of_run ON mend.repaired_rows (run_id);
+CREATE INDEX ledger_changes_of_run ON mend.ledger_changes (run_id);
+COMMENT ON TABLE mend.ledger_changes IS 'what each run changed, row by row, in the same transaction. Written by pg_mend alone; read it through mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values';
+COMMENT ON COLUMN mend.ledger_changes.change_id IS 'in the order in which they were kept';
+COMMENT ON COLUMN mend.ledger_changes.run_id IS 'mend.runs.run_id';
+COMMENT ON COLUMN mend.ledger_changes.change IS 'replaced (another value), nullified, created (a new row), row_dropped, value_dropped (with their table or column)';
+COMMENT ON COLUMN mend.ledger_changes.table_name IS 'the table of the row, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.ledger_changes.row_key IS 'the primary key of the row: {"id": 7}';
+COMMENT ON COLUMN mend.ledger_changes.old_values IS 'the values before the run, as text: {"customer_id": "9"}';
+COMMENT ON COLUMN mend.ledger_changes.new_values IS 'the values that the run wrote, as text';
+COMMENT ON COLUMN mend.ledger_changes.row_values IS 'of a quarantine or a dropped row: the row, with the values before';
+COMMENT ON COLUMN mend.ledger_changes.columns IS 'of a dropped row: names and types of its columns, in order; of a dropped value: name and type of its column';
+COMMENT ON COLUMN mend.ledger_changes.undone_by IS 'the run that put it back';
 
-COMMENT ON TABLE mend.repaired_rows IS 'what repair_orphans nullified, row by row, in the same transaction; restore_repaired puts it back';
-COMMENT ON COLUMN mend.repaired_rows.run_id IS 'mend.runs.run_id: says which table and columns';
-COMMENT ON COLUMN mend.repaired_rows.row_key IS 'the primary key of the row: {"id": 7}';
-COMMENT ON COLUMN mend.repaired_rows.old_values IS 'the values before the run, as text: {"customer_id": "9"}';
-COMMENT ON COLUMN mend.repaired_rows.row_values IS 'of a quarantine: the row, with the values before';
-COMMENT ON COLUMN mend.repaired_rows.restored_by IS 'the run of restore_repaired that put it back';
-COMMENT ON COLUMN mend.repaired_rows.run_by IS 'the role whose rights the run had (current_user)';
-
-CREATE TABLE mend.created_rows (
-  run_id     bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
-  table_name text NOT NULL,
-  row_key    jsonb NOT NULL,
-  run_by     name NOT NULL DEFAULT CURRENT_USER
-);
-CREATE INDEX created_rows_of_run ON mend.created_rows (run_id);
-
-COMMENT ON TABLE mend.created_rows IS 'the parents that repair_orphans created, row by row, in the same transaction';
-COMMENT ON COLUMN mend.created_rows.run_id IS 'mend.runs.run_id';
-COMMENT ON COLUMN mend.created_rows.table_name IS 'the table of the new row, with its schema, quoted where needed';
-COMMENT ON COLUMN mend.created_rows.row_key IS 'the key by which it is referenced: {"id": 7}';
-COMMENT ON COLUMN mend.created_rows.run_by IS 'the role whose rights the run had (current_user)';
-
-CREATE TABLE mend.reset_rows (
-  run_id      bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
-  table_name  text NOT NULL,
-  columns     text[] NOT NULL,
-  row_text    text NOT NULL,
-  restored_by bigint REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
-  run_by      name NOT NULL DEFAULT CURRENT_USER
-);
-CREATE INDEX reset_rows_of_run ON mend.reset_rows (run_id);
-
-COMMENT ON TABLE mend.reset_rows IS 'rows of tables that migration_reset dropped because include named them; restore_reset puts them back';
-COMMENT ON COLUMN mend.reset_rows.run_id IS 'mend.runs.run_id';
-COMMENT ON COLUMN mend.reset_rows.table_name IS 'the table of the row, with its schema, quoted where needed';
-COMMENT ON COLUMN mend.reset_rows.columns IS 'names and types of its columns, in order';
-COMMENT ON COLUMN mend.reset_rows.row_text IS 'the row, as text of the table''s row type';
-COMMENT ON COLUMN mend.reset_rows.restored_by IS 'the run of restore_reset that put it back';
-COMMENT ON COLUMN mend.reset_rows.run_by IS 'the role whose rights the run had (current_user)';
-
-CREATE TABLE mend.reset_values (
-  run_id      bigint NOT NULL REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
-  table_name  text NOT NULL,
-  column_name text NOT NULL,
-  column_type text NOT NULL,
-  row_key     jsonb NOT NULL,
-  old_value   text NOT NULL,
-  restored_by bigint REFERENCES mend.runs DEFERRABLE INITIALLY DEFERRED,
-  run_by      name NOT NULL DEFAULT CURRENT_USER
-);
-CREATE INDEX reset_values_of_run ON mend.reset_values (run_id);
-
-COMMENT ON TABLE mend.reset_values IS 'values of columns that migration_reset dropped because include named them; restore_reset puts them back';
-COMMENT ON COLUMN mend.reset_values.run_id IS 'mend.runs.run_id';
-COMMENT ON COLUMN mend.reset_values.table_name IS 'the table of the column, with its schema, quoted where needed';
-COMMENT ON COLUMN mend.reset_values.column_name IS 'the bare name of the column';
-COMMENT ON COLUMN mend.reset_values.column_type IS 'its type, as format_type writes it';
-COMMENT ON COLUMN mend.reset_values.row_key IS 'the primary key of the row: {"id": 7}';
-COMMENT ON COLUMN mend.reset_values.old_value IS 'the value, as text; rows where it was NULL are not kept';
-COMMENT ON COLUMN mend.reset_values.restored_by IS 'the run of restore_reset that put it back';
-COMMENT ON COLUMN mend.reset_values.run_by IS 'the role whose rights the run had (current_user)';
-
-CREATE TABLE mend.declared_references (
+CREATE TABLE mend.ledger_references (
   reference_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   table_schema      text NOT NULL,
   table_name        text NOT NULL,
@@ -173,105 +80,195 @@ CREATE TABLE mend.declared_references (
   parent_table      text,
   parent_columns    text[],
   may_cross_tenants boolean NOT NULL DEFAULT false,
-  declared_by       name NOT NULL DEFAULT CURRENT_USER,
+  declared_by       name NOT NULL,
   declared_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
   CONSTRAINT declared_references_type CHECK ((type_column IS NULL) = (type_value IS NULL)),
   CONSTRAINT declared_references_parent CHECK ((parent_table IS NULL) = (parent_schema IS NULL)
                                                AND (parent_table IS NULL) = (parent_columns IS NULL))
 );
-CREATE UNIQUE INDEX declared_references_once ON mend.declared_references
+CREATE UNIQUE INDEX declared_references_once ON mend.ledger_references
   (table_schema, table_name, columns, COALESCE(type_column, ''), COALESCE(type_value, ''));
+COMMENT ON TABLE mend.ledger_references IS 'what declare_reference() was told. Written by pg_mend alone; read it through mend.declared_references';
 
-COMMENT ON TABLE mend.declared_references IS 'references that declare_reference() was told: soft and polymorphic ones, and columns that are none; by name, so that they survive a dump';
-COMMENT ON COLUMN mend.declared_references.reference_id IS 'in the order of their declaration';
-COMMENT ON COLUMN mend.declared_references.table_schema IS 'schema of the referencing table';
-COMMENT ON COLUMN mend.declared_references.table_name IS 'the referencing table';
-COMMENT ON COLUMN mend.declared_references.columns IS 'its columns, in the order of parent_columns';
-COMMENT ON COLUMN mend.declared_references.type_column IS 'of a polymorphic reference: the column that says which table is meant';
-COMMENT ON COLUMN mend.declared_references.type_value IS 'the text in type_column that means this parent';
-COMMENT ON COLUMN mend.declared_references.parent_schema IS 'schema of the referenced table; NULL: the columns are no reference';
-COMMENT ON COLUMN mend.declared_references.parent_table IS 'the referenced table';
-COMMENT ON COLUMN mend.declared_references.parent_columns IS 'its key';
-COMMENT ON COLUMN mend.declared_references.may_cross_tenants IS 'parents of other tenants are no violation';
-COMMENT ON COLUMN mend.declared_references.declared_by IS 'the role that declared it, which alone (with the extension''s owner) may change it';
-COMMENT ON COLUMN mend.declared_references.declared_at IS 'when';
+-- May the reader see what every role did? The extension's owner may, and superusers.
+CREATE VIEW mend.runs WITH (security_barrier) AS
+  SELECT r.* FROM mend.ledger_runs r
+  WHERE r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
+     OR EXISTS (SELECT FROM pg_catalog.pg_extension e
+                WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                  AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE'));
+COMMENT ON VIEW mend.runs IS 'every real run, written in the same transaction as the run itself: a row here is a run that committed. A role sees its own, the extension''s owner all';
+COMMENT ON COLUMN mend.ledger_runs.run_id IS 'the run_id that the call returned';
+COMMENT ON COLUMN mend.runs.run_id IS 'the run_id that the call returned';
+COMMENT ON COLUMN mend.ledger_runs.operation IS 'which family of calls: backfill, backfill_parents, repair_orphans, restore_repaired, migration_reset, restore_reset';
+COMMENT ON COLUMN mend.runs.operation IS 'which family of calls: backfill, backfill_parents, repair_orphans, restore_repaired, migration_reset, restore_reset';
+COMMENT ON COLUMN mend.ledger_runs.table_name IS 'the target, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.runs.table_name IS 'the target, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.ledger_runs.column_name IS 'the column that was filled or repaired, without quotes; several in parentheses';
+COMMENT ON COLUMN mend.runs.column_name IS 'the column that was filled or repaired, without quotes; several in parentheses';
+COMMENT ON COLUMN mend.ledger_runs.rule IS 'the complete rule, inferred parts included: of a backfill, backfill(rule) does the same again';
+COMMENT ON COLUMN mend.runs.rule IS 'the complete rule, inferred parts included: of a backfill, backfill(rule) does the same again';
+COMMENT ON COLUMN mend.ledger_runs.statement IS 'the statement that was run';
+COMMENT ON COLUMN mend.runs.statement IS 'the statement that was run';
+COMMENT ON COLUMN mend.ledger_runs.total IS 'rows of the table (of a repair: rows that violated the reference) = already_set + filled + unfilled';
+COMMENT ON COLUMN mend.runs.total IS 'rows of the table (of a repair: rows that violated the reference) = already_set + filled + unfilled';
+COMMENT ON COLUMN mend.ledger_runs.already_set IS 'rows whose column had a value before';
+COMMENT ON COLUMN mend.runs.already_set IS 'rows whose column had a value before';
+COMMENT ON COLUMN mend.ledger_runs.filled IS 'rows that this run filled or repaired, read back';
+COMMENT ON COLUMN mend.runs.filled IS 'rows that this run filled or repaired, read back';
+COMMENT ON COLUMN mend.ledger_runs.unfilled IS 'rows left as they were = the sum of reasons';
+COMMENT ON COLUMN mend.runs.unfilled IS 'rows left as they were = the sum of reasons';
+COMMENT ON COLUMN mend.ledger_runs.reasons IS 'rows left as they were, per reason';
+COMMENT ON COLUMN mend.runs.reasons IS 'rows left as they were, per reason';
+COMMENT ON COLUMN mend.ledger_runs.note IS 'what the call said besides the numbers';
+COMMENT ON COLUMN mend.runs.note IS 'what the call said besides the numbers';
+COMMENT ON COLUMN mend.ledger_runs.run_by IS 'the role whose rights the run had (current_user)';
+COMMENT ON COLUMN mend.runs.run_by IS 'the role whose rights the run had (current_user)';
+COMMENT ON COLUMN mend.ledger_runs.session_role IS 'the role that logged in (session_user)';
+COMMENT ON COLUMN mend.runs.session_role IS 'the role that logged in (session_user)';
+COMMENT ON COLUMN mend.ledger_runs.started_at IS 'when the run began (wall clock)';
+COMMENT ON COLUMN mend.runs.started_at IS 'when the run began (wall clock)';
+COMMENT ON COLUMN mend.ledger_runs.finished_at IS 'when the run was proved, just before it returned (wall clock)';
+COMMENT ON COLUMN mend.runs.finished_at IS 'when the run was proved, just before it returned (wall clock)';
+COMMENT ON COLUMN mend.ledger_runs.duration IS 'finished_at - started_at';
+COMMENT ON COLUMN mend.runs.duration IS 'finished_at - started_at';
+COMMENT ON COLUMN mend.ledger_runs.schema_fingerprint IS 'md5 over the columns, keys and constraints of every table that the run read: differs when the schema has changed since';
+COMMENT ON COLUMN mend.runs.schema_fingerprint IS 'md5 over the columns, keys and constraints of every table that the run read: differs when the schema has changed since';
+COMMENT ON COLUMN mend.ledger_runs.extension_version IS 'the version of pg_mend that ran';
+COMMENT ON COLUMN mend.runs.extension_version IS 'the version of pg_mend that ran';
 
-ALTER TABLE mend.declared_references ENABLE ROW LEVEL SECURITY;
-
-CREATE POLICY everybody_reads ON mend.declared_references FOR SELECT USING (true);
-COMMENT ON POLICY everybody_reads ON mend.declared_references IS 'what a reference means is the same for all roles that may use pg_mend';
-
-CREATE POLICY own_declarations ON mend.declared_references
-  USING (declared_by = CURRENT_USER
+CREATE VIEW mend.replaced_values WITH (security_barrier) AS
+  SELECT c.run_id, c.row_key, (SELECT v.value FROM pg_catalog.jsonb_each_text(c.old_values) v) AS old_value, (SELECT v.value FROM pg_catalog.jsonb_each_text(c.new_values) v) AS new_value, r.run_by
+  FROM mend.ledger_changes c
+  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
+  WHERE c.change OPERATOR(pg_catalog.=) 'replaced'
+    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
          OR EXISTS (SELECT FROM pg_catalog.pg_extension e
                     WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')))
-  WITH CHECK (declared_by = CURRENT_USER);
-COMMENT ON POLICY own_declarations ON mend.declared_references IS 'a role changes its own declarations, the extension''s owner all';
+                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON VIEW mend.replaced_values IS 'what runs with overwrite => ''mismatched'' replaced, row by row, in the same transaction';
+COMMENT ON COLUMN mend.replaced_values.run_id IS 'mend.runs.run_id: says which table and column';
+COMMENT ON COLUMN mend.replaced_values.row_key IS 'the primary key of the row: {"id": 7}';
+COMMENT ON COLUMN mend.replaced_values.old_value IS 'the value before the run, as text';
+COMMENT ON COLUMN mend.replaced_values.new_value IS 'the value that the run wrote, as text';
+COMMENT ON COLUMN mend.replaced_values.run_by IS 'the role whose rights the run had (current_user)';
 
-ALTER TABLE mend.repaired_rows ENABLE ROW LEVEL SECURITY;
+CREATE VIEW mend.repaired_rows WITH (security_barrier) AS
+  SELECT c.change_id, c.run_id, c.row_key, c.old_values, c.row_values, c.undone_by AS restored_by, r.run_by
+  FROM mend.ledger_changes c
+  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
+  WHERE c.change OPERATOR(pg_catalog.=) 'nullified'
+    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
+         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
+                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON VIEW mend.repaired_rows IS 'what repair_orphans nullified, row by row, in the same transaction; restore_repaired puts it back';
+COMMENT ON COLUMN mend.repaired_rows.change_id IS 'in the order in which they were kept';
+COMMENT ON COLUMN mend.repaired_rows.run_id IS 'mend.runs.run_id: says which table and columns';
+COMMENT ON COLUMN mend.repaired_rows.row_key IS 'the primary key of the row: {"id": 7}';
+COMMENT ON COLUMN mend.repaired_rows.old_values IS 'the values before the run, as text: {"customer_id": "9"}';
+COMMENT ON COLUMN mend.repaired_rows.row_values IS 'of a quarantine: the row, with the values before';
+COMMENT ON COLUMN mend.repaired_rows.restored_by IS 'the run of restore_repaired that put it back';
+COMMENT ON COLUMN mend.repaired_rows.run_by IS 'the role whose rights the run had (current_user)';
 
-CREATE POLICY own_runs ON mend.repaired_rows
-  USING (run_by = CURRENT_USER)
-  WITH CHECK (run_by = CURRENT_USER);
-COMMENT ON POLICY own_runs ON mend.repaired_rows IS 'a role sees what its own runs repaired';
+CREATE VIEW mend.created_rows WITH (security_barrier) AS
+  SELECT c.run_id, c.table_name, c.row_key, r.run_by
+  FROM mend.ledger_changes c
+  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
+  WHERE c.change OPERATOR(pg_catalog.=) 'created'
+    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
+         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
+                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON VIEW mend.created_rows IS 'the parents that repair_orphans and backfill_parents created, row by row, in the same transaction';
+COMMENT ON COLUMN mend.created_rows.run_id IS 'mend.runs.run_id';
+COMMENT ON COLUMN mend.created_rows.table_name IS 'the table of the new row, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.created_rows.row_key IS 'the key by which it is referenced: {"id": 7}';
+COMMENT ON COLUMN mend.created_rows.run_by IS 'the role whose rights the run had (current_user)';
 
-CREATE POLICY owner_sees_all ON mend.repaired_rows FOR SELECT
-  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
-                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
-COMMENT ON POLICY owner_sees_all ON mend.repaired_rows IS 'the extension''s owner sees what the runs of all roles repaired';
+CREATE VIEW mend.reset_rows WITH (security_barrier) AS
+  SELECT c.change_id, c.run_id, c.table_name, c.columns, c.row_values, c.undone_by AS restored_by, r.run_by
+  FROM mend.ledger_changes c
+  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
+  WHERE c.change OPERATOR(pg_catalog.=) 'row_dropped'
+    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
+         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
+                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON VIEW mend.reset_rows IS 'rows of tables that migration_reset dropped because include named them; restore_reset puts them back';
+COMMENT ON COLUMN mend.reset_rows.change_id IS 'in the order in which they were kept';
+COMMENT ON COLUMN mend.reset_rows.run_id IS 'mend.runs.run_id';
+COMMENT ON COLUMN mend.reset_rows.table_name IS 'the table of the row, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.reset_rows.columns IS 'names and types of its columns, in order';
+COMMENT ON COLUMN mend.reset_rows.row_values IS 'the row: its columns, with their values as text';
+COMMENT ON COLUMN mend.reset_rows.restored_by IS 'the run of restore_reset that put it back';
+COMMENT ON COLUMN mend.reset_rows.run_by IS 'the role whose rights the run had (current_user)';
 
-ALTER TABLE mend.created_rows ENABLE ROW LEVEL SECURITY;
+CREATE VIEW mend.reset_values WITH (security_barrier) AS
+  SELECT c.change_id, c.run_id, c.table_name, c.columns[1] AS column_name, c.columns[2] AS column_type, c.row_key, (c.old_values OPERATOR(pg_catalog.->>) c.columns[1]) AS old_value, c.undone_by AS restored_by, r.run_by
+  FROM mend.ledger_changes c
+  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
+  WHERE c.change OPERATOR(pg_catalog.=) 'value_dropped'
+    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
+         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
+                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+COMMENT ON VIEW mend.reset_values IS 'values of columns that migration_reset dropped because include named them; restore_reset puts them back';
+COMMENT ON COLUMN mend.reset_values.change_id IS 'in the order in which they were kept';
+COMMENT ON COLUMN mend.reset_values.run_id IS 'mend.runs.run_id';
+COMMENT ON COLUMN mend.reset_values.table_name IS 'the table of the column, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.reset_values.column_name IS 'the bare name of the column';
+COMMENT ON COLUMN mend.reset_values.column_type IS 'its type, as format_type writes it';
+COMMENT ON COLUMN mend.reset_values.row_key IS 'the primary key of the row: {"id": 7}';
+COMMENT ON COLUMN mend.reset_values.old_value IS 'the value, as text; rows where it was NULL are not kept';
+COMMENT ON COLUMN mend.reset_values.restored_by IS 'the run of restore_reset that put it back';
+COMMENT ON COLUMN mend.reset_values.run_by IS 'the role whose rights the run had (current_user)';
 
-CREATE POLICY own_runs ON mend.created_rows
-  USING (run_by = CURRENT_USER)
-  WITH CHECK (run_by = CURRENT_USER);
-COMMENT ON POLICY own_runs ON mend.created_rows IS 'a role sees what its own runs created';
-
-CREATE POLICY owner_sees_all ON mend.created_rows FOR SELECT
-  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
-                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
-COMMENT ON POLICY owner_sees_all ON mend.created_rows IS 'the extension''s owner sees what the runs of all roles created';
-
-ALTER TABLE mend.reset_rows ENABLE ROW LEVEL SECURITY;
-
-CREATE POLICY own_runs ON mend.reset_rows
-  USING (run_by = CURRENT_USER)
-  WITH CHECK (run_by = CURRENT_USER);
-COMMENT ON POLICY own_runs ON mend.reset_rows IS 'a role sees what its own runs dropped';
-
-CREATE POLICY owner_sees_all ON mend.reset_rows FOR SELECT
-  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
-                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
-COMMENT ON POLICY owner_sees_all ON mend.reset_rows IS 'the extension''s owner sees what the runs of all roles dropped';
-
-ALTER TABLE mend.reset_values ENABLE ROW LEVEL SECURITY;
-
-CREATE POLICY own_runs ON mend.reset_values
-  USING (run_by = CURRENT_USER)
-  WITH CHECK (run_by = CURRENT_USER);
-COMMENT ON POLICY own_runs ON mend.reset_values IS 'a role sees what its own runs dropped';
-
-CREATE POLICY owner_sees_all ON mend.reset_values FOR SELECT
-  USING (EXISTS (SELECT FROM pg_catalog.pg_extension e
-                 WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                   AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
-COMMENT ON POLICY owner_sees_all ON mend.reset_values IS 'the extension''s owner sees what the runs of all roles dropped';
+CREATE VIEW mend.declared_references WITH (security_barrier) AS
+  SELECT d.*,
+         COALESCE(pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE')
+                  OR EXISTS (SELECT FROM pg_catalog.pg_extension e
+                             WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                               AND pg_catalog.pg_has_role(r.oid, e.extowner, 'USAGE')), false) AS in_force
+  FROM mend.ledger_references d
+  LEFT JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) d.declared_by
+  LEFT JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) d.table_schema::pg_catalog.name
+  LEFT JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) n.oid AND c.relname OPERATOR(pg_catalog.=) d.table_name::pg_catalog.name;
+COMMENT ON VIEW mend.declared_references IS 'references that declare_reference() was told: soft and polymorphic ones, and columns that are none; by name, so that they survive a dump. What a reference means is the same for all roles that may use pg_mend';
+COMMENT ON COLUMN mend.ledger_references.reference_id IS 'in the order of their declaration';
+COMMENT ON COLUMN mend.declared_references.reference_id IS 'in the order of their declaration';
+COMMENT ON COLUMN mend.ledger_references.table_schema IS 'schema of the referencing table';
+COMMENT ON COLUMN mend.declared_references.table_schema IS 'schema of the referencing table';
+COMMENT ON COLUMN mend.ledger_references.table_name IS 'the referencing table';
+COMMENT ON COLUMN mend.declared_references.table_name IS 'the referencing table';
+COMMENT ON COLUMN mend.ledger_references.columns IS 'its columns, in the order of parent_columns';
+COMMENT ON COLUMN mend.declared_references.columns IS 'its columns, in the order of parent_columns';
+COMMENT ON COLUMN mend.ledger_references.type_column IS 'of a polymorphic reference: the column that says which table is meant';
+COMMENT ON COLUMN mend.declared_references.type_column IS 'of a polymorphic reference: the column that says which table is meant';
+COMMENT ON COLUMN mend.ledger_references.type_value IS 'the text in type_column that means this parent';
+COMMENT ON COLUMN mend.declared_references.type_value IS 'the text in type_column that means this parent';
+COMMENT ON COLUMN mend.ledger_references.parent_schema IS 'schema of the referenced table; NULL: the columns are no reference';
+COMMENT ON COLUMN mend.declared_references.parent_schema IS 'schema of the referenced table; NULL: the columns are no reference';
+COMMENT ON COLUMN mend.ledger_references.parent_table IS 'the referenced table';
+COMMENT ON COLUMN mend.declared_references.parent_table IS 'the referenced table';
+COMMENT ON COLUMN mend.ledger_references.parent_columns IS 'its key';
+COMMENT ON COLUMN mend.declared_references.parent_columns IS 'its key';
+COMMENT ON COLUMN mend.ledger_references.may_cross_tenants IS 'parents of other tenants are no violation';
+COMMENT ON COLUMN mend.declared_references.may_cross_tenants IS 'parents of other tenants are no violation';
+COMMENT ON COLUMN mend.ledger_references.declared_by IS 'the role that declared it, which alone (with the extension''s owner) may change it; it counts only while that role has the rights of the table''s owner, or of the extension''s';
+COMMENT ON COLUMN mend.declared_references.declared_by IS 'the role that declared it, which alone (with the extension''s owner) may change it; it counts only while that role has the rights of the table''s owner, or of the extension''s';
+COMMENT ON COLUMN mend.ledger_references.declared_at IS 'when';
+COMMENT ON COLUMN mend.declared_references.declared_at IS 'when';
+COMMENT ON COLUMN mend.declared_references.in_force IS 'it counts: its author has the rights of the owner of the referencing table, or of the extension''s owner';
 
 REVOKE ALL ON SCHEMA mend FROM PUBLIC;
-REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references FROM PUBLIC;
-REVOKE ALL ON SEQUENCE mend.runs_run_id_seq, mend.declared_references_reference_id_seq FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA mend FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA mend FROM PUBLIC;
 
 -- Records are data, not definition: pg_dump takes them along.
-SELECT pg_catalog.pg_extension_config_dump('mend.runs', '');
-SELECT pg_catalog.pg_extension_config_dump('mend.replaced_values', '');
-SELECT pg_catalog.pg_extension_config_dump('mend.repaired_rows', '');
-SELECT pg_catalog.pg_extension_config_dump('mend.created_rows', '');
-SELECT pg_catalog.pg_extension_config_dump('mend.reset_rows', '');
-SELECT pg_catalog.pg_extension_config_dump('mend.reset_values', '');
-SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.runs', 'run_id'), '');
-SELECT pg_catalog.pg_extension_config_dump('mend.declared_references', '');
-SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.declared_references', 'reference_id'), '');
+SELECT pg_catalog.pg_extension_config_dump('mend.ledger_runs', '');
+SELECT pg_catalog.pg_extension_config_dump('mend.ledger_changes', '');
+SELECT pg_catalog.pg_extension_config_dump('mend.ledger_references', '');
+SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.ledger_runs', 'run_id'), '');
+SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.ledger_changes', 'change_id'), '');
+SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.ledger_references', 'reference_id'), '');

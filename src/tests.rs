@@ -109,9 +109,9 @@ mod tests {
             "t",
             &session.search_path,
         );
-        let (prefixed, bare) = qualified.unwrap();
-        assert_eq!(prefixed, "(public.is_glad(t.mood) AND (t.id > 1))");
-        assert_eq!(bare, "(public.is_glad(mood) AND (id > 1))");
+        let qualified = qualified.unwrap();
+        assert_eq!(qualified.prefixed, "(public.is_glad(t.mood) AND (t.id > 1))");
+        assert_eq!(qualified.bare, "(public.is_glad(mood) AND (id > 1))");
         assert_eq!(setting("search_path"), "pg_catalog, pg_temp");
     }
 

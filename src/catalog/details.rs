@@ -4,6 +4,7 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::code::is_plain;
 use super::types::{Catalog, Column, Oid, Table};
 use crate::problem::Problem;
 
@@ -29,6 +30,12 @@ pub struct Details {
     pub partition_key: bool,
     /// Constraints and unique indexes that only single partitions have.
     pub partition_only: Vec<String>,
+    /// The column's domain refuses NULL.
+    #[serde(default)]
+    pub domain_not_null: bool,
+    /// CHECKs, domains, indexes and generated columns that run code of somebody: asking what the table enforces runs it.
+    #[serde(default, skip_serializing)]
+    pub code: Vec<String>,
 }
 
 /// A CHECK constraint.
@@ -111,7 +118,7 @@ pub(super) fn unique_index() -> String {
 /// NOT NULL constraints are in pg_constraint, and may be NOT VALID, since 18.
 const NOT_NULL_NOT_VALID: &str = if cfg!(feature = "pg18") {
     "UNION ALL
-     SELECT n.conname, quote_ident(a.attname) || ' IS NOT NULL', n.conkey
+     SELECT n.conname, quote_ident(a.attname) || ' IS NOT NULL', n.conkey, NULL::text
      FROM pg_constraint n JOIN pg_attribute a ON a.attrelid = n.conrelid AND a.attnum = n.conkey[1]
      WHERE n.conrelid = $1 AND n.contype = 'n' AND NOT n.convalidated"
 } else {
@@ -137,7 +144,7 @@ WITH RECURSIVE domains AS (
   SELECT t.typbasetype FROM domains d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype = 'd'
 ),
 checks AS (
-  SELECT k.conname AS name, pg_get_expr(k.conbin, k.conrelid) AS expression, coalesce(k.conkey, '{{}}') AS columns
+  SELECT k.conname AS name, pg_get_expr(k.conbin, k.conrelid) AS expression, coalesce(k.conkey, '{{}}') AS columns, k.conbin::text AS tree
   FROM pg_constraint k
   WHERE k.conrelid = $1 AND k.contype = 'c' {CHECK_ENFORCED}
   {NOT_NULL_NOT_VALID}
@@ -163,7 +170,25 @@ partitions AS (
   SELECT p.relid FROM pg_partition_tree($1::regclass) p WHERE $4 AND p.relid <> $1::oid
 )
 SELECT jsonb_build_object(
-  'checks', (SELECT coalesce(jsonb_agg(to_jsonb(k) ORDER BY k.name), '[]') FROM checks k),
+  'checks', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'expression', k.expression, 'columns', k.columns)
+                                       ORDER BY k.name), '[]') FROM checks k),
+  'domain_not_null', EXISTS (SELECT FROM domains d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype = 'd' AND t.typnotnull),
+  'code', (
+    SELECT coalesce(jsonb_agg(DISTINCT c.name), '[]')
+    FROM (
+      SELECT k.name::text, k.tree FROM checks k
+      UNION ALL
+      SELECT k.conname, k.conbin::text FROM domains d JOIN pg_constraint k ON k.contypid = d.oid AND k.contype = 'c'
+      UNION ALL
+      SELECT u.relname, u.indexprs::text FROM uses u
+      UNION ALL
+      SELECT u.relname, u.indpred::text FROM uses u
+      UNION ALL
+      SELECT a.attname, d.adbin::text
+      FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+      WHERE a.attrelid = $1 AND a.attgenerated <> '' AND NOT a.attisdropped
+    ) c (name, tree)
+    WHERE NOT {plain}),
   'domain_checks', (
     SELECT coalesce(jsonb_agg(jsonb_build_object(
              'name', k.conname, 'expression', pg_get_expr(k.conbin, 0), 'columns', '[]'::jsonb) ORDER BY k.conname), '[]')
@@ -217,6 +242,7 @@ SELECT jsonb_build_object(
     ) x)
 )"#,
             unique_index = unique_index(),
+            plain = is_plain("c.tree"),
         );
         let arguments = [
             pg_sys::Oid::from(table.oid).into(),

@@ -4,8 +4,9 @@ use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
+use super::code::is_plain;
 use super::details::{Check, NULLS_NOT_DISTINCT, UniqueIndex, unique_index};
-use super::types::{Catalog, Table};
+use super::types::{Catalog, Column, Table};
 use crate::problem::Problem;
 
 /// Everything that decides what an INSERT that names only some columns does.
@@ -32,6 +33,10 @@ pub struct Insertion {
     pub rules: Vec<String>,
     /// Sequences behind columns: column, name for setval.
     pub sequences: Vec<(i16, String)>,
+    /// CHECKs of the columns' domains, with the column; their expressions speak of VALUE.
+    pub domain_checks: Vec<(i16, Check)>,
+    /// As [`super::Details::code`].
+    pub code: Vec<String>,
 }
 
 /// `conenforced` exists since 18.
@@ -68,6 +73,22 @@ impl Insertion {
 }
 
 impl Catalog {
+    /// The type in which a column's values are stored, with its modifier (of a domain the base, with that of the domain), as SQL.
+    ///
+    /// Errors: those of SPI only.
+    pub fn stored_type(&self, column: &Column) -> Result<String, Problem> {
+        let Some((base, modifier)) = self.base_type(column.type_oid, column.type_modifier) else {
+            return Ok("pg_catalog.text".into());
+        };
+        if modifier < 0 {
+            return Ok(base.sql());
+        }
+        let sql = "SELECT pg_catalog.format_type($1, $2)";
+        let arguments = [pg_sys::Oid::from(base.oid).into(), modifier.into()];
+        let name = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<String>())?;
+        Ok(name.unwrap_or_else(|| base.sql()))
+    }
+
     /// Reads what a new row of `table` needs.
     ///
     /// Errors: those of SPI only.
@@ -126,6 +147,26 @@ SELECT jsonb_build_object(
   'rules', (
     SELECT coalesce(jsonb_agg(r.rulename ORDER BY r.rulename), '[]') FROM pg_rewrite r
     WHERE r.ev_class = $1 AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
+  'domain_checks', (
+    SELECT coalesce(jsonb_agg(jsonb_build_array(d.attnum, jsonb_build_object(
+             'name', k.conname, 'expression', pg_get_expr(k.conbin, 0), 'columns', '[]'::jsonb)) ORDER BY d.attnum, k.conname), '[]')
+    FROM domains d JOIN pg_constraint k ON k.contypid = d.oid AND k.contype = 'c' WHERE d.typtype = 'd'),
+  'code', (
+    SELECT coalesce(jsonb_agg(DISTINCT c.name), '[]')
+    FROM (
+      SELECT k.conname::text, k.conbin::text FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype = 'c' {ENFORCED}
+      UNION ALL
+      SELECT k.conname, k.conbin::text FROM domains d JOIN pg_constraint k ON k.contypid = d.oid AND k.contype = 'c'
+      UNION ALL
+      SELECT c.relname, i.indexprs::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1
+      UNION ALL
+      SELECT c.relname, i.indpred::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1
+      UNION ALL
+      SELECT a.attname, d.adbin::text
+      FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+      WHERE a.attrelid = $1 AND a.attgenerated <> '' AND NOT a.attisdropped
+    ) c (name, tree)
+    WHERE NOT {plain}),
   'sequences', (
     SELECT coalesce(jsonb_agg(jsonb_build_array(d.refobjsubid, quote_ident(n.nspname) || '.' || quote_ident(s.relname))), '[]')
     FROM pg_depend d
@@ -135,6 +176,7 @@ SELECT jsonb_build_object(
       AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0))"#,
             unique_index = unique_index(),
             nulls_not_distinct = NULLS_NOT_DISTINCT.replace("i.", "u."),
+            plain = is_plain("c.tree"),
         );
         let arguments = [pg_sys::Oid::from(table.oid).into()];
         let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?

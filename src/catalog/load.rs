@@ -60,6 +60,7 @@ WITH RECURSIVE relations AS (
          coalesce(pg_catalog.has_table_privilege(c.oid, 'INSERT'), false) AS may_insert,
          coalesce(pg_catalog.has_table_privilege(c.oid, 'REFERENCES'), false) AS may_reference,
          coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false) AS may_use_schema,
+         pg_catalog.pg_has_role(c.relowner, CURRENT_USER, 'MEMBER') AS owner_is_trusted, c.relowner,
          EXISTS (SELECT FROM pg_depend d
                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') AS of_extension
   FROM pg_class c
@@ -147,6 +148,7 @@ SELECT jsonb_build_object(
       'row_security_active', CASE WHEN r.relrowsecurity THEN row_security_active(r.oid) ELSE false END,
       'estimated_rows', r.reltuples, 'may_select', r.may_select, 'may_insert', r.may_insert,
       'may_use_schema', r.may_use_schema, 'may_reference', r.may_reference,
+      'owner', r.relowner::bigint, 'owner_is_trusted', r.owner_is_trusted,
       'of_extension', r.of_extension,
       'reads', CASE WHEN r.relkind IN ('v', 'm') THEN (
         SELECT coalesce(jsonb_agg(DISTINCT d.refobjid::bigint), '[]')
@@ -165,7 +167,7 @@ SELECT jsonb_build_object(
     SELECT coalesce(jsonb_agg(jsonb_build_object(
       'oid', t.oid::bigint, 'schema', n.nspname, 'name', t.typname, 'display', format_type(t.oid, NULL),
       'kind', t.typtype, 'category', t.typcategory, 'base', nullif(t.typbasetype::bigint, 0),
-      'base_modifier', t.typtypmod,
+      'base_modifier', t.typtypmod, 'owner_is_trusted', pg_has_role(t.typowner, CURRENT_USER, 'MEMBER'),
       'equality', CASE
         WHEN e.oprname IS NOT NULL THEN jsonb_build_object('schema', e.nspname, 'name', e.oprname)
         WHEN t.typtype IN ('c', 'e', 'r', 'm') OR t.typcategory = 'A' OR t.oid = 'varchar'::regtype

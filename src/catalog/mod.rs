@@ -4,6 +4,7 @@
 //! written, the constraints, indexes, triggers and expressions that decide whether a value is accepted. Nothing else in
 //! the extension asks pg_catalog. Everything here is plain data, so the rooms behind it can be tested without a server.
 
+mod code;
 mod details;
 mod guarantees;
 mod insertion;
@@ -11,6 +12,7 @@ mod load;
 mod resolve;
 mod types;
 
+pub use code::all_are_plain;
 pub use details::{Check, Details, Exclusion, UniqueIndex};
 pub use guarantees::{Guarantees, Index, NotNullCheck, Policy, policies};
 pub use insertion::Insertion;

@@ -19,6 +19,10 @@ pub struct Catalog {
     pub types: Vec<Type>,
     /// Every declared foreign key, one entry each (partitions' inherited copies included, on the partition).
     pub foreign_keys: Vec<ForeignKey>,
+    /// Foreign keys whose two sides are compared through a cast that somebody may have written whom the caller does not trust: Postgres
+    /// runs it, we do not.
+    #[serde(skip)]
+    pub foreign_keys_by_cast: Vec<ForeignKey>,
     /// The schemas in which a bare name is looked up, in order; the caller's, not ours.
     #[serde(default)]
     pub search_path: Vec<String>,
@@ -72,6 +76,12 @@ pub struct Table {
     pub may_reference: bool,
     /// The caller may look into the schema.
     pub may_use_schema: bool,
+    /// pg_class.relowner
+    #[serde(skip_serializing, default)]
+    pub owner: Oid,
+    /// The owner has the caller's rights anyway (is the caller, a member of it, or a superuser): code of the owner may run with them.
+    #[serde(skip_serializing, default)]
+    pub owner_is_trusted: bool,
     /// An extension's own table (pg_mend's state included): never inferred as a target or source.
     pub of_extension: bool,
     /// For a view, the relations that it names.
@@ -159,6 +169,9 @@ pub struct Type {
     pub equality: Option<Operator>,
     /// For an enum, its labels in order.
     pub labels: Vec<String>,
+    /// As [`Table::owner_is_trusted`].
+    #[serde(skip_serializing, default)]
+    pub owner_is_trusted: bool,
 }
 
 /// An operator by schema and symbol.
@@ -247,6 +260,10 @@ impl Catalog {
     pub fn index(mut self) -> Self {
         self.by_oid = self.tables.iter().enumerate().map(|(i, t)| (t.oid, i)).collect();
         self.type_by_oid = self.types.iter().enumerate().map(|(i, t)| (t.oid, i)).collect();
+        let keys = std::mem::take(&mut self.foreign_keys);
+        let (foreign_keys, by_cast) = keys.into_iter().partition(|key| self.compares_without_casts(key));
+        self.foreign_keys = foreign_keys;
+        self.foreign_keys_by_cast = by_cast;
         for (i, table) in self.tables.iter().enumerate() {
             self.by_name.insert((table.schema.clone(), table.name.clone()), i);
             self.by_words.entry(names::stem(&table.name)).or_default().push(i);
@@ -315,6 +332,57 @@ impl Catalog {
         }
         let family = |t: &Type| t.schema == "pg_catalog" && t.equality.is_some() && matches!(t.category, 'S' | 'N');
         family(a) && family(b) && a.category == b.category && a.name != "char" && b.name != "char"
+    }
+
+    /// The value `sql` of this type as text, written by the output function of the type. A cast to text could be somebody's own function,
+    /// and so could one to json, which `to_jsonb` and its kin look for; of Postgres's own types neither can.
+    pub fn text_sql(&self, sql: &str, type_oid: Oid) -> String {
+        match self.base_type(type_oid, -1) {
+            Some((base, _)) if base.is_built_in() => format!("{sql}::pg_catalog.text"),
+            _ => format!("CASE WHEN {sql} IS DISTINCT FROM NULL THEN pg_catalog.concat({sql}) END"),
+        }
+    }
+
+    /// The value `sql` of this type as an argument of `jsonb_build_object`: as it is where the type is Postgres's own, else as text.
+    pub fn json_sql(&self, sql: &str, type_oid: Oid) -> String {
+        match self.base_type(type_oid, -1) {
+            Some((base, _)) if base.is_built_in() => sql.to_string(),
+            _ => self.text_sql(sql, type_oid),
+        }
+    }
+
+    /// Can both sides be compared without running a cast of somebody whom the caller does not trust?
+    fn compares_without_casts(&self, key: &ForeignKey) -> bool {
+        let base = |table: Oid, column: i16| {
+            let column = self.table(table)?.column(column)?;
+            self.base_type(column.type_oid, -1).map(|(base, _)| base)
+        };
+        key.columns
+            .iter()
+            .zip(&key.parent_columns)
+            .all(|(a, b)| match (base(key.table, *a), base(key.parent, *b)) {
+                (Some(a), Some(b)) => a.oid == b.oid || a.is_trusted() && b.is_trusted(),
+                _ => true,
+            })
+    }
+
+    /// Does reading `table` run code (a view's, a foreign server's) of somebody whom the caller does not trust?
+    pub fn runs_code_of_others(&self, table: &Table) -> bool {
+        let mut seen = vec![];
+        let mut next = vec![table.oid];
+        while let Some(oid) = next.pop() {
+            let Some(relation) = self.table(oid).filter(|_| !seen.contains(&oid)) else {
+                continue;
+            };
+            seen.push(oid);
+            if matches!(relation.kind, 'v' | 'f') && !relation.owner_is_trusted {
+                return true;
+            }
+            if relation.kind == 'v' {
+                next.extend(&relation.reads);
+            }
+        }
+        false
     }
 
     /// Is `view` a view that reads `table`, directly or through other views?
@@ -395,13 +463,16 @@ impl Table {
     }
 
     /// What a row is called in results, as jsonb: its primary key (`{"id": 7}`), else its ctid. `alias` is the table's.
-    pub fn row_key_sql(&self, alias: &str) -> String {
+    pub fn row_key_sql(&self, catalog: &Catalog, alias: &str) -> String {
         let pairs: Vec<String> = match self.primary_key() {
             Some(key) => key
                 .columns
                 .iter()
                 .filter_map(|c| self.column(*c))
-                .map(|c| format!("{}, {alias}.{}", Literal::new(&c.name), c.sql()))
+                .map(|c| {
+                    let value = catalog.json_sql(&format!("{alias}.{}", c.sql()), c.type_oid);
+                    format!("{}, {value}", Literal::new(&c.name))
+                })
                 .collect(),
             // ctids are repeated across partitions.
             None if self.kind == 'p' => {
@@ -433,6 +504,21 @@ impl Column {
 }
 
 impl Type {
+    /// Postgres's own, or of a role whose code may run with the caller's rights.
+    pub fn is_trusted(&self) -> bool {
+        self.is_built_in() || self.owner_is_trusted
+    }
+
+    /// json or jsonb.
+    pub fn is_json(&self) -> bool {
+        self.is_built_in() && matches!(self.name.as_str(), "json" | "jsonb")
+    }
+
+    /// Is it Postgres's own, so that only superusers can define casts of it? (An array is its element's.)
+    pub fn is_built_in(&self) -> bool {
+        self.schema == "pg_catalog"
+    }
+
     /// The name as it enters SQL text, for a cast.
     pub fn sql(&self) -> String {
         if self.schema == "pg_catalog" && self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) {
@@ -475,6 +561,7 @@ pub mod testing {
             display: display.into(),
             kind: 'b',
             category,
+            owner_is_trusted: true,
             base_modifier: -1,
             equality: Some(Operator {
                 schema: "pg_catalog".into(),

@@ -54,7 +54,7 @@ pub fn step(
     {
         let session = begin()?;
         let (table, _) = target(&session, request)?;
-        if !try_lock(table)? {
+        if !try_lock(&session, table) {
             return Err(somebody_else(&session, table));
         }
     }

@@ -97,7 +97,7 @@ fn condition(session: &Session, table: &Table, relation: &str, typed: &str) -> R
     let result = pg::subtransaction(AssertUnwindSafe(|| {
         pg::qualify_condition(typed, relation, oid, "t", path)
     }));
-    result.map(|(qualified, _)| qualified).map_err(|p| Problem {
+    result.map(|typed| typed.prefixed).map_err(|p| Problem {
         message: format!("only_where: {}", p.message),
         hint: p.hint.or_else(|| {
             let columns: Vec<&str> = table.columns.iter().map(|c| c.quoted.as_str()).collect();

@@ -384,6 +384,7 @@ fn references<'a>(
                 match_full: false,
                 discriminator: None,
                 may_cross_tenants: false,
+                declaration: None,
             });
         }
     }

@@ -1,11 +1,11 @@
 //! Filling one column, every party column; what is left; the statements.
 
-use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::{given, object, row};
 use crate::parents;
+use crate::pg::Jsonb;
 use crate::problem::Problem;
 use crate::rule::{OnConflict, RuleSpec, SourceSpec};
 use crate::run::{self, Outcome, PartyRequest, Request, Session};
@@ -54,7 +54,7 @@ fn backfill(
             name!(already_set, i64),
             name!(filled, i64),
             name!(unfilled, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
             name!(run_id, Option<i64>),
             name!(note, Option<String>),
         ),
@@ -89,7 +89,7 @@ fn backfill(
 /// ```
 #[pg_extern(name = "backfill")]
 fn backfill_rule(
-    rule: Option<JsonB>,
+    rule: Option<Jsonb>,
     dry_run: default!(Option<bool>, "true"),
 ) -> Result<
     TableIterator<
@@ -102,14 +102,14 @@ fn backfill_rule(
             name!(already_set, i64),
             name!(filled, i64),
             name!(unfilled, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
             name!(run_id, Option<i64>),
             name!(note, Option<String>),
         ),
     >,
     ErrorReport,
 > {
-    let JsonB(value) = given(rule, "rule")?;
+    let value = given(rule, "rule")?.value("rule")?;
     let spec: RuleSpec = serde_json::from_value(value).map_err(|error| {
         Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -155,7 +155,7 @@ fn backfill_party_ids(
     tenant: default!(Option<&str>, "NULL"),
     party_table: default!(Option<&str>, "'Party'"),
     create_missing: default!(Option<bool>, "false"),
-    set: default!(Option<JsonB>, "NULL"),
+    set: default!(Option<Jsonb>, "NULL"),
 ) -> Result<
     TableIterator<
         'static,
@@ -167,7 +167,7 @@ fn backfill_party_ids(
             name!(already_set, i64),
             name!(filled, i64),
             name!(unfilled, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
             name!(parents_created, i64),
             name!(run_id, Option<i64>),
             name!(note, Option<String>),
@@ -231,7 +231,7 @@ fn backfill_unfilled(
     max_rows: default!(Option<i64>, "100"),
     overwrite: default!(Option<&str>, "'nothing'"),
 ) -> Result<
-    TableIterator<'static, (name!(key, JsonB), name!(reason, String), name!(detail, Option<String>))>,
+    TableIterator<'static, (name!(key, Jsonb), name!(reason, String), name!(detail, Option<String>))>,
     ErrorReport,
 > {
     let max_rows = given(max_rows, "max_rows")?;

@@ -1,12 +1,12 @@
 //! Migration scripts: how far they got.
 
-use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::{given, milliseconds, object, reasons};
 use crate::migration::{self, drift, rehearse, reset, root, status};
+use crate::pg::Jsonb;
 use crate::run::Session;
 use crate::script;
 
@@ -264,7 +264,7 @@ fn restore_reset(
             name!(dry_run, bool),
             name!(total, i64),
             name!(restored, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
             name!(restore_id, Option<i64>),
         ),
     >,
@@ -302,7 +302,7 @@ fn restore_reset(
 /// ```
 #[pg_extern]
 fn migration_drift(
-    scripts: Option<JsonB>,
+    scripts: Option<Jsonb>,
 ) -> Result<
     TableIterator<
         'static,
@@ -317,7 +317,7 @@ fn migration_drift(
     >,
     ErrorReport,
 > {
-    let JsonB(scripts) = given(scripts, "scripts")?;
+    let scripts = given(scripts, "scripts")?.value("scripts")?;
     let rows = drift::drift(&Session::begin()?, &drift::scripts(&scripts)?)?;
     Ok(TableIterator::new(rows.into_iter().map(|row| {
         (row.ordinal, row.name, row.state, row.done, row.judged, row.detail)
@@ -352,11 +352,11 @@ fn ensure_tenant_root(
     table_name: Option<&str>,
     users: default!(Option<&str>, "NULL"),
     members: default!(Option<&str>, "NULL"),
-    columns: default!(Option<JsonB>, "'{\"name\": \"text NOT NULL\"}'"),
+    columns: default!(Option<Jsonb>, "'{\"name\": \"text NOT NULL\"}'"),
     key: default!(Option<&str>, "'id uuid DEFAULT gen_random_uuid()'"),
     owner: default!(Option<&str>, "'owner_id'"),
     roles: default!(Option<Vec<Option<String>>>, "'{owner,admin,member}'"),
-    first_tenant: default!(Option<JsonB>, "NULL"),
+    first_tenant: default!(Option<Jsonb>, "NULL"),
     first_owner: default!(Option<&str>, "NULL"),
     dry_run: default!(Option<bool>, "true"),
     lock_timeout: default!(Option<Interval>, "'2 seconds'"),

@@ -15,11 +15,11 @@ mod validate;
 
 use std::collections::BTreeMap;
 
-use pgrx::JsonB;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
+use crate::pg::Jsonb;
 use crate::problem::Problem;
 use crate::run::Outcome;
 
@@ -32,7 +32,7 @@ type Row = (
     i64,
     i64,
     i64,
-    JsonB,
+    Jsonb,
     Option<i64>,
     Option<String>,
 );
@@ -49,16 +49,16 @@ fn given<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
 }
 
 /// Rows by reason.
-fn reasons(counts: &BTreeMap<String, i64>) -> JsonB {
+fn reasons(counts: &BTreeMap<String, i64>) -> Jsonb {
     let reasons = counts.iter().map(|(reason, rows)| (reason.clone(), (*rows).into()));
-    JsonB(Value::Object(reasons.collect()))
+    Jsonb::from(&Value::Object(reasons.collect()))
 }
 
 /// An argument that is a JSON object.
-fn object(value: Option<JsonB>, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
-    match value {
+fn object(value: Option<Jsonb>, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
+    match value.map(|value| value.value(name)).transpose()? {
         None => Ok(None),
-        Some(JsonB(Value::Object(object))) => Ok(Some(object)),
+        Some(Value::Object(object)) => Ok(Some(object)),
         Some(_) => Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("{name} is no JSON object"),

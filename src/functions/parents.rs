@@ -1,12 +1,12 @@
 //! Creating missing parents and linking them.
 
-use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use serde_json::Value;
 
 use super::{given, object, reasons};
 use crate::parents::{self, Parents, Request};
+use crate::pg::Jsonb;
 use crate::problem::Problem;
 use crate::run::Session;
 
@@ -19,7 +19,7 @@ type Row = (
     i64,
     i64,
     i64,
-    JsonB,
+    Jsonb,
     i64,
     i64,
     Option<i64>,
@@ -78,12 +78,12 @@ RETURNS TABLE (
 fn backfill_parents(
     table_name: Option<&str>,
     column_name: Option<&str>,
-    matched: default!(Option<JsonB>, "NULL"),
-    set: default!(Option<JsonB>, "NULL"),
+    matched: default!(Option<Jsonb>, "NULL"),
+    set: default!(Option<Jsonb>, "NULL"),
     dry_run: default!(Option<bool>, "true"),
     tenant: default!(Option<&str>, "NULL"),
     only_where: default!(Option<&str>, "NULL"),
-    normalize: default!(Option<JsonB>, "NULL"),
+    normalize: default!(Option<Jsonb>, "NULL"),
     on_conflict: default!(Option<&str>, "'skip'"),
     max_rows: default!(Option<i64>, "NULL"),
     parent: default!(Option<&str>, "NULL"),
@@ -99,7 +99,7 @@ fn backfill_parents(
             name!(already_set, i64),
             name!(filled, i64),
             name!(unfilled, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
             name!(parents_found, i64),
             name!(parents_created, i64),
             name!(run_id, Option<i64>),
@@ -135,7 +135,7 @@ fn backfill_parents(
 /// ```
 #[pg_extern(name = "backfill_parents")]
 fn backfill_parents_rule(
-    rule: Option<JsonB>,
+    rule: Option<Jsonb>,
     dry_run: default!(Option<bool>, "true"),
 ) -> Result<
     TableIterator<
@@ -148,7 +148,7 @@ fn backfill_parents_rule(
             name!(already_set, i64),
             name!(filled, i64),
             name!(unfilled, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
             name!(parents_found, i64),
             name!(parents_created, i64),
             name!(run_id, Option<i64>),
@@ -157,7 +157,7 @@ fn backfill_parents_rule(
     >,
     ErrorReport,
 > {
-    let JsonB(value) = given(rule, "rule")?;
+    let value = given(rule, "rule")?.value("rule")?;
     let request = parsed(value)?;
     let done = parents::backfill_parents(&Session::begin()?, &request, given(dry_run, "dry_run")?)?;
     Ok(TableIterator::once(row(done)))
@@ -175,7 +175,7 @@ fn backfill_parents_rule(
 /// ```
 #[pg_extern]
 fn backfill_parents_by_tenant(
-    rule: Option<JsonB>,
+    rule: Option<Jsonb>,
 ) -> Result<
     TableIterator<
         'static,
@@ -187,12 +187,12 @@ fn backfill_parents_by_tenant(
             name!(parents_found, i64),
             name!(parents_created, i64),
             name!(skipped, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
         ),
     >,
     ErrorReport,
 > {
-    let JsonB(value) = given(rule, "rule")?;
+    let value = given(rule, "rule")?.value("rule")?;
     let found = parents::by_tenant(&Session::begin()?, &parsed(value)?)?;
     // Rows of other tenants, where the rule names one, were not looked at.
     let seen = found.into_iter().map(|mut of| {
@@ -217,7 +217,7 @@ fn backfill_parents_by_tenant(
 }
 
 fn parsed(rule: Value) -> Result<Request, Problem> {
-    let Some(rule) = object(Some(JsonB(rule)), "rule")? else {
+    let Some(rule) = object(Some(Jsonb::from(&rule)), "rule")? else {
         return Ok(serde_json::from_value(Value::Null)?);
     };
     serde_json::from_value(Value::Object(rule)).map_err(|error| {

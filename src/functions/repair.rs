@@ -1,10 +1,10 @@
 //! Repairing what `validate_tenant_fks` found, and putting it back.
 
-use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::{given, reasons};
+use crate::pg::Jsonb;
 use crate::repair::{self, RepairRequest};
 use crate::run::Session;
 
@@ -40,7 +40,7 @@ fn repair_orphans(
     column_name: Option<&str>,
     action: Option<&str>,
     dry_run: default!(Option<bool>, "true"),
-    set: default!(Option<JsonB>, "NULL"),
+    set: default!(Option<Jsonb>, "NULL"),
     violation: default!(Option<&str>, "'orphan'"),
     parent_table: default!(Option<&str>, "NULL"),
     only_where: default!(Option<&str>, "NULL"),
@@ -58,7 +58,7 @@ fn repair_orphans(
             name!(repaired, i64),
             name!(created, i64),
             name!(unrepaired, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
             name!(run_id, Option<i64>),
             name!(note, Option<String>),
         ),
@@ -72,7 +72,7 @@ fn repair_orphans(
         dry_run: given(dry_run, "dry_run")?,
         parent: parent_table.map(str::to_string),
         violation: given(violation, "violation")?.parse()?,
-        set: set.map(|set| set.0),
+        set: set.map(|set| set.value("set")).transpose()?,
         only_where: only_where.map(str::to_string),
         root: root.map(str::to_string),
     };
@@ -121,7 +121,7 @@ fn restore_repaired(
             name!(total, i64),
             name!(restored, i64),
             name!(unrestored, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
             name!(run_id, Option<i64>),
         ),
     >,

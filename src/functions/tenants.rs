@@ -1,10 +1,10 @@
 //! Tenant keys of all tables: what they are, how far, filling them; what is dead.
 
-use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::{given, row};
+use crate::pg::Jsonb;
 use crate::report;
 use crate::run::{self, Session, TenantRequest};
 
@@ -45,7 +45,7 @@ fn backfill_tenant_ids(
             name!(already_set, i64),
             name!(filled, i64),
             name!(unfilled, i64),
-            name!(reasons, JsonB),
+            name!(reasons, Jsonb),
             name!(run_id, Option<i64>),
             name!(note, Option<String>),
         ),

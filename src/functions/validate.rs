@@ -1,10 +1,10 @@
 //! Checking references, and declaring those that no catalog knows.
 
-use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::given;
+use crate::pg::Jsonb;
 use crate::problem::Problem;
 use crate::run::Session;
 use crate::validate::declared::{self, DeclareRequest};
@@ -22,7 +22,8 @@ use crate::validate::{self, Request};
 /// (a valid constraint is not taken as proof). `orphans`: no such parent, or a partly NULL key of MATCH FULL. `cross_tenant`: the
 /// parent is another tenant's; NULL where a side's rows are everybody's. `null_tenant`, `parent_null_tenant`: the tenant of a
 /// side is NULL, so that nothing could be compared (of the tenant key itself: all rows without one). `verdict`: `ok`,
-/// `violations`, `not_checked` (`fix` says why). `fix` is the next call. Reads every table once.
+/// `violations`, `not_checked` (`fix` says why). `fix` is the next call. `declaration`: what of [`declare_reference`] the row rests on, and
+/// whose word it is. Reads every table once; of views and foreign tables of roles that the caller does not trust, none.
 ///
 /// Errors: 42P08 (ambiguous root, with the candidates), 42P01, 42703; 42501 with every table that may not be read or whose
 /// policies would hide rows; 22023 for negative `samples`.
@@ -52,8 +53,9 @@ fn validate_tenant_fks(
             name!(null_tenant, Option<i64>),
             name!(parent_null_tenant, Option<i64>),
             name!(verdict, String),
-            name!(sample, Option<JsonB>),
+            name!(sample, Option<Jsonb>),
             name!(fix, Option<String>),
+            name!(declaration, Option<String>),
         ),
     >,
     ErrorReport,
@@ -86,8 +88,9 @@ fn validate_tenant_fks(
             row.null_tenant,
             row.parent_null_tenant,
             row.verdict.as_str().to_string(),
-            row.sample.map(JsonB),
+            row.sample,
             row.fix,
+            row.declaration,
         )
     })))
 }
@@ -100,9 +103,11 @@ fn validate_tenant_fks(
 /// * `type_value`: of a polymorphic reference, the text of the first column that means this parent; one call per type.
 /// * `may_cross_tenants`: parents of other tenants are no violation.
 ///
-/// Kept in `mend.declared_references`, in the place of what was declared of the same columns before. Returns it in words.
+/// Kept in `mend.declared_references`, in the place of what was declared of the same columns before. Returns it in words. It holds for
+/// all roles, while its author has the rights of the table's owner, or of the extension's.
 ///
 /// Errors: 42P01, 42703 (names, with the nearest ones), 42601 (grammar), 42804 (types), 42830 (no primary key), 22023, 42501
+/// for who has neither the rights of the table's owner nor those of the extension's, for views and foreign tables of other roles, and
 /// where another role declared it.
 ///
 /// ```sql

@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 use serde_json::{Map, Value};
@@ -11,7 +10,7 @@ use super::compared;
 use super::status::{State, status};
 use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
-use crate::pg::{self, Settings, subtransaction};
+use crate::pg::{self, Jsonb, Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::record::qualified;
 use crate::run::{Session, may_write, settings};
@@ -456,7 +455,7 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
     );
     let inserted = Spi::connect_mut(|client| {
         client
-            .update(&sql, None, &[JsonB(Value::Object(by_column)).into()])?
+            .update(&sql, None, &[Jsonb::from(&Value::Object(by_column)).into()])?
             .first()
             .get_one::<String>()
     })?;

@@ -13,7 +13,7 @@ use crate::plan::{Blueprint, Overlays, Statement, View};
 use crate::problem::Problem;
 use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
 use crate::run::record;
-use crate::run::{self, Counts, Outcome, Session, may_write, settings};
+use crate::run::{self, Counts, Outcome, Reader, Session, may_write, settings};
 use crate::validate::sides::Sides;
 use crate::validate::tenants;
 
@@ -185,10 +185,11 @@ impl<'a> Work<'a> {
             )
             .hint("numbers, uuid and texts can; or give the key in match or set"));
         }
-        let plain = Blueprint {
+        let mut plain = Blueprint {
             overlays,
             ..blueprint(session, &identity, request, will_write)?
         };
+        plain.reader = run::who_reads(session, &plain, &[(identity.parent, &identity.insertion.code)])?.role();
         Ok(Work {
             session,
             page: plain.clone(),
@@ -234,11 +235,16 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Who runs the statements that read.
+    pub(super) fn reader(&self) -> Reader {
+        Reader::for_blueprint(&self.plain)
+    }
+
     /// A statement that reads, with the queries that it names in front.
     pub(super) fn reading(&self, overlays: &Overlays, sql: String) -> Statement {
         let inner = overlays.with_sql(sql);
         let statement = self.plain.statement(format!("SELECT * FROM (\n{inner}\n) AS answer"));
-        match self.plain.asks_user_code() {
+        match self.plain.reader.is_none() && self.plain.asks_user_code() {
             true => statement.under_callers_settings(&self.session.search_path, &self.session.row_security, false),
             false => statement,
         }
@@ -248,16 +254,18 @@ impl<'a> Work<'a> {
         let statement = self.reading(overlays, sql);
         let arguments = arguments(&statement);
         let _own = Settings::of_one_statement();
-        Ok(Spi::connect(|client| {
-            let mut pairs = Vec::new();
-            for row in client.select(&statement.sql, None, &arguments)? {
-                pairs.push((
-                    row.get::<String>(1)?.unwrap_or_default(),
-                    row.get::<i64>(2)?.unwrap_or(0),
-                ));
-            }
-            Ok::<_, SpiError>(pairs)
-        })?)
+        self.reader().run(|| {
+            Ok(Spi::connect(|client| {
+                let mut pairs = Vec::new();
+                for row in client.select(&statement.sql, None, &arguments)? {
+                    pairs.push((
+                        row.get::<String>(1)?.unwrap_or_default(),
+                        row.get::<i64>(2)?.unwrap_or(0),
+                    ));
+                }
+                Ok::<_, SpiError>(pairs)
+            })?)
+        })
     }
 
     /// What the rows come to, once what is missing was created: where no row lacks a parent there are no groups to look at.
@@ -334,11 +342,13 @@ impl<'a> Work<'a> {
             };
             let statement = self.reading(&overlays, groups::linked_parents(&page, &groups));
             let _own = Settings::of_one_statement();
-            let (all, new) = Spi::connect(|client| {
-                client
-                    .select(&statement.sql, None, &arguments(&statement))?
-                    .first()
-                    .get_two::<i64, i64>()
+            let (all, new) = self.reader().run(|| {
+                Ok(Spi::connect(|client| {
+                    client
+                        .select(&statement.sql, None, &arguments(&statement))?
+                        .first()
+                        .get_two::<i64, i64>()
+                })?)
             })?;
             (all_parents, new_parents) = (all.unwrap_or(0), new.unwrap_or(0));
         }

@@ -24,6 +24,8 @@ pub struct Given<'a> {
     pub sql: String,
     /// The column's base type.
     pub type_oid: u32,
+    /// As Postgres would keep the expression; `None`: it is ours.
+    pub tree: Option<String>,
     /// Over `t`: the value exists and is none of the type's (an enum's labels); with the type's name.
     pub misfit: Option<(String, String)>,
 }
@@ -87,9 +89,10 @@ pub(super) fn given<'a>(
             }),
             ..problem
         });
-        let Some((sql, volatile, from)) = problems.keep(read) else {
+        let Some(read) = problems.keep(read) else {
             continue;
         };
+        let (sql, volatile, from) = (read.prefixed, read.volatile, read.type_oid);
         if volatile && !(each && what == "set") {
             problems.push(
                 Problem::new(
@@ -128,11 +131,22 @@ pub(super) fn given<'a>(
             );
             continue;
         }
+        if !base.is_built_in() && base.kind != 'e' && from != base.oid && from != column.type_oid {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                    format!("{place} is of type {}, the expression is not", base.display),
+                )
+                .detail("a cast between them may be a function of whoever owns the type, and is not run")
+                .hint(format!("write it as a value of its type: $$'...'::{}$$", base.display)),
+            );
+            continue;
+        }
         let mut misfit = None;
         // As it will be stored: an assignment rounds as a cast does. Of texts, a cast would cut what an assignment refuses.
         let mut cast = match base.is_string() {
             true => format!("({sql})::{}", base.sql()),
-            false => format!("({sql})::{}", stored_type(session, column)?),
+            false => format!("({sql})::{}", catalog.stored_type(column)?),
         };
         if base.kind == 'e' {
             let labels: Vec<String> = base
@@ -140,10 +154,14 @@ pub(super) fn given<'a>(
                 .iter()
                 .map(|label| Literal::new(label).to_string())
                 .collect();
-            let text = format!("({sql})::pg_catalog.text");
+            let text = format!("({})", catalog.text_sql(&format!("({sql})"), from));
             let fits = format!("{text} = ANY (ARRAY[{}]::pg_catalog.text[])", labels.join(", "));
             misfit = Some((format!("NOT ({fits})"), base.display.clone()));
-            cast = format!("CASE WHEN {fits} THEN {text}::{} END", base.sql());
+            // Constants are read by the input function of the type; a cast from a text could be somebody's own function.
+            let cases = labels
+                .iter()
+                .map(|label| format!("WHEN {label} THEN {label}::{}", base.sql()));
+            cast = format!("CASE {text} {} END", cases.collect::<Vec<_>>().join(" "));
         }
         if let Some(condition) = no_number(catalog, column, from, &sql).filter(|_| !volatile) {
             cast = format!("CASE WHEN NOT ({condition}) THEN {cast} END");
@@ -191,24 +209,11 @@ pub(super) fn given<'a>(
             expression,
             sql: cast,
             type_oid: base.oid,
+            tree: Some(read.tree),
             misfit,
         });
     }
     Ok(found)
-}
-
-/// The column's type with its modifier (a domain's base type with that of the domain), as SQL.
-fn stored_type(session: &Session, column: &Column) -> Result<String, Problem> {
-    let Some((base, modifier)) = session.catalog.base_type(column.type_oid, column.type_modifier) else {
-        return Ok("pg_catalog.text".into());
-    };
-    if modifier < 0 {
-        return Ok(base.sql());
-    }
-    let sql = "SELECT pg_catalog.format_type($1, $2)";
-    let arguments = [pg_sys::Oid::from(base.oid).into(), modifier.into()];
-    let name = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<String>())?;
-    Ok(name.unwrap_or_else(|| base.sql()))
 }
 
 /// The condition under which a number, or a text, is no value of the number or uuid column that it is to be stored in.

@@ -6,6 +6,7 @@ use crate::catalog::{Catalog, ForeignKey, Table};
 use crate::identifier::Literal;
 use crate::infer::tenant::Guard;
 use crate::plan::expression::{equal, indent};
+use crate::plan::kept::json_object;
 use crate::plan::new_row::refusals_of_new_row;
 use crate::plan::{Blueprint, Extra, Overlays, View};
 use crate::rule::OnConflict;
@@ -139,14 +140,6 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
             ));
         }
     }
-    for (column, name, expression) in &identity.domain_checks {
-        if let Some(value) = identity.value(*column) {
-            whens.push(refused(
-                format!("NOT (SELECT {expression} FROM (SELECT {value} AS \"value\") AS domain_value)"),
-                name,
-            ));
-        }
-    }
     let value = |column: i16| identity.value(column).filter(|_| judged(column));
     for (condition, name) in refusals_of_new_row(
         catalog,
@@ -191,7 +184,11 @@ fn stand_in(catalog: &Catalog, identity: &Identity, overlays: &Overlays) -> Stri
         return "NULL".into();
     };
     let keys: Vec<String> = numbers(identity.matched.len(), "given.match");
-    let text: Vec<String> = keys.iter().map(|k| format!("{k}::pg_catalog.text")).collect();
+    let text: Vec<String> = keys
+        .iter()
+        .zip(&identity.matched)
+        .map(|(key, given)| catalog.text_sql(key, given.type_oid))
+        .collect();
     let hash = format!(
         "pg_catalog.md5(pg_catalog.jsonb_build_array('mend', {})::pg_catalog.text)",
         text.join(", ")
@@ -336,9 +333,30 @@ pub fn insert(identity: &Identity, blueprint: &Blueprint, groups: &str, every_ro
     )
 }
 
-/// Completes [`insert`]: in the order of their identity; one that somebody else created meanwhile is left as it is. Returns the number
-/// of those that are new; their keys are kept under `run`.
-pub fn create(identity: &Identity, insert: &str, run: i64, table: &str) -> String {
+/// What creates parents, in the parts that [`keeping`](crate::plan::kept::keeping) puts together.
+pub struct Creating {
+    /// WITH queries; the last but those that count is `made`.
+    pub with: String,
+    /// Parents that are new; with a parent for each row, also the rows that were linked.
+    pub numbers: Vec<&'static str>,
+    /// The key of a new parent, over `made`.
+    pub row_key: String,
+}
+
+impl Creating {
+    fn new(catalog: &Catalog, identity: &Identity, with: String) -> Self {
+        let key = identity.key;
+        let value = catalog.json_sql("made_key", key.type_oid);
+        Creating {
+            with,
+            numbers: vec!["(SELECT pg_catalog.count(*) FROM made)"],
+            row_key: format!("{}::pg_catalog.text", json_object([(key, value)])),
+        }
+    }
+}
+
+/// Completes [`insert`]: in the order of their identity; one that somebody else created meanwhile is left as it is.
+pub fn create(catalog: &Catalog, identity: &Identity, insert: &str) -> Creating {
     let keys: Vec<String> = numbers(identity.matched.len(), "given.match");
     let index: Vec<String> = identity
         .index
@@ -347,23 +365,22 @@ pub fn create(identity: &Identity, insert: &str, run: i64, table: &str) -> Strin
         .filter_map(|c| identity.parent.column(*c))
         .map(|c| c.sql().to_string())
         .collect();
-    format!(
-        "made AS (\n{}\n  ORDER BY {}\n  ON CONFLICT ({}) DO NOTHING\n  RETURNING {} AS made_key\n), kept AS (\n  INSERT INTO mend.created_rows (run_id, table_name, row_key)\n  SELECT {run}, {}, pg_catalog.jsonb_build_object({}, made_key) FROM made\n)\nSELECT pg_catalog.count(*) FROM made",
+    let with = format!(
+        "made AS (\n{}\n  ORDER BY {}\n  ON CONFLICT ({}) DO NOTHING\n  RETURNING {} AS made_key\n)",
         indent(insert, 2),
         keys.join(", "),
         index.join(", "),
         identity.key.sql(),
-        Literal::new(table),
-        Literal::new(&identity.key.name),
-    )
+    );
+    Creating::new(catalog, identity, with)
 }
 
 /// Where each row gets a parent of its own: keys are allocated first, so that which row gets which is exact; then parents are
-/// created and rows linked, in one statement. Returns the numbers of both.
+/// created and rows linked, in one statement.
 ///
 /// * `default`: what the key gets by default.
 /// * `candidates`: see [`candidates`], ends in a WHERE clause.
-pub fn create_each(identity: &Identity, default: &str, candidates: &str, run: i64, table: &str) -> String {
+pub fn create_each(catalog: &Catalog, identity: &Identity, default: &str, candidates: &str) -> Creating {
     let columns: Vec<String> = identity.set.iter().map(|g| g.column.sql().to_string()).collect();
     let values = numbers(identity.set.len(), "allocated.set");
     let with = |first: &str, rest: &[String]| -> String {
@@ -372,18 +389,19 @@ pub fn create_each(identity: &Identity, default: &str, candidates: &str, run: i6
         all.join(", ")
     };
     let stand_in = &identity.matched[0].sql;
-    format!(
-        "allocated AS MATERIALIZED (\n  SELECT candidate.*, {default} AS new_key\n  FROM (\n{}\n  ) AS candidate\n), made AS (\n  INSERT INTO {} ({})\n  OVERRIDING SYSTEM VALUE\n  SELECT {}\n  FROM allocated\n  RETURNING {key} AS made_key\n), linked AS (\n  UPDATE {} AS t SET {column} = allocated.new_key\n  FROM allocated\n  WHERE {stand_in} = allocated.stand_in AND t.ctid = allocated.mend_ctid AND t.{column} IS NULL\n  RETURNING 1\n), kept AS (\n  INSERT INTO mend.created_rows (run_id, table_name, row_key)\n  SELECT {run}, {}, pg_catalog.jsonb_build_object({}, made_key) FROM made\n)\nSELECT (SELECT pg_catalog.count(*) FROM made), (SELECT pg_catalog.count(*) FROM linked)",
+    let with = format!(
+        "allocated AS MATERIALIZED (\n  SELECT candidate.*, {default} AS new_key\n  FROM (\n{}\n  ) AS candidate\n), made AS (\n  INSERT INTO {} ({})\n  OVERRIDING SYSTEM VALUE\n  SELECT {}\n  FROM allocated\n  RETURNING {key} AS made_key\n), linked AS (\n  UPDATE {} AS t SET {column} = allocated.new_key\n  FROM allocated\n  WHERE {stand_in} = allocated.stand_in AND t.ctid = allocated.mend_ctid AND t.{column} IS NULL\n  RETURNING 1\n)",
         indent(candidates, 4),
         identity.parent.sql(),
         with(&identity.key.sql().to_string(), &columns),
         with("allocated.new_key", &values),
         identity.table.relation_sql(),
-        Literal::new(table),
-        Literal::new(&identity.key.name),
         key = identity.key.sql(),
         column = identity.column.sql(),
-    )
+    );
+    let mut creating = Creating::new(catalog, identity, with);
+    creating.numbers.push("(SELECT pg_catalog.count(*) FROM linked)");
+    creating
 }
 
 /// The rows that get a parent of their own: `stand_in`, `set_1 ...`.
@@ -408,9 +426,12 @@ pub fn by_tenant(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, 
         .collect();
     columns.push("classified.row_ctid AS ctid".into());
     let on = same_identity(catalog, identity);
+    let tenant_column = identity.tenant_column.and_then(|c| identity.parent.column(c));
+    let tenant_type = tenant_column.map(|c| c.type_oid).unwrap_or_default();
+    let tenant = catalog.text_sql(&format!("({tenant})"), tenant_type);
     format!(
         "SELECT wanted.mend_tenant,\n  CASE wanted.mend_outcome WHEN 'source_missing' THEN COALESCE(given.mend_outcome, 'source_missing') ELSE wanted.mend_outcome END,\n  \
-         pg_catalog.count(*), pg_catalog.count(DISTINCT wanted.mend_value), pg_catalog.count(DISTINCT new.mend_key)\nFROM (\n  SELECT ({tenant})::pg_catalog.text AS mend_tenant, t.mend_outcome, t.mend_value, {}\n  FROM (\n    SELECT classified.outcome AS mend_outcome, classified.value AS mend_value, {}\n    FROM (\n{}\n    ) AS classified\n  ) AS t\n) AS wanted\n\
+         pg_catalog.count(*), pg_catalog.count(DISTINCT wanted.mend_value), pg_catalog.count(DISTINCT new.mend_key)\nFROM (\n  SELECT {tenant} AS mend_tenant, t.mend_outcome, t.mend_value, {}\n  FROM (\n    SELECT classified.outcome AS mend_outcome, classified.value AS mend_value, {}\n    FROM (\n{}\n    ) AS classified\n  ) AS t\n) AS wanted\n\
          LEFT JOIN {groups} AS given ON {}\nLEFT JOIN {groups} AS new ON new.mend_outcome = 'create' AND new.mend_key = wanted.mend_value\nGROUP BY 1, 2",
         identity_sql(identity).join(", "),
         columns.join(", "),

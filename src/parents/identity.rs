@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::Request;
 use super::given::{Given, given};
 use super::whose::{stand_in, tenant};
-use crate::catalog::{Column, Details, Insertion, Key, Table};
+use crate::catalog::{Column, Insertion, Key, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::reference;
 use crate::plan::{COMPUTED, Computed, Overlays};
@@ -38,8 +38,6 @@ pub struct Identity<'a> {
     pub index: &'a Key,
     /// What a new row of the parent needs and meets.
     pub insertion: Insertion,
-    /// CHECKs of domains: parent column, name, expression over VALUE.
-    pub domain_checks: Vec<(i16, String, String)>,
     /// Which column is the tenant, added by us.
     pub tenant: Option<i16>,
     /// Why the tenant of a row is not known: a reason over `t`, NULL where it is.
@@ -204,18 +202,6 @@ impl<'a> Identity<'a> {
                 .hint("leave its columns out, and fill them afterwards"),
             );
         }
-        let mut domain_checks = Vec::new();
-        for given in matched.iter().chain(&set) {
-            if catalog.type_of(given.column.type_oid).is_some_and(|t| t.kind == 'd') {
-                let details: Details = catalog.details(parent, given.column)?;
-                domain_checks.extend(
-                    details
-                        .domain_checks
-                        .into_iter()
-                        .map(|check| (given.column.number, check.name, check.expression)),
-                );
-            }
-        }
         let all: Vec<i16> = parent.columns.iter().map(|c| c.number).collect();
         readable(session, parent, &all, false, &mut problems);
         let every: Vec<i16> = table.columns.iter().map(|c| c.number).collect();
@@ -237,7 +223,6 @@ impl<'a> Identity<'a> {
             set,
             index,
             insertion,
-            domain_checks,
             tenant: tenant_column,
             tenant_column: match sides.of(parent).as_ref() {
                 Whose::Own(columns) if columns.len() == 1 => Some(columns[0]),
@@ -275,17 +260,30 @@ impl<'a> Identity<'a> {
                 name: given.expression.clone(),
                 sql: given.sql.clone(),
                 type_oid: given.type_oid,
+                tree: given.tree.clone(),
             })
             .collect();
         // No column has this number; whether functions of the user take part is told from it as well.
         let others = self.set.iter().map(|given| given.sql.as_str());
         let checks = self.insertion.checks.iter().map(|check| check.expression.as_str());
-        let domains = self.domain_checks.iter().map(|(_, _, expression)| expression.as_str());
+        let domains = self
+            .insertion
+            .domain_checks
+            .iter()
+            .map(|(_, check)| check.expression.as_str());
         computed.push(Computed {
             name: String::new(),
             sql: others.chain(checks).chain(domains).collect::<Vec<_>>().join(" "),
             type_oid: 0,
+            tree: None,
         });
+        // Nor these: the trees of what new parents are given.
+        computed.extend(self.set.iter().map(|given| Computed {
+            name: String::new(),
+            sql: String::new(),
+            type_oid: 0,
+            tree: given.tree.clone(),
+        }));
         computed
     }
 

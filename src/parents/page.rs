@@ -43,7 +43,13 @@ impl Work<'_> {
             ..self.plain.clone()
         };
         let columns: Vec<String> = key.columns.iter().map(|c| format!("classified.column_{c}")).collect();
-        let texts: Vec<String> = columns.iter().map(|c| format!("{c}::pg_catalog.text")).collect();
+        let own: Vec<&Column> = key.columns.iter().filter_map(|c| table.column(*c)).collect();
+        let catalog = &self.session.catalog;
+        let texts: Vec<String> = columns
+            .iter()
+            .zip(&own)
+            .map(|(sql, column)| catalog.text_sql(sql, column.type_oid))
+            .collect();
         let first = format!(
             "SELECT ARRAY[{}] AS key\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\nORDER BY {}\nLIMIT {most}",
             texts.join(", "),
@@ -53,14 +59,15 @@ impl Work<'_> {
         let statement = self.reading(&overlays, first);
         let _settings = settings(true);
         let _joins = Settings::push(&[("enable_nestloop", "off")]);
-        let keys = Spi::connect(|client| {
-            let mut keys: Vec<Vec<Option<String>>> = Vec::new();
-            for row in client.select(&statement.sql, None, &arguments(&statement))? {
-                keys.extend(row.get::<Vec<Option<String>>>(1)?);
-            }
-            Ok::<_, SpiError>(keys)
+        let keys = self.reader().run(|| {
+            Ok(Spi::connect(|client| {
+                let mut keys: Vec<Vec<Option<String>>> = Vec::new();
+                for row in client.select(&statement.sql, None, &arguments(&statement))? {
+                    keys.extend(row.get::<Vec<Option<String>>>(1)?);
+                }
+                Ok::<_, SpiError>(keys)
+            })?)
         })?;
-        let own: Vec<&Column> = key.columns.iter().filter_map(|c| table.column(*c)).collect();
         let row = |key: &Vec<Option<String>>| -> String {
             let values = own.iter().zip(key).map(|(column, value)| {
                 let base = self.session.catalog.base_type(column.type_oid, -1);
@@ -81,6 +88,7 @@ impl Work<'_> {
         self.page.rule.only_where = Some(Condition {
             portable: condition(""),
             qualified: condition("t."),
+            trees: vec![],
         });
         Ok(())
     }

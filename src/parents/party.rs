@@ -336,6 +336,7 @@ fn nothing_named(session: &Session, column: &PartyColumn) -> Option<Condition> {
     Some(Condition {
         qualified: written("t")?,
         portable: written(&record::qualified(table))?,
+        trees: vec![],
     })
 }
 
@@ -357,6 +358,7 @@ fn filled_and_created<'a>(
         let others = Condition {
             portable: format!("NOT ({})", condition.portable),
             qualified: format!("NOT ({})", condition.qualified),
+            trees: condition.trees.clone(),
         };
         blueprint.rule.only_where = Some(Condition::and(blueprint.rule.only_where.take(), &others));
     }

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 
 use pgrx::prelude::*;
-use pgrx::spi::SpiError;
 use serde_json::{Value, json};
 
 use super::execute::{Parents, Work, arguments, wait};
@@ -11,10 +10,12 @@ use super::{Request, groups};
 use crate::identifier::Literal;
 use crate::infer::reference;
 use crate::pg::{self, Settings};
-use crate::plan::expression::equal;
+use crate::plan::expression::{equal, equals_text};
+use crate::plan::kept::keeping;
 use crate::plan::{Blueprint, Overlays, Statement};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
+use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
 use crate::run::{self, PASSES, attempts, lock, settings};
 
@@ -30,9 +31,9 @@ struct Done {
 impl Work<'_> {
     pub(super) fn real(&mut self, request: &Request) -> Result<Parents, Problem> {
         let started = record::clock()?;
-        lock(self.identity.table)?;
-        record::comes_last()?;
-        let run = record::next_id()?;
+        lock(self.session, self.identity.table);
+        let table = record::qualified(self.identity.table);
+        let run = ledger::open(self.session, "backfill_parents", &table, &started)?;
         // With an id of its own, each statement sees what is committed by then.
         pg::current_transaction_id();
         if self.on_conflict == OnConflict::Error {
@@ -86,7 +87,7 @@ impl Work<'_> {
                 waiting,
                 transactions,
             };
-            parents.outcome.run_id = Some(self.record(request, &parents, started, run)?);
+            parents.outcome.run_id = Some(self.record(request, &parents, run)?);
             return Ok(parents);
         }
         Err(Problem::new(
@@ -133,7 +134,7 @@ impl Work<'_> {
                     transaction: Some(creator),
                 });
             }
-            let (linked, _) = run::proved(self.session, &self.page)?;
+            let linked = run::proved(self.session, &self.page, run)?;
             let filled = linked.counts.filled;
             let (parents, new) = match linked.transaction.filter(|_| filled > 0) {
                 Some(linker) => self.parents_of(linker, creator)?,
@@ -184,14 +185,10 @@ impl Work<'_> {
         // Rows of other tenants are none of our business, where the row itself says whose it is.
         if let (Some(path), Some(tenant)) = (&self.plain.restriction, &self.plain.rule.tenant)
             && let ([], Some(column)) = (path.hops.as_slice(), self.identity.table.column(path.column))
-            && let Some((base, _)) = self.session.catalog.base_type(column.type_oid, -1)
         {
             let own = format!("t.{}", column.sql());
-            let wanted = format!("CAST($1 AS {})", base.sql());
-            page.push_str(&format!(
-                " AND {}",
-                equal(&self.session.catalog, &own, column.type_oid, &wanted)
-            ));
+            let same = equals_text(&self.session.catalog, &own, column.type_oid, "$1");
+            page.push_str(&format!(" AND {same}"));
             parameters.push(tenant.clone());
         }
         let statement = Statement {
@@ -213,15 +210,12 @@ impl Work<'_> {
     /// Creates what is missing; returns how many. With a parent for each row, the rows are linked as well.
     fn create(&self, run: i64, again: &Cell<bool>) -> Result<i64, Problem> {
         let (overlays, groups) = self.overlays();
-        let statement = self.creating(&overlays, &groups, run, false);
+        let statement = self.creating(&overlays, &groups, false);
         let _settings = settings(false);
-        let _policies = Settings::push(&[("row_security", "on"), ("enable_nestloop", "off")]);
-        let each = self.identity.each.is_some();
-        let (made, linked) = Spi::connect_mut(|client| {
-            let row = client.update(&statement.sql, None, &arguments(&statement))?.first();
-            let linked = if each { row.get::<i64>(2)? } else { None };
-            Ok::<_, SpiError>((row.get::<i64>(1)?.unwrap_or(0), linked))
-        })?;
+        let _hash = Settings::push(&[("enable_nestloop", "off")]);
+        let table = record::qualified(self.identity.parent);
+        let numbers = ledger::keep(run, Change::Created, &table, None, &statement)?;
+        let (made, linked) = (numbers[0], numbers.get(1).copied());
         match linked.filter(|linked| *linked != made) {
             // A row changed or went after its parent was made from it; or it is a trigger, and will be again.
             Some(linked) => {
@@ -233,13 +227,12 @@ impl Work<'_> {
     }
 
     /// Creates what is missing on this page, under the caller's settings for triggers and defaults.
-    fn creating(&self, overlays: &Overlays, groups: &str, run: i64, for_review: bool) -> Statement {
+    fn creating(&self, overlays: &Overlays, groups: &str, for_review: bool) -> Statement {
         let page = Blueprint {
             overlays: overlays.clone(),
             for_review,
             ..self.page.clone()
         };
-        let table = record::qualified(self.identity.parent);
         let mut statement = page.statement(match self.identity.each {
             Some(_) => groups::candidates(&self.identity, &page, groups),
             None => {
@@ -251,12 +244,18 @@ impl Work<'_> {
             statement = statement.under_callers_settings(&self.session.search_path, &self.session.row_security, true);
         }
         let create = match &self.identity.each {
-            Some(default) => groups::create_each(&self.identity, default, &statement.sql, run, &table),
-            None => groups::create(&self.identity, &statement.sql, run, &table),
+            Some(default) => groups::create_each(&self.session.catalog, &self.identity, default, &statement.sql),
+            None => groups::create(&self.session.catalog, &self.identity, &statement.sql),
         };
-        // WITH a AS (...), made AS (...): the queries of the overlays and those of the statement are one list.
-        let sql = overlays.with_sql(create.clone());
-        statement.sql = sql.replacen(&format!(")\n{create}"), &format!("),\n{create}"), 1);
+        let mut with = overlays.queries_of(&create.with);
+        with.push(create.with);
+        let numbers: Vec<&str> = create.numbers;
+        statement.sql = keeping(
+            &with.join(",\n"),
+            &numbers,
+            &[("row_key", &create.row_key)],
+            "FROM made",
+        );
         statement
     }
 
@@ -375,7 +374,7 @@ impl Work<'_> {
         Ok((all.unwrap_or(0), new.unwrap_or(0)))
     }
 
-    fn record(&self, request: &Request, parents: &Parents, started: String, run: i64) -> Result<i64, Problem> {
+    fn record(&self, request: &Request, parents: &Parents, run: i64) -> Result<i64, Problem> {
         let counts = &parents.outcome.counts;
         let mut rule: Value = serde_json::to_value(request)?;
         rule["table"] = json!(record::qualified(self.identity.table));
@@ -383,11 +382,10 @@ impl Work<'_> {
         rule["parents_created"] = json!(parents.created);
         let (overlays, groups) = self.overlays();
         let record = Record {
-            operation: "backfill_parents",
             table: record::qualified(self.identity.table),
             column: self.identity.column.name.clone(),
             rule,
-            statement: self.creating(&overlays, &groups, run, true).sql,
+            statement: self.creating(&overlays, &groups, true).sql,
             counts: (
                 counts.already_set,
                 counts.filled,
@@ -395,13 +393,13 @@ impl Work<'_> {
                 counts.unfilled(),
             ),
             note: parents.outcome.note.clone(),
-            started,
             fingerprint: record::fingerprinted(
                 &self.session.catalog,
                 vec![self.identity.table.oid, self.identity.parent.oid],
                 &self.plain.details,
             ),
         };
-        record::insert(&record, Some(run))
+        ledger::close(run, &record)?;
+        Ok(run)
     }
 }

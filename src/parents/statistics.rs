@@ -56,18 +56,20 @@ pub fn by_tenant(session: &Session, request: &Request) -> Result<Vec<OfTenant>, 
     );
     let _settings = settings(true);
     let _joins = Settings::push(&[("enable_nestloop", "off")]);
-    let rows = Spi::connect(|client| {
-        let mut rows = Vec::new();
-        for row in client.select(&statement.sql, None, &super::execute::arguments(&statement))? {
-            rows.push((
-                row.get::<String>(1)?,
-                row.get::<String>(2)?.unwrap_or_default(),
-                row.get::<i64>(3)?.unwrap_or(0),
-                row.get::<i64>(4)?.unwrap_or(0),
-                row.get::<i64>(5)?.unwrap_or(0),
-            ));
-        }
-        Ok::<_, SpiError>(rows)
+    let rows = work.reader().run(|| {
+        Ok(Spi::connect(|client| {
+            let mut rows = Vec::new();
+            for row in client.select(&statement.sql, None, &super::execute::arguments(&statement))? {
+                rows.push((
+                    row.get::<String>(1)?,
+                    row.get::<String>(2)?.unwrap_or_default(),
+                    row.get::<i64>(3)?.unwrap_or(0),
+                    row.get::<i64>(4)?.unwrap_or(0),
+                    row.get::<i64>(5)?.unwrap_or(0),
+                ));
+            }
+            Ok::<_, SpiError>(rows)
+        })?)
     })?;
     let mut found: BTreeMap<Option<String>, OfTenant> = BTreeMap::new();
     for (tenant, outcome, rows, parents, new) in rows {

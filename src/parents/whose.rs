@@ -56,6 +56,7 @@ pub(super) fn tenant<'a>(
                 sql: format!("t.{}::{}", own.sql(), base.sql()),
                 type_oid: base.oid,
                 misfit: None,
+                tree: None,
             };
             Some((given, None))
         }
@@ -114,7 +115,10 @@ pub(super) fn stand_in<'a>(
         }
     };
     let (base, _) = catalog.base_type(key.type_oid, -1)?;
-    let text: Vec<String> = own.iter().map(|c| format!("t.{}::pg_catalog.text", c.sql())).collect();
+    let text: Vec<String> = own
+        .iter()
+        .map(|c| catalog.text_sql(&format!("t.{}", c.sql()), c.type_oid))
+        .collect();
     let hash = format!(
         "pg_catalog.md5(pg_catalog.jsonb_build_array('mend', {}, {})::pg_catalog.text)",
         table.oid,
@@ -169,6 +173,7 @@ pub(super) fn stand_in<'a>(
         sql,
         type_oid: base.oid,
         misfit: None,
+        tree: None,
     })
 }
 
@@ -258,6 +263,7 @@ fn through_membership<'a>(
         sql,
         type_oid: base.oid,
         misfit: None,
+        tree: None,
     };
     Some((given, Some(unknown)))
 }

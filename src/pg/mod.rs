@@ -8,11 +8,15 @@ mod decode;
 mod decode_routine;
 mod decode_table;
 mod decode_type;
+mod identity;
+mod jsonb;
 pub mod tree;
 
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 
+pub use identity::{Confinement, as_role, current_role, keeps_one_snapshot, lock_for_us};
+pub use jsonb::Jsonb;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
@@ -218,13 +222,27 @@ pub fn is_read_only() -> bool {
     unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() }
 }
 
+/// What a person typed, read by Postgres and written out again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Qualified {
+    /// With the alias in front of columns.
+    pub prefixed: String,
+    /// With bare column names.
+    pub bare: String,
+    /// As Postgres would keep it (`pg_node_tree`).
+    pub tree: String,
+    /// It may give something else the next time.
+    pub volatile: bool,
+    /// The oid of its type.
+    pub type_oid: u32,
+}
+
 /// A condition over one table, as the caller typed it, in the form in which we may embed it.
 ///
 /// * `relation`: the table as SQL text (`public."T"`), `oid` its id.
 /// * `alias`: the name that the result gives to the table.
 /// * `search_path`: the caller's own, under which names in the condition are looked up.
 ///
-/// Returns it twice: with the alias in front of columns, and with bare column names.
 ///
 /// The result names every function, operator and type with its schema as far as the *current* search_path needs it, so
 /// with `pg_catalog` alone in the path it means the same whatever the path is later. Only a single condition is
@@ -237,7 +255,7 @@ pub fn qualify_condition(
     oid: u32,
     alias: &str,
     search_path: &str,
-) -> Result<(String, String), Problem> {
+) -> Result<Qualified, Problem> {
     let not_one = || {
         Problem::new(
             PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
@@ -273,18 +291,36 @@ pub fn qualify_condition(
         if quals.is_null() {
             return Err(not_one());
         }
-        let context = pg_sys::deparse_context_for(alias.as_ptr(), pg_sys::Oid::from(oid));
-        let deparsed = |prefixed: bool| {
-            CStr::from_ptr(pg_sys::deparse_expression(quals, context, prefixed, false))
-                .to_string_lossy()
-                .into_owned()
-        };
-        Ok((deparsed(true), deparsed(false)))
+        Ok(qualified(quals, &alias, oid))
     }
 }
 
-/// An expression over the columns of one table, as the caller typed it, in the form in which we may embed it; whether it may
-/// give something else the next time; and the oid of its type.
+/// Writes an analyzed expression over one table out.
+///
+/// # Safety
+/// `node` is an analyzed expression over the first range table entry, in the current memory context.
+unsafe fn qualified(node: *mut pg_sys::Node, alias: &CStr, table: u32) -> Qualified {
+    // SAFETY: the caller's promise; all texts are copied.
+    unsafe {
+        let context = pg_sys::deparse_context_for(alias.as_ptr(), pg_sys::Oid::from(table));
+        let deparsed = |prefixed: bool| {
+            CStr::from_ptr(pg_sys::deparse_expression(node, context, prefixed, false))
+                .to_string_lossy()
+                .into_owned()
+        };
+        Qualified {
+            prefixed: deparsed(true),
+            bare: deparsed(false),
+            tree: CStr::from_ptr(pg_sys::nodeToString(node.cast()))
+                .to_string_lossy()
+                .into_owned(),
+            volatile: pg_sys::contain_volatile_functions(node),
+            type_oid: pg_sys::exprType(node).to_u32(),
+        }
+    }
+}
+
+/// An expression over the columns of one table, as the caller typed it, in the form in which we may embed it.
 ///
 /// * `what`: what it is for, for the error.
 /// * the others as in [`qualify_condition`].
@@ -299,7 +335,7 @@ pub fn qualify_expression(
     oid: u32,
     alias: &str,
     search_path: &str,
-) -> Result<(String, bool, u32), Problem> {
+) -> Result<Qualified, Problem> {
     let not_one = || {
         Problem::new(
             PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
@@ -314,7 +350,7 @@ pub fn qualify_expression(
     };
     // SAFETY: as in `qualify_condition`; the only target is asked for its expression after the list's length was checked.
     unsafe {
-        let (value, volatile) = {
+        let value = {
             let _path = Settings::push(&[("search_path", search_path)]);
             let statements = pg_sys::pg_parse_query(text.as_ptr());
             if statements.is_null() || (*statements).length != 1 {
@@ -339,14 +375,9 @@ pub fn qualify_expression(
                 return Err(not_one());
             }
             let entry = (*(*targets).elements).ptr_value.cast::<pg_sys::TargetEntry>();
-            let value = (*entry).expr.cast::<pg_sys::Node>();
-            (value, pg_sys::contain_volatile_functions(value))
+            (*entry).expr.cast::<pg_sys::Node>()
         };
-        let context = pg_sys::deparse_context_for(alias.as_ptr(), pg_sys::Oid::from(oid));
-        let text = CStr::from_ptr(pg_sys::deparse_expression(value, context, true, false))
-            .to_string_lossy()
-            .into_owned();
-        Ok((text, volatile, pg_sys::exprType(value).to_u32()))
+        Ok(qualified(value, &alias, oid))
     }
 }
 

@@ -14,7 +14,7 @@
 //! could raise (CHECK expressions) stand behind everything that must hold before they would be evaluated for real.
 
 use super::constraints::refused_by;
-use super::expression::{any, differs, equal};
+use super::expression::{any, differs, equal, equals_text};
 use super::sources::{SourceSql, hop_alias};
 use super::{Blueprint, COMPUTED, Computed, View};
 use crate::catalog::{Table, UniqueIndex};
@@ -64,11 +64,11 @@ impl Blueprint<'_> {
                 );
             }
             Extra::Explained => {
-                select.push(format!("{} AS key", self.table.row_key_sql("t")));
+                select.push(format!("{} AS key", self.table.row_key_sql(self.catalog, "t")));
                 select.push(format!("{} AS detail", self.detail_sql(&sources)));
             }
             Extra::Replaced => {
-                select.push(format!("{} AS key", self.table.row_key_sql("t")));
+                select.push(format!("{} AS key", self.table.row_key_sql(self.catalog, "t")));
                 select.push(format!("t.{} AS old_value", self.column.sql()));
             }
             Extra::None | Extra::Row => {}
@@ -190,8 +190,7 @@ impl Blueprint<'_> {
                 Some(wanted) if self.for_review => Literal::new(wanted).to_string(),
                 _ => "$1".into(),
             };
-            let wanted = format!("CAST({wanted} AS {})", self.type_sql_of(path.owner, path.column));
-            let same = equal(self.catalog, &tenant, self.type_of(path.owner, path.column), &wanted);
+            let same = equals_text(self.catalog, &tenant, self.type_of(path.owner, path.column), &wanted);
             when(format!("{unless_written}({same}) IS NOT TRUE"), "excluded");
         } else if self.rule.tenant.is_some() {
             // Nobody can say whose the rows are (said in the note), so none is of the tenant that was asked for.
@@ -418,11 +417,11 @@ impl Blueprint<'_> {
             let parent = self.table_of(reference.parent);
             let name = Literal::new(&format!("{} ", self.catalog.display(parent))).to_string();
             parts.push(format!(
-                "CASE WHEN {} THEN {name} || found.value::pg_catalog.text || ' belongs to tenant ' || \
-                 {}::pg_catalog.text || ', the row to ' || {}::pg_catalog.text END",
+                "CASE WHEN {} THEN {name} || {} || ' belongs to tenant ' || {} || ', the row to ' || {} END",
                 differs(self.catalog, &row.0, row.1, &value.0),
-                value.0,
-                row.0
+                self.catalog.text_sql("found.value", self.column.type_oid),
+                self.catalog.text_sql(&value.0, value.1),
+                self.catalog.text_sql(&row.0, row.1),
             ));
         }
         if parts.is_empty() {
@@ -471,11 +470,5 @@ impl Blueprint<'_> {
             .column(column)
             .map(|c| c.type_oid)
             .unwrap_or_default()
-    }
-
-    pub(super) fn type_sql_of(&self, table: u32, column: i16) -> String {
-        let base = self.catalog.base_type(self.type_of(table, column), -1);
-        base.map(|(base, _)| base.sql())
-            .unwrap_or_else(|| "pg_catalog.text".into())
     }
 }

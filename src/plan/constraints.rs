@@ -2,7 +2,7 @@
 
 use super::classify::Extra;
 use super::expression::{all_set, equal, indent};
-use super::new_row::in_new_row;
+use super::new_row::{in_new_row, of_value};
 use super::{Blueprint, View};
 use crate::catalog::{Check, Column, ForeignKey, UniqueIndex};
 use crate::identifier::Literal;
@@ -17,8 +17,7 @@ impl Blueprint<'_> {
             refusals.push((condition, refused_by(&type_name)));
         }
         for check in &self.details.domain_checks {
-            let value = format!("SELECT {} AS \"value\"", self.value_as_target());
-            let holds = format!("(SELECT {} FROM ({value}) AS domain_value)", check.expression);
+            let holds = of_value(&check.expression, &self.value_as_target());
             refusals.push((format!("NOT {holds}"), refused_by(&check.name)));
         }
         for check in &self.details.checks {

@@ -1,43 +1,83 @@
 //! Small pieces of SQL text: comparisons that cannot be hijacked, lists, indentation.
 
-use crate::catalog::{Catalog, Type};
+use crate::catalog::Catalog;
 
 /// `a = b` for values of these column types, by the operator of the type itself: for a type outside pg_catalog the
 /// plain sign would silently fall back to another type's (citext to text).
+///
+/// Of a type whose owner the caller does not trust, the texts are compared: a cast of the owner's could come before the operator.
 pub fn equal(catalog: &Catalog, a: &str, a_type: u32, b: &str) -> String {
-    match foreign_operator(catalog, a_type) {
-        Some(operator) => format!("{a} {operator} {b}"),
-        None => format!("{a} = {b}"),
+    match Comparison::of(catalog, a_type) {
+        Comparison::Plain => format!("{a} = {b}"),
+        Comparison::By(operator) => format!("{a} {operator} {b}"),
+        Comparison::ByText => format!("({}) = ({})", catalog.text_sql(a, a_type), catalog.text_sql(b, a_type)),
     }
 }
 
-/// `a = ANY (array)`; NULL where `a` is NULL, or the array has none like it and holds a NULL.
+/// `a = ANY (array)`, for an array of texts where [`compared_as_text`]; NULL where `a` is NULL, or the array has none like it and holds a
+/// NULL.
 pub fn equals_any(catalog: &Catalog, a: &str, a_type: u32, array: &str) -> String {
-    match foreign_operator(catalog, a_type) {
-        Some(operator) => format!("{a} {operator} ANY ({array})"),
-        None => format!("{a} = ANY ({array})"),
+    match Comparison::of(catalog, a_type) {
+        Comparison::Plain => format!("{a} = ANY ({array})"),
+        Comparison::By(operator) => format!("{a} {operator} ANY ({array})"),
+        Comparison::ByText => format!("({}) = ANY ({array})", catalog.text_sql(a, a_type)),
+    }
+}
+
+/// `a` is what `text` (an expression of type text) says, read as a value of this type. Of a type that is not Postgres's own the texts are
+/// compared: a cast from a text could be somebody's own function.
+pub fn equals_text(catalog: &Catalog, a: &str, a_type: u32, text: &str) -> String {
+    match catalog.base_type(a_type, -1) {
+        Some((base, _)) if base.is_built_in() => equal(catalog, a, a_type, &format!("CAST({text} AS {})", base.sql())),
+        _ => format!("({}) = {text}", catalog.text_sql(a, a_type)),
     }
 }
 
 /// `NOT a = b`; NULL where either is NULL.
 pub fn differs(catalog: &Catalog, a: &str, a_type: u32, b: &str) -> String {
-    match foreign_operator(catalog, a_type) {
-        Some(operator) => format!("NOT ({a} {operator} {b})"),
-        None => format!("{a} <> {b}"),
+    match Comparison::of(catalog, a_type) {
+        Comparison::Plain => format!("{a} <> {b}"),
+        Comparison::By(operator) => format!("NOT ({a} {operator} {b})"),
+        Comparison::ByText => format!("({}) <> ({})", catalog.text_sql(a, a_type), catalog.text_sql(b, a_type)),
     }
 }
 
-fn foreign_operator(catalog: &Catalog, type_oid: u32) -> Option<String> {
-    let (base, _): (&Type, i32) = catalog.base_type(type_oid, -1)?;
-    let operator = base
-        .equality
-        .as_ref()
-        .filter(|operator| operator.schema != "pg_catalog")?;
-    Some(format!(
-        "OPERATOR({}.{})",
-        crate::identifier::Identifier::new(&operator.schema),
-        operator.name
-    ))
+/// Are values of this type compared by their texts, because somebody whom the caller does not trust owns it?
+pub fn compared_as_text(catalog: &Catalog, type_oid: u32) -> bool {
+    matches!(Comparison::of(catalog, type_oid), Comparison::ByText)
+}
+
+/// How values of one type are compared.
+enum Comparison {
+    /// By the sign: it finds the type's own operator, in pg_catalog.
+    Plain,
+    /// By an operator outside of it.
+    By(String),
+    /// By their texts.
+    ByText,
+}
+
+impl Comparison {
+    fn of(catalog: &Catalog, type_oid: u32) -> Comparison {
+        let Some((base, _)) = catalog.base_type(type_oid, -1) else {
+            return Comparison::Plain;
+        };
+        if !base.is_trusted() {
+            return Comparison::ByText;
+        }
+        match base
+            .equality
+            .as_ref()
+            .filter(|operator| operator.schema != "pg_catalog")
+        {
+            Some(operator) => Comparison::By(format!(
+                "OPERATOR({}.{})",
+                crate::identifier::Identifier::new(&operator.schema),
+                operator.name
+            )),
+            None => Comparison::Plain,
+        }
+    }
 }
 
 /// `a IS NOT NULL AND b IS NOT NULL`

@@ -9,15 +9,95 @@ pub fn key_conditions(catalog: &Catalog, table: &Table, alias: &str, json: &str)
     let key = table.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
     key.iter()
         .filter_map(|c| table.column(*c))
-        .map(|c| {
-            let own = format!("{alias}.{}", c.sql());
-            equal(catalog, &own, c.type_oid, &old_value(catalog, c, json))
-        })
+        .map(|c| same_as_kept(catalog, &format!("{alias}.{}", c.sql()), c, c, json))
         .collect()
 }
 
-/// The value of a column that is kept as text in `json`.
-pub fn old_value(catalog: &Catalog, column: &Column, json: &str) -> String {
-    let type_sql = catalog.type_of(column.type_oid).map(|t| t.sql()).unwrap_or_default();
-    format!("({json} ->> {})::{type_sql}", Literal::new(&column.name))
+/// `own`, a value of the type of `column`, is the value of the column `kept` in `json`. Of a type that is not Postgres's own the texts are
+/// compared: the way back from a text is a cast, and that may be somebody's own function.
+pub fn same_as_kept(catalog: &Catalog, own: &str, column: &Column, kept: &Column, json: &str) -> String {
+    let name = Literal::new(&kept.name);
+    match (
+        catalog.base_type(column.type_oid, -1),
+        catalog.base_type(kept.type_oid, -1),
+    ) {
+        (Some((base, _)), Some((of_kept, _))) if base.is_built_in() && of_kept.is_built_in() => {
+            let value = format!("({json} ->> {name})::{}", of_kept.sql());
+            equal(catalog, own, column.type_oid, &value)
+        }
+        _ => format!("{} = ({json} ->> {name})", catalog.text_sql(own, column.type_oid)),
+    }
+}
+
+/// The value of a column that is kept as text in `json`, by the input function of its type.
+///
+/// * `row`: a row of the table, by its alias; what it holds does not matter.
+pub fn old_value(catalog: &Catalog, column: &Column, json: &str, row: &str) -> String {
+    let name = Literal::new(&column.name);
+    match catalog.base_type(column.type_oid, -1) {
+        Some((base, _)) if base.is_built_in() => format!("({json} ->> {name})::{}", base.sql()),
+        _ => format!(
+            "(pg_catalog.jsonb_populate_record({row}, pg_catalog.jsonb_build_object({name}, {json} ->> {name}))).{}",
+            column.sql()
+        ),
+    }
+}
+
+/// `jsonb_build_object` of columns and their values, in parts: a call takes 100 arguments at most (FUNC_MAX_ARGS).
+pub fn json_object<'a>(values: impl IntoIterator<Item = (&'a Column, String)>) -> String {
+    let pairs: Vec<String> = values
+        .into_iter()
+        .map(|(column, value)| format!("{}, {value}", Literal::new(&column.name)))
+        .collect();
+    let parts = pairs.chunks(50);
+    let parts: Vec<String> = parts
+        .map(|part| format!("pg_catalog.jsonb_build_object({})", part.join(", ")))
+        .collect();
+    parts.join(" || ")
+}
+
+/// Columns of a statement whose changes are kept; those that it does not have are NULL. All are text but the last.
+pub const KEPT: [&str; 4] = ["row_key", "old_values", "new_values", "row_values"];
+
+/// A SELECT whose rows `run::ledger::keep` takes: numbers first, then one row per change.
+///
+/// * `with`: WITH queries, without the word; the last one has a row per change.
+/// * `numbers`: bigint expressions, each a whole scalar.
+/// * `changes`: column of [`KEPT`] and its expression (of type text) over `from`.
+/// * `from`: FROM of the changes, with its WHERE.
+pub fn keeping(with: &str, numbers: &[&str], changes: &[(&str, &str)], from: &str) -> String {
+    let columns: Vec<String> = KEPT
+        .iter()
+        .map(|name| {
+            let given = changes.iter().find(|(column, _)| column == name);
+            given.map_or("NULL::pg_catalog.text".into(), |(_, sql)| sql.to_string())
+        })
+        .collect();
+    format!(
+        "WITH {with}\nSELECT {}, ARRAY[{}]::pg_catalog.int8[] AS numbers\nUNION ALL\nSELECT {}, NULL::pg_catalog.int8[]\n{from}",
+        vec!["NULL::pg_catalog.text"; KEPT.len()].join(", "),
+        numbers.join(", "),
+        columns.join(", "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keeping;
+
+    #[test]
+    fn a_statement_that_keeps_its_changes_returns_numbers_and_then_changes() {
+        let sql = keeping(
+            "written AS (UPDATE t SET a = 1 RETURNING a)",
+            &["(SELECT pg_catalog.count(*) FROM written)"],
+            &[("old_values", "a::text")],
+            "FROM written",
+        );
+        let expected = "WITH written AS (UPDATE t SET a = 1 RETURNING a)\n\
+            SELECT NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text, \
+            ARRAY[(SELECT pg_catalog.count(*) FROM written)]::pg_catalog.int8[] AS numbers\nUNION ALL\n\
+            SELECT NULL::pg_catalog.text, a::text, NULL::pg_catalog.text, NULL::pg_catalog.text, \
+            NULL::pg_catalog.int8[]\nFROM written";
+        assert_eq!(sql, expected);
+    }
 }

@@ -51,6 +51,8 @@ pub struct Blueprint<'a> {
     pub touched: Vec<u32>,
     /// Values that are computed from the row and stand for columns of it, see [`COMPUTED`].
     pub computed: Vec<Computed>,
+    /// The role (oid) with whose rights statements that only read are run, see `run::Reader`; `None`: the caller.
+    pub reader: Option<u32>,
     /// Parameters are written as literals: for a person who reviews the statement, never for what we execute.
     pub for_review: bool,
 }
@@ -67,6 +69,8 @@ pub struct Computed {
     pub sql: String,
     /// Its type.
     pub type_oid: u32,
+    /// As Postgres would keep what the caller typed of it; `None`: it is ours.
+    pub tree: Option<String>,
 }
 
 /// A statement with its parameters (all of type text).
@@ -231,8 +235,17 @@ impl Overlays {
     /// `statement` with `WITH ...` in front of it: the queries that it names, directly or through others. Not all there are:
     /// a run over a thousand tables would have Postgres read each of them a thousand times.
     pub fn with_sql(&self, statement: String) -> String {
+        let queries = self.queries_of(&statement);
+        match queries.is_empty() {
+            true => statement,
+            false => format!("WITH {}\n{statement}", queries.join(",\n")),
+        }
+    }
+
+    /// The WITH queries that `statement` names, directly or through others.
+    pub fn queries_of(&self, statement: &str) -> Vec<String> {
         let mut needed = vec![false; self.queries.len()];
-        let mut texts = vec![statement.as_str()];
+        let mut texts = vec![statement];
         while let Some(text) = texts.pop() {
             for (at, _) in text.match_indices(OVERLAY) {
                 let digits = text[at + OVERLAY.len()..].chars().take_while(char::is_ascii_digit);
@@ -243,15 +256,11 @@ impl Overlays {
                 }
             }
         }
-        let queries: Vec<String> = (1..)
+        (1..)
             .zip(&self.queries)
             .filter(|(number, _)| needed[number - 1])
             .map(|(number, sql)| format!("{OVERLAY}{number} AS (\n{}\n)", expression::indent(sql, 2)))
-            .collect();
-        match queries.is_empty() {
-            true => statement,
-            false => format!("WITH {}\n{statement}", queries.join(",\n")),
-        }
+            .collect()
     }
 }
 

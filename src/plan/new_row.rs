@@ -41,6 +41,11 @@ pub fn in_new_row(
     format!("(SELECT {expression} FROM {row})")
 }
 
+/// The CHECK of a domain, over VALUE, of this value (of the type below the domain).
+pub fn of_value(expression: &str, value: &str) -> String {
+    format!("(SELECT {expression} FROM (SELECT {value} AS \"value\") AS domain_value)")
+}
+
 /// Conditions under which a table refuses a new row, as far as its values are known before, each with the name of the
 /// constraint: CHECKs, unique keys (rows that are in the table and the other new ones, all rows of which are listed in the
 /// query that these stand in), foreign keys.
@@ -63,7 +68,9 @@ pub fn refusals_of_new_row(
             .iter()
             .filter_map(|c| parent.column(*c))
             .map(|c| {
-                let type_sql = catalog.type_of(c.type_oid).map(|t| t.sql()).unwrap_or_default();
+                // Of a domain the base: its own CHECKs are asked by themselves.
+                let base = catalog.base_type(c.type_oid, -1);
+                let type_sql = base.map(|(base, _)| base.sql()).unwrap_or_default();
                 format!(
                     "{}::{type_sql} AS {}",
                     value(c.number).unwrap_or("NULL".into()),
@@ -78,6 +85,16 @@ pub fn refusals_of_new_row(
         format!("(SELECT {expression} FROM (SELECT {row}) AS new_row)")
     };
     let mut refusals = Vec::new();
+    for (column, check) in &insertion.domain_checks {
+        let base = parent.column(*column).and_then(|c| catalog.base_type(c.type_oid, -1));
+        if let (Some(value), Some((base, _))) = (value(*column), base) {
+            let value = format!("{value}::{}", base.sql());
+            refusals.push((
+                format!("NOT {}", of_value(&check.expression, &value)),
+                check.name.clone(),
+            ));
+        }
+    }
     for check in &insertion.checks {
         if insertion.is_known(&check.columns, &known) {
             refusals.push((

@@ -56,7 +56,8 @@ impl Blueprint<'_> {
         let names = names.join(", ");
         let given = own
             .iter()
-            .map(|c| format!("{c}::pg_catalog.text"))
+            .zip(&source.columns)
+            .map(|(sql, column)| self.catalog.text_sql(sql, self.type_of(self.table.oid, *column)))
             .collect::<Vec<_>>()
             .join(", ");
         let given = format!("pg_catalog.concat_ws(', ', {given})");
@@ -95,7 +96,9 @@ impl Blueprint<'_> {
             let missing = format!("{set} AND {missing}");
             let state = format!(
                 "CASE WHEN {not_set} THEN {unset} WHEN {missing} THEN {key} || {no_row} \
-                 WHEN {value} IS NULL THEN {key} || {value_name} ELSE {key} || ' gives ' || {value}::pg_catalog.text END"
+                 WHEN {value} IS NULL THEN {key} || {value_name} ELSE {key} || ' gives ' || {} END",
+                self.catalog
+                    .text_sql(&value, self.type_of(last.parent, last.columns[0]))
             );
             return SourceSql {
                 joins,

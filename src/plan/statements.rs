@@ -2,6 +2,7 @@
 
 use super::classify::Extra;
 use super::expression::{calls_user_code, differs, indent};
+use super::kept::keeping;
 use super::sources::hop_alias;
 use super::{Blueprint, Count, Statement, View};
 use crate::catalog::ForeignKey;
@@ -131,19 +132,33 @@ impl Blueprint<'_> {
         ))
     }
 
-    /// As [`Self::write`] where the rule overwrites, keeping the old values in `mend.replaced_values` under `run`: returns one row, the
-    /// rows written and those of them that had another value.
+    /// As [`Self::write`] where the rule overwrites, keeping the old values (see [`keeping`]). Its numbers: the rows written, and those of
+    /// them that had another value.
     ///
     /// `write`: the statement of [`Self::write`], complete.
-    pub fn keeping_old_values(&self, write: Statement, run: i64) -> Statement {
+    pub fn keeping_old_values(&self, write: Statement) -> Statement {
+        let text = |value: &str| self.catalog.text_sql(value, self.column.type_oid);
+        let with = format!(
+            "written AS (\n{}\n  RETURNING classified.key AS key, {} AS old_value, {} AS new_value\n)",
+            indent(&write.sql, 2),
+            text("classified.old_value"),
+            text(&format!("t.{}", self.column.sql())),
+        );
+        let name = Literal::new(&self.column.name);
+        let pair = |value: &str| format!("pg_catalog.jsonb_build_object({name}, {value})::pg_catalog.text");
         Statement {
-            sql: format!(
-                "WITH written AS (\n{}\n  RETURNING classified.key AS key, classified.old_value::pg_catalog.text AS old_value, \
-                 t.{}::pg_catalog.text AS new_value\n), kept AS (\n  INSERT INTO mend.replaced_values (run_id, row_key, old_value, new_value)\n  \
-                 SELECT {run}, key, old_value, new_value FROM written WHERE old_value IS NOT NULL\n)\n\
-                 SELECT pg_catalog.count(*) AS rows, pg_catalog.count(old_value) AS replaced FROM written",
-                indent(&write.sql, 2),
-                self.column.sql()
+            sql: keeping(
+                &with,
+                &[
+                    "(SELECT pg_catalog.count(*) FROM written)",
+                    "(SELECT pg_catalog.count(old_value) FROM written)",
+                ],
+                &[
+                    ("row_key", "key::pg_catalog.text"),
+                    ("old_values", &pair("old_value")),
+                    ("new_values", &pair("new_value")),
+                ],
+                "FROM written\nWHERE old_value IS NOT NULL",
             ),
             parameters: write.parameters,
         }

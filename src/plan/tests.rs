@@ -50,6 +50,7 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
         overlays: Overlays::default(),
         touched: vec![],
         computed: vec![],
+        reader: None,
         for_review: false,
     }
 }

@@ -10,13 +10,14 @@ use super::missing::Others;
 use super::{Violation, Way, Work};
 use crate::catalog::{Column, Insertion, Table};
 use crate::identifier::Literal;
-use crate::pg;
 use crate::plan::Overlays;
 use crate::plan::Statement;
-use crate::plan::expression::{all_set, equal, indent};
+use crate::plan::expression::{all_set, indent};
+use crate::plan::kept::{json_object, keeping, same_as_kept};
 use crate::plan::new_row::refusals_of_new_row;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
+use crate::run::ledger::Change;
 use crate::run::obstacles::relation_can_be_filled;
 use crate::run::{readable, record};
 
@@ -28,6 +29,8 @@ pub(super) struct Creation<'a> {
     /// Columns that the caller gave values, and whether the text holds a placeholder.
     given: Vec<(&'a Column, bool)>,
     set: Map<String, Value>,
+    /// The types in which their values are stored, by column number.
+    types: BTreeMap<i16, String>,
     parent: &'a Table,
     /// Who else references it by the same key.
     others: Others<'a>,
@@ -76,6 +79,7 @@ impl<'a> Creation<'a> {
         };
         let mut given = Vec::new();
         let mut clean = Map::new();
+        let mut types = BTreeMap::new();
         for (name, value) in &set {
             let Some(column) = problems.keep(catalog.resolve_column(parent, name)) else {
                 continue;
@@ -87,6 +91,7 @@ impl<'a> Creation<'a> {
                     .as_str()
                     .is_some_and(|text| text.contains("{key}") || text.contains("{tenant}"));
                 given.push((column, placeholder));
+                types.insert(column.number, catalog.stored_type(column)?);
                 clean.insert(column.name.clone(), value.clone());
             }
         }
@@ -126,11 +131,13 @@ impl<'a> Creation<'a> {
         // Other keys of the parent and the rows of its own parents are looked at as well.
         let all: Vec<i16> = parent.columns.iter().map(|c| c.number).collect();
         readable(session, parent, &all, false, problems);
+        work.read_with(parent, &insertion.code, &[], problems);
         Ok(Creation {
             insertion,
             tenant,
             given,
             set: clean,
+            types,
             parent,
             others: Others::find(work)?,
         })
@@ -158,12 +165,16 @@ impl<'a> Creation<'a> {
         parameters.push(set);
         let mut object = format!("${}::pg_catalog.jsonb", parameters.len());
         let key_text: Vec<String> = (1..=work.reference.key.len())
-            .map(|i| format!("missing.key_{i}::pg_catalog.text"))
+            .zip(&work.reference.columns)
+            .map(|(i, c)| {
+                let type_oid = work.reference.table.column(*c).map(|c| c.type_oid).unwrap_or_default();
+                work.session.catalog.text_sql(&format!("missing.key_{i}"), type_oid)
+            })
             .collect();
         let key_text = format!("pg_catalog.concat_ws(', ', {})", key_text.join(", "));
-        let tenant_text = match self.tenant {
-            Some(_) => "missing.tenant::pg_catalog.text",
-            None => "''",
+        let tenant_text = match (self.tenant, &work.conditions.tenants) {
+            (Some(_), Some(tenants)) => work.session.catalog.text_sql("missing.tenant", tenants.own.type_oid),
+            _ => "''".into(),
         };
         for (column, _) in self.given.iter().filter(|(_, placeholder)| *placeholder) {
             let name = Literal::new(&column.name);
@@ -176,11 +187,14 @@ impl<'a> Creation<'a> {
             .given
             .iter()
             .map(|(c, _)| {
+                // Of a domain the base: its own CHECKs are asked by themselves.
                 format!(
-                    "(pg_catalog.jsonb_populate_record(NULL::{}, {object})).{} AS {}",
-                    self.parent.sql(),
-                    c.sql(),
-                    c.sql()
+                    "(SELECT r.{name} FROM pg_catalog.jsonb_to_record({object}) AS r ({name} {})) AS {name}",
+                    self.types
+                        .get(&c.number)
+                        .map(String::as_str)
+                        .unwrap_or("pg_catalog.text"),
+                    name = c.sql(),
                 )
             })
             .collect();
@@ -348,24 +362,20 @@ impl Way for Creation<'_> {
         let insert = self.insert(work);
         // Triggers and defaults find what they find in any other statement of the caller.
         let insert = insert.under_callers_settings(&work.session.search_path, &work.session.row_security, true);
-        let key: Vec<String> = work
-            .reference
-            .key
-            .iter()
-            .filter_map(|c| self.parent.column(*c))
-            .map(|c| format!("{}, {}", Literal::new(&c.name), c.sql()))
-            .collect();
-        work.number(&Statement {
-            sql: format!(
-                "WITH made AS (\n{}\n  RETURNING pg_catalog.jsonb_build_object({}) AS row_key\n), kept AS (\n  \
-                 INSERT INTO mend.created_rows (run_id, table_name, row_key)\n  SELECT {run}, {}, row_key FROM made\n)\n\
-                 SELECT pg_catalog.count(*) FROM made",
-                indent(&insert.sql, 2),
-                key.join(", "),
-                Literal::new(&record::qualified(self.parent))
+        let catalog = &work.session.catalog;
+        let key = work.reference.key.iter().filter_map(|c| self.parent.column(*c));
+        let key = json_object(key.map(|c| (c, catalog.json_sql(&c.sql().to_string(), c.type_oid))));
+        let with = format!("made AS (\n{}\n  RETURNING {key} AS row_key\n)", indent(&insert.sql, 2));
+        let statement = Statement {
+            sql: keeping(
+                &with,
+                &["(SELECT pg_catalog.count(*) FROM made)"],
+                &[("row_key", "row_key::pg_catalog.text")],
+                "FROM made",
             ),
             parameters: insert.parameters,
-        })
+        };
+        work.keep(run, Change::Created, self.parent, &statement)
     }
 
     /// No row has a parent of another tenant now that had none before.
@@ -380,16 +390,10 @@ impl Way for Creation<'_> {
             .zip(&work.reference.columns)
             .filter_map(|(key, column)| Some((self.parent.column(*key)?, work.reference.table.column(*column)?)))
             .map(|(key, column)| {
-                let created = crate::plan::kept::old_value(&work.session.catalog, key, "made.row_key");
-                equal(
-                    &work.session.catalog,
-                    &created,
-                    key.type_oid,
-                    &format!("t.{}", column.sql()),
-                )
+                let own = format!("t.{}", column.sql());
+                same_as_kept(&work.session.catalog, &own, column, key, "made.row_key")
             })
             .collect();
-        let _policies = pg::Settings::push(&[("row_security", "on")]);
         let crossing = work.number(&Statement {
             sql: format!(
                 "SELECT pg_catalog.count(*)\n{}\nWHERE ({})\n  AND EXISTS (SELECT FROM mend.created_rows AS made WHERE made.run_id = {run} AND {})",

@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde_json::Value;
 
@@ -134,15 +133,22 @@ pub(super) fn value_fits(
         });
         return false;
     }
+    // Of a domain the base: its own CHECKs are asked of each row.
+    let stored = match session.catalog.stored_type(column) {
+        Ok(stored) => stored,
+        Err(problem) => {
+            problems.push(problem);
+            return false;
+        }
+    };
     let sql = format!(
-        "SELECT (pg_catalog.jsonb_populate_record(NULL::{}, pg_catalog.jsonb_build_object({}, $1))).{} IS NULL",
-        parent.sql(),
+        "SELECT r.{name} IS NULL FROM pg_catalog.jsonb_to_record(pg_catalog.jsonb_build_object({}, $1)) AS r ({name} {stored})",
         Literal::new(&column.name),
-        column.sql()
+        name = column.sql()
     );
     // A text with a placeholder is looked at as it is: too long is too long.
     let read = pg::subtransaction(AssertUnwindSafe(|| {
-        let argument = [JsonB(value.clone()).into()];
+        let argument = [pg::Jsonb::from(value).into()];
         Ok(Spi::connect(|client| client.select(&sql, None, &argument).map(|_| ()))?)
     }));
     problems

@@ -27,8 +27,9 @@ use crate::pg;
 use crate::plan::Statement;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
+use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
-use crate::run::{Session, attempts, lock, may_write, settings};
+use crate::run::{Reader, Session, attempts, lock, may_write, settings};
 use crate::validate::pass::{Conditions, Pass};
 use crate::validate::reference::{Found, KeyReference, collect};
 use crate::validate::sides::Sides;
@@ -166,6 +167,10 @@ struct Work<'a> {
     violating: String,
     /// The caller's condition, over `t`.
     only_where: Option<String>,
+    /// As Postgres would keep it.
+    typed: Option<String>,
+    /// Who counts; known once it is known what the tables enforce.
+    reader: Cell<Reader>,
     sides: &'a Sides<'a>,
 }
 
@@ -197,9 +202,10 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
         }
     };
     let violating = match &only_where {
-        Some(condition) => format!("({violating}) AND ({condition}) IS TRUE"),
+        Some(condition) => format!("({violating}) AND ({}) IS TRUE", condition.prefixed),
         None => violating,
     };
+    let (only_where, typed) = only_where.map(|typed| (typed.prefixed, typed.tree)).unzip();
     let work = Work {
         session,
         request,
@@ -208,6 +214,8 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
         conditions,
         violating,
         only_where,
+        typed,
+        reader: Cell::default(),
         sides: &sides,
     };
     may_be_read(session, &work.pass, &mut problems);
@@ -253,6 +261,17 @@ trait Way {
 }
 
 impl Work<'_> {
+    /// Says who counts, where `code` is what of `table` is code of its owner.
+    fn read_with(&self, table: &Table, code: &[String], others: &[u32], problems: &mut Problems) {
+        let mut reads: Vec<u32> = self.pass.reads().iter().map(|(table, _)| *table).collect();
+        reads.push(table.oid);
+        reads.extend(others);
+        let typed: Vec<&str> = self.typed.iter().map(String::as_str).collect();
+        if let Some(reader) = problems.keep(Reader::of(self.session, &[(table, code)], &reads, &typed)) {
+            self.reader.set(reader);
+        }
+    }
+
     fn run(&self, way: &dyn Way) -> Result<Repaired, Problem> {
         let (before, parents) = {
             let _reading = reading();
@@ -266,14 +285,12 @@ impl Work<'_> {
             return Ok(result);
         }
         let started = record::clock()?;
-        lock(self.reference.table)?;
+        lock(self.session, self.reference.table);
+        let table = record::qualified(self.reference.table);
+        let run = ledger::open(self.session, "repair_orphans", &table, &started)?;
         // Somebody else may have been there first.
         let others = [PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION];
-        let (run, (repaired, created, left)) = attempts(&others, |again| {
-            record::comes_last()?;
-            let run = record::next_id()?;
-            Ok((run, self.write_and_prove(way, run, again)?))
-        })?;
+        let (repaired, created, left) = attempts(&others, |again| self.write_and_prove(way, run, again))?;
         let (reasons, refused) = plain(&left);
         result.reasons = reasons;
         result.repaired = repaired;
@@ -282,8 +299,7 @@ impl Work<'_> {
         result.note = joined(refused, way.note(self, false)?);
         let reasons = serde_json::to_value(&result.reasons)?;
         let record = Record {
-            operation: "repair_orphans",
-            table: record::qualified(self.reference.table),
+            table,
             column: result.columns.clone(),
             rule: json!({
                 "action": self.request.action.as_str(),
@@ -299,10 +315,10 @@ impl Work<'_> {
             statement: way.statement(self),
             counts: (0, repaired, reasons, result.violations - repaired),
             note: result.note.clone(),
-            started,
             fingerprint: way.fingerprint(self),
         };
-        result.run_id = Some(record::insert(&record, Some(run))?);
+        ledger::close(run, &record)?;
+        result.run_id = Some(run);
         Ok(result)
     }
 
@@ -334,7 +350,6 @@ impl Work<'_> {
             }
             let written = {
                 let _settings = settings(false);
-                let _policies = pg::Settings::push(&[("row_security", "on")]);
                 way.write(self, run)?
             };
             if self.request.action == Action::CreateParent {
@@ -412,15 +427,23 @@ impl Work<'_> {
     fn pairs(&self, statement: &Statement) -> Result<BTreeMap<String, i64>, Problem> {
         let _own = pg::Settings::of_one_statement();
         let arguments = crate::validate::arguments(&statement.parameters);
-        let pairs = Spi::connect(|client| {
-            let mut pairs = BTreeMap::new();
-            for row in client.select(&statement.sql, None, &arguments)? {
-                let (outcome, rows) = (row.get::<String>(1)?, row.get::<i64>(2)?);
-                *pairs.entry(outcome.unwrap_or_default()).or_default() += rows.unwrap_or(0);
-            }
-            Ok::<_, SpiError>(pairs)
-        })?;
-        Ok(pairs)
+        self.reader.get().run(|| {
+            Ok(Spi::connect(|client| {
+                let mut pairs = BTreeMap::new();
+                for row in client.select(&statement.sql, None, &arguments)? {
+                    let (outcome, rows) = (row.get::<String>(1)?, row.get::<i64>(2)?);
+                    *pairs.entry(outcome.unwrap_or_default()).or_default() += rows.unwrap_or(0);
+                }
+                Ok::<_, SpiError>(pairs)
+            })?)
+        })
+    }
+
+    /// Runs a statement that writes and keeps what was there before; rows written.
+    fn keep(&self, run: i64, change: Change, table: &Table, statement: &Statement) -> Result<i64, Problem> {
+        let _own = pg::Settings::of_one_statement();
+        let numbers = ledger::keep(run, change, &record::qualified(table), None, statement)?;
+        Ok(numbers[0])
     }
 
     /// Runs a statement that writes and returns one number.
@@ -491,7 +514,7 @@ fn find<'a>(session: &'a Session, request: &RepairRequest) -> Result<KeyReferenc
         .into_iter()
         .filter_map(|found| match found {
             Found::Reference(reference) => Some(reference),
-            Found::Broken { .. } => None,
+            Found::Unchecked(_) => None,
         })
         .collect();
     let wanted = request.columns.trim();
@@ -565,14 +588,14 @@ fn find<'a>(session: &'a Session, request: &RepairRequest) -> Result<KeyReferenc
     }
 }
 
-fn condition(session: &Session, table: &Table, typed: &str) -> Result<String, Problem> {
+fn condition(session: &Session, table: &Table, typed: &str) -> Result<pg::Qualified, Problem> {
     let relation = table.relation_sql();
     let (oid, path) = (table.oid, session.search_path.as_str());
     // A subtransaction, so that Postgres's own complaint about the condition joins the list.
     let result = pg::subtransaction(AssertUnwindSafe(|| {
         pg::qualify_condition(typed, &relation, oid, "t", path)
     }));
-    result.map(|(qualified, _)| qualified).map_err(|problem| Problem {
+    result.map_err(|problem| Problem {
         message: format!("only_where: {}", problem.message),
         ..problem
     })

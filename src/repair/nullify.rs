@@ -9,13 +9,15 @@ use pgrx::prelude::*;
 use serde_json::json;
 
 use super::{Action, Violation, Way, Work};
-use crate::catalog::{Column, Details};
+use crate::catalog::{Check, Column, Details};
 use crate::identifier::Literal;
 use crate::plan::Statement;
 use crate::plan::expression::{calls_user_code, equal, indent};
-use crate::plan::new_row::in_new_row;
+use crate::plan::kept::{json_object, keeping, key_conditions, same_as_kept};
+use crate::plan::new_row::{in_new_row, of_value};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
+use crate::run::ledger::Change;
 use crate::run::obstacles::{
     column_can_be_filled, details_can_be_predicted, overwriting_can_be_kept, relation_can_be_filled,
 };
@@ -26,6 +28,8 @@ use crate::validate::sides::Whose;
 pub(super) struct Nullification<'a> {
     columns: Vec<&'a Column>,
     details: Details,
+    /// CHECKs of the columns' domains, with the column.
+    domain_checks: Vec<(&'a Column, Check)>,
     /// Unique indexes that take NULL, or that read a column in an expression.
     unpredicted: Vec<String>,
 }
@@ -57,21 +61,10 @@ impl<'a> Nullification<'a> {
                 .collect(),
         };
         if !not_null.is_empty() {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
-                    format!("{} of {shown} cannot become NULL", not_null.join(", ")),
-                )
-                .detail("it is NOT NULL, a CHECK says so, or it is the tenant of the row")
-                .hint(format!(
-                    "create the parents instead: SELECT * FROM repair_orphans({}, {}, 'create_parent'); or, if a row may be without one: ALTER TABLE {shown} ALTER COLUMN {} DROP NOT NULL",
-                    Literal::new(&shown),
-                    Literal::new(&work.reference.columns_shown()),
-                    not_null[0]
-                )),
-            );
+            problems.push(cannot_be_null(work, &shown, &not_null));
         }
         let mut details = Details::default();
+        let mut domain_checks = Vec::new();
         let mut unpredicted = Vec::new();
         for column in &columns {
             column_can_be_filled(session, table, column, problems);
@@ -93,6 +86,11 @@ impl<'a> Nullification<'a> {
             details.triggers.extend(of_column.triggers);
             details.checks = of_column.checks;
             details.generated = of_column.generated;
+            details.code.extend(of_column.code);
+            domain_checks.extend(of_column.domain_checks.into_iter().map(|check| (*column, check)));
+            if of_column.domain_not_null {
+                problems.push(cannot_be_null(work, &shown, &[column.quoted.as_str()]));
+            }
             if !column.may_update && !work.request.dry_run {
                 problems.push(
                     Problem::new(
@@ -103,7 +101,7 @@ impl<'a> Nullification<'a> {
                 );
             }
         }
-        for list in [&mut details.triggers, &mut unpredicted] {
+        for list in [&mut details.triggers, &mut details.code, &mut unpredicted] {
             list.sort();
             list.dedup();
         }
@@ -126,9 +124,11 @@ impl<'a> Nullification<'a> {
                 .hint("drop it first, repair, and add it again NOT VALID, then VALIDATE"),
             );
         }
+        work.read_with(table, &details.code, &[], problems);
         Ok(Nullification {
             columns,
             details,
+            domain_checks,
             unpredicted,
         })
     }
@@ -137,23 +137,29 @@ impl<'a> Nullification<'a> {
     fn refusals(&self, work: &Work) -> Vec<(String, &str)> {
         let new_value = |c: &Column| {
             let written = self.columns.iter().any(|column| column.number == c.number);
-            let type_sql = work.session.catalog.type_of(c.type_oid).map(|t| t.sql());
-            type_sql.filter(|_| written).map(|name| format!("NULL::{name}"))
+            // Of a domain the base: its own CHECKs are asked by themselves.
+            let base = work.session.catalog.base_type(c.type_oid, -1);
+            base.filter(|_| written)
+                .map(|(base, _)| format!("NULL::{}", base.sql()))
         };
-        self.details
-            .checks
-            .iter()
-            .map(|check| {
-                let holds = in_new_row(
-                    work.reference.table,
-                    &self.details.generated,
-                    &new_value,
-                    &check.expression,
-                    &check.columns,
-                );
-                (format!("NOT {holds}"), check.name.as_str())
-            })
-            .collect()
+        let domains = self.domain_checks.iter().map(|(column, check)| {
+            let null = new_value(column).unwrap_or_else(|| "NULL".into());
+            (
+                format!("NOT {}", of_value(&check.expression, &null)),
+                check.name.as_str(),
+            )
+        });
+        let checks = self.details.checks.iter().map(|check| {
+            let holds = in_new_row(
+                work.reference.table,
+                &self.details.generated,
+                &new_value,
+                &check.expression,
+                &check.columns,
+            );
+            (format!("NOT {holds}"), check.name.as_str())
+        });
+        domains.chain(checks).collect()
     }
 
     /// Names in CHECKs and in the caller's condition are looked up as the caller would.
@@ -164,7 +170,8 @@ impl<'a> Nullification<'a> {
             .iter()
             .map(|c| &c.expression)
             .chain(&work.only_where);
-        match writes || code.into_iter().any(|expression| calls_user_code(expression)) {
+        let asks = work.reader.get().is_caller() && code.into_iter().any(|expression| calls_user_code(expression));
+        match writes || asks {
             true => statement.under_callers_settings(&work.session.search_path, &work.session.row_security, true),
             false => statement,
         }
@@ -190,7 +197,11 @@ impl<'a> Nullification<'a> {
         let values: Vec<String> = deciding
             .iter()
             .enumerate()
-            .map(|(i, c)| format!("t.{0} AS value_{1}, t.{0}::pg_catalog.text AS text_{1}", c.sql(), i + 1))
+            .map(|(i, c)| {
+                let own = format!("t.{}", c.sql());
+                let text = work.session.catalog.text_sql(&own, c.type_oid);
+                format!("{own} AS value_{0}, {text} AS text_{0}", i + 1)
+            })
             .collect();
         let mut on = Vec::new();
         for (i, column) in deciding.iter().enumerate() {
@@ -204,10 +215,11 @@ impl<'a> Nullification<'a> {
                     &format!("violating.value_{n}"),
                 ));
             }
-            on.push(format!(
-                "t.{}::pg_catalog.text IS NOT DISTINCT FROM violating.text_{n}",
-                column.sql()
-            ));
+            let text = work
+                .session
+                .catalog
+                .text_sql(&format!("t.{}", column.sql()), column.type_oid);
+            on.push(format!("({text}) IS NOT DISTINCT FROM violating.text_{n}"));
         }
         on.push(format!("({})", work.conditions.set));
         on.extend(work.only_where.iter().map(|condition| format!("({condition}) IS TRUE")));
@@ -230,6 +242,20 @@ impl<'a> Nullification<'a> {
             parameters: work.pass.parameters.clone(),
         }
     }
+}
+
+fn cannot_be_null(work: &Work, shown: &str, columns: &[&str]) -> Problem {
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+        format!("{} of {shown} cannot become NULL", columns.join(", ")),
+    )
+    .detail("it is NOT NULL, a CHECK or its domain says so, or it is the tenant of the row")
+    .hint(format!(
+        "create the parents instead: SELECT * FROM repair_orphans({}, {}, 'create_parent'); or, if a row may be without one: ALTER TABLE {shown} ALTER COLUMN {} DROP NOT NULL",
+        Literal::new(shown),
+        Literal::new(&work.reference.columns_shown()),
+        columns[0]
+    ))
 }
 
 impl Way for Nullification<'_> {
@@ -276,29 +302,40 @@ impl Way for Nullification<'_> {
         let update = self.gated(work, self.update(work), true);
         let deciding = self.deciding(work);
         let of = |column: &Column| deciding.iter().position(|c| *c == column.number).map_or(0, |at| at + 1);
-        let pairs = |what: &str| {
-            let pairs: Vec<String> = self
-                .columns
-                .iter()
-                .map(|c| format!("{}, violating.{what}_{}", Literal::new(&c.name), of(c)))
-                .collect();
-            format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
-        };
+        let catalog = &work.session.catalog;
+        let old_texts = self.columns.iter().map(|c| (*c, format!("violating.text_{}", of(c))));
+        // The row as it was: what became NULL has its old value.
         let row = match work.request.action {
-            Action::Quarantine => format!("pg_catalog.to_jsonb(t) || {}", pairs("value")),
+            Action::Quarantine => json_object(table.columns.iter().map(|c| {
+                let own = match self.columns.iter().any(|written| written.number == c.number) {
+                    true => format!("violating.value_{}", of(c)),
+                    false => format!("t.{}", c.sql()),
+                };
+                (c, catalog.json_sql(&own, c.type_oid))
+            })),
             _ => "NULL::pg_catalog.jsonb".into(),
         };
-        work.number(&Statement {
-            sql: format!(
-                "WITH written AS (\n{}\n  RETURNING {} AS row_key, {} AS old_values, {row} AS row_values\n), kept AS (\n  \
-                 INSERT INTO mend.repaired_rows (run_id, row_key, old_values, row_values)\n  \
-                 SELECT {run}, row_key, old_values, row_values FROM written\n)\nSELECT pg_catalog.count(*) FROM written",
-                indent(&update.sql, 2),
-                table.row_key_sql("t"),
-                pairs("text")
+        let with = format!(
+            "written AS (\n{}\n  RETURNING {} AS row_key, {} AS old_values, {row} AS row_values\n)",
+            indent(&update.sql, 2),
+            table.row_key_sql(catalog, "t"),
+            json_object(old_texts)
+        );
+        let text = |name: &str| format!("{name}::pg_catalog.text");
+        let statement = Statement {
+            sql: keeping(
+                &with,
+                &["(SELECT pg_catalog.count(*) FROM written)"],
+                &[
+                    ("row_key", &text("row_key")),
+                    ("old_values", &text("old_values")),
+                    ("row_values", &text("row_values")),
+                ],
+                "FROM written",
             ),
             parameters: update.parameters,
-        })
+        };
+        work.keep(run, Change::Nullified, table, &statement)
     }
 
     /// A parent that was created while the run went on: its rows must keep their reference.
@@ -307,7 +344,7 @@ impl Way for Nullification<'_> {
             return Ok(true);
         }
         let (table, parent) = (work.reference.table, work.reference.parent);
-        let key: Vec<String> = crate::plan::kept::key_conditions(&work.session.catalog, table, "t", "kept.row_key");
+        let key: Vec<String> = key_conditions(&work.session.catalog, table, "t", "kept.row_key");
         let on: Vec<String> = work
             .reference
             .key
@@ -315,11 +352,16 @@ impl Way for Nullification<'_> {
             .zip(&work.reference.columns)
             .filter_map(|(key, column)| Some((parent.column(*key)?, table.column(*column)?)))
             .map(|(key, column)| {
-                let was = match self.columns.iter().any(|c| c.number == column.number) {
-                    true => crate::plan::kept::old_value(&work.session.catalog, column, "kept.old_values"),
-                    false => format!("t.{}", column.sql()),
-                };
-                equal(&work.session.catalog, &format!("p.{}", key.sql()), key.type_oid, &was)
+                let of_parent = format!("p.{}", key.sql());
+                match self.columns.iter().any(|c| c.number == column.number) {
+                    true => same_as_kept(&work.session.catalog, &of_parent, key, column, "kept.old_values"),
+                    false => equal(
+                        &work.session.catalog,
+                        &of_parent,
+                        key.type_oid,
+                        &format!("t.{}", column.sql()),
+                    ),
+                }
             })
             .collect();
         let sql = format!(
@@ -329,7 +371,6 @@ impl Way for Nullification<'_> {
             parent.relation_sql(),
             on.join(" AND ")
         );
-        let _policies = crate::pg::Settings::push(&[("row_security", "on")]);
         let found = work.number(&Statement {
             sql,
             parameters: vec![],

@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 use serde_json::{Value, json};
 
-use crate::catalog::{Column, Details, Table};
-use crate::pg::Settings;
+use crate::catalog::{Check, Column, Details, Table};
+use crate::identifier::Identifier;
+use crate::pg::{Jsonb, Settings};
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, equal, indent};
-use crate::plan::kept::{key_conditions, old_value};
-use crate::plan::new_row::in_new_row;
+use crate::plan::kept::{keeping, key_conditions, old_value};
+use crate::plan::new_row::{in_new_row, of_value};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
+use crate::run::ledger;
 use crate::run::record::{self, Record};
-use crate::run::{Session, lock, may_write, readable, settings, updatable};
+use crate::run::{Reader, Session, lock, may_write, readable, settings, updatable};
 
 /// What was put back, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +44,8 @@ struct Run<'a> {
     columns: Vec<&'a Column>,
     shown: String,
     details: Details,
+    /// CHECKs of the columns' domains, with the column.
+    domain_checks: Vec<(&'a Column, Check)>,
 }
 
 /// Puts back what the run `id` nullified, or counts what that would do.
@@ -55,32 +58,27 @@ pub fn restore(session: &Session, id: i64, dry_run: bool) -> Result<Restored, Pr
     }
     let run = Run::find(session, id)?;
     run.may(dry_run)?;
+    if run.columns.is_empty() {
+        // A repair that found nothing to do.
+        return Ok(run.outcome(BTreeMap::new()));
+    }
     if dry_run {
         let _settings = settings(true);
-        let _policies = Settings::push(&[("row_security", "on")]);
         return Ok(run.outcome(run.count()?));
     }
     let started = record::clock()?;
-    lock(run.table)?;
-    record::comes_last()?;
-    let restored_by = record::next_id()?;
+    lock(session, run.table);
+    let table = record::qualified(run.table);
+    let restored_by = ledger::open(session, "restore_repaired", &table, &started)?;
     let _settings = settings(false);
-    let _policies = Settings::push(&[("row_security", "on")]);
     let before = {
         let _own = Settings::of_one_statement();
         run.count()?
     };
-    let statement = run.write(restored_by);
-    let arguments = crate::validate::arguments(&statement.parameters);
+    let statement = run.write();
     let written = {
         let _own = Settings::of_one_statement();
-        Spi::connect_mut(|client| {
-            client
-                .update(&statement.sql, None, &arguments)?
-                .first()
-                .get_one::<i64>()
-        })?
-        .unwrap_or(0)
+        ledger::mark_undone(restored_by, &statement)?
     };
     let mut outcome = run.outcome(before);
     // What somebody changed between the count and the write has stayed as it is.
@@ -91,8 +89,7 @@ pub fn restore(session: &Session, id: i64, dry_run: bool) -> Result<Restored, Pr
     outcome.restored = written;
     outcome.total = written + outcome.reasons.values().sum::<i64>();
     let record = Record {
-        operation: "restore_repaired",
-        table: record::qualified(run.table),
+        table,
         column: run.shown.clone(),
         rule: json!({ "run_id": id }),
         statement: super::for_review(statement.clone()),
@@ -103,35 +100,45 @@ pub fn restore(session: &Session, id: i64, dry_run: bool) -> Result<Restored, Pr
             outcome.total - written,
         ),
         note: None,
-        started,
         fingerprint: record::fingerprinted(&session.catalog, vec![run.table.oid], &run.details),
     };
-    outcome.run_id = Some(record::insert(&record, Some(restored_by))?);
+    ledger::close(restored_by, &record)?;
+    outcome.run_id = Some(restored_by);
     Ok(outcome)
 }
 
 impl<'a> Run<'a> {
     fn find(session: &'a Session, id: i64) -> Result<Run<'a>, Problem> {
-        let sql = "SELECT operation, table_name, rule FROM mend.runs WHERE run_id = $1";
-        let found = {
-            let _policies = Settings::push(&[("row_security", "on")]);
-            Spi::connect(|client| {
-                let rows = client.select(sql, None, &[id.into()])?;
-                if rows.is_empty() {
-                    return Ok(None);
-                }
-                let row = rows.first();
-                let rule = row.get::<JsonB>(3)?.map(|rule| rule.0).unwrap_or(Value::Null);
-                Ok::<_, SpiError>(Some((row.get::<String>(1)?, row.get::<String>(2)?, rule)))
-            })?
-        };
-        let Some((operation, table, rule)) = found else {
+        let sql = "SELECT operation, table_name, rule, run_by::pg_catalog.text FROM mend.runs WHERE run_id = $1";
+        let found = Spi::connect(|client| {
+            let rows = client.select(sql, None, &[id.into()])?;
+            if rows.is_empty() {
+                return Ok(None);
+            }
+            let row = rows.first();
+            let texts = (row.get::<String>(1)?, row.get::<String>(2)?, row.get::<String>(4)?);
+            Ok::<_, SpiError>(Some((texts, row.get::<Jsonb>(3)?)))
+        })?;
+        let Some(((operation, table, run_by), rule)) = found else {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                 format!("there is no run {id} of yours"),
             )
             .hint("SELECT run_id, operation, table_name FROM mend.runs ORDER BY run_id DESC shows your runs"));
         };
+        let rule = rule.map(|rule| rule.value("rule")).transpose()?.unwrap_or(Value::Null);
+        let run_by = run_by.unwrap_or_default();
+        if run_by != session.role {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("run {id} was made by {run_by}"),
+            )
+            .detail("what a role has recorded is not written with the rights of another")
+            .hint(format!(
+                "put it back as that role: SET ROLE {}",
+                Identifier::new(&run_by)
+            )));
+        }
         let action = rule.get("action").and_then(Value::as_str).unwrap_or_default();
         if operation.as_deref() != Some("repair_orphans") || action == "create_parent" {
             return Err(Problem::new(
@@ -142,20 +149,18 @@ impl<'a> Run<'a> {
             .hint("SELECT run_id FROM mend.runs WHERE operation = 'repair_orphans' shows such runs"));
         }
         let table = session.catalog.resolve_table(&table.unwrap_or_default())?;
-        let names: Vec<String> = {
-            // The columns that were written are those whose old values were kept.
-            let sql = "SELECT DISTINCT k FROM mend.repaired_rows r, pg_catalog.jsonb_object_keys(r.old_values) k WHERE r.run_id = $1 ORDER BY k";
-            let _policies = Settings::push(&[("row_security", "on")]);
-            Spi::connect(|client| {
-                let mut names = Vec::new();
-                for row in client.select(sql, None, &[id.into()])? {
-                    names.extend(row.get::<String>(1)?);
-                }
-                Ok::<_, SpiError>(names)
-            })?
-        };
+        // The columns that were written are those whose old values were kept.
+        let sql = "SELECT DISTINCT k FROM mend.repaired_rows r, pg_catalog.jsonb_object_keys(r.old_values) k WHERE r.run_id = $1 ORDER BY k";
+        let names = Spi::connect(|client| {
+            let mut names = Vec::new();
+            for row in client.select(sql, None, &[id.into()])? {
+                names.extend(row.get::<String>(1)?);
+            }
+            Ok::<_, SpiError>(names)
+        })?;
         let mut columns = Vec::new();
         let mut details = Details::default();
+        let mut domain_checks = Vec::new();
         for name in &names {
             let column = table.column_named(name).ok_or_else(|| {
                 Problem::new(
@@ -170,6 +175,8 @@ impl<'a> Run<'a> {
             let of_column = session.catalog.details(table, column)?;
             details.checks = of_column.checks;
             details.generated = of_column.generated;
+            details.code.extend(of_column.code);
+            domain_checks.extend(of_column.domain_checks.into_iter().map(|check| (column, check)));
             columns.push(column);
         }
         let shown = crate::validate::reference::shown(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -180,6 +187,7 @@ impl<'a> Run<'a> {
             columns,
             shown,
             details,
+            domain_checks,
         })
     }
 
@@ -199,6 +207,15 @@ impl<'a> Run<'a> {
                 .hint("the values are in mend.repaired_rows"),
             );
         }
+        // Who owns the table cannot see what others have recorded: its code is run for whom it trusts, or not at all.
+        let state = self.session.catalog.table_in("mend", "repaired_rows");
+        let reads: Vec<u32> = state.iter().map(|state| state.oid).collect();
+        problems.keep(Reader::of(
+            self.session,
+            &[(self.table, &self.details.code)],
+            &reads,
+            &[],
+        ));
         for column in self.columns.iter().filter(|_| !dry_run) {
             updatable(self.session, self.table, column, &mut problems);
         }
@@ -206,7 +223,7 @@ impl<'a> Run<'a> {
     }
 
     fn old(&self, column: &Column) -> String {
-        old_value(&self.session.catalog, column, "kept.old_values")
+        old_value(&self.session.catalog, column, "kept.old_values", "t")
     }
 
     /// Why a row cannot have its values again, in order.
@@ -220,6 +237,10 @@ impl<'a> Run<'a> {
             let written = self.columns.iter().any(|column| column.number == c.number);
             written.then(|| self.old(c))
         };
+        for (column, check) in &self.domain_checks {
+            let holds = of_value(&check.expression, &self.old(column));
+            refusals.push((format!("NOT {holds}"), "constraint_failed".into()));
+        }
         for check in &self.details.checks {
             let holds = in_new_row(
                 self.table,
@@ -304,7 +325,8 @@ impl<'a> Run<'a> {
         Ok(counts)
     }
 
-    fn write(&self, restored_by: i64) -> Statement {
+    /// Writes the values back; returns the changes that are undone by that, as [`ledger::mark_undone`] takes them.
+    fn write(&self) -> Statement {
         let set: Vec<String> = self
             .columns
             .iter()
@@ -327,15 +349,16 @@ impl<'a> Run<'a> {
             ),
             parameters: vec![],
         };
-        // The policies of mend are in force while it runs.
-        let update = update.under_callers_settings(&self.session.search_path, "on", true);
+        let update = update.under_callers_settings(&self.session.search_path, &self.session.row_security, true);
         Statement {
-            sql: format!(
-                "WITH written AS (\n{}\n  RETURNING kept.row_key\n), marked AS (\n  \
-                 UPDATE mend.repaired_rows AS kept SET restored_by = {restored_by}\n  FROM written\n  \
-                 WHERE kept.run_id = {} AND kept.row_key = written.row_key\n)\nSELECT pg_catalog.count(*) FROM written",
-                indent(&update.sql, 2),
-                self.id
+            sql: keeping(
+                &format!(
+                    "written AS (\n{}\n  RETURNING kept.change_id\n)",
+                    indent(&update.sql, 2)
+                ),
+                &["(SELECT pg_catalog.count(*) FROM written)"],
+                &[("row_key", "change_id::pg_catalog.text")],
+                "FROM written",
             ),
             parameters: update.parameters,
         }

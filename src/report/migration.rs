@@ -87,7 +87,7 @@ pub fn report(session: &Session, request: &Request) -> Result<Vec<Answer>, Probl
         .into_iter()
         .filter_map(|found| match found {
             Found::Reference(reference) => Some(reference),
-            Found::Broken { .. } => None,
+            Found::Unchecked(_) => None,
         })
         .collect();
     let validation = validate::Request {

@@ -166,6 +166,8 @@ pub struct Condition {
     pub portable: String,
     /// With the alias `t` in front of columns: as embedded in our statements.
     pub qualified: String,
+    /// As Postgres would keep it, for each part that the caller typed.
+    pub trees: Vec<String>,
 }
 
 impl Condition {
@@ -176,6 +178,7 @@ impl Condition {
             Some(said) => Condition {
                 portable: format!("({}) AND ({})", said.portable, more.portable),
                 qualified: format!("({}) AND ({})", said.qualified, more.qualified),
+                trees: [said.trees, more.trees.clone()].concat(),
             },
         }
     }

@@ -7,18 +7,16 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
 use super::attempts::attempts;
+use super::ledger::{self, Change};
 use super::outcome::{Counts, Outcome, outcome};
+use super::reader::Reader;
 use super::record;
 use super::session::{SAFE_PATH, Session};
 use crate::catalog::Table;
-use crate::pg::{self, Settings};
+use crate::pg::{self, Jsonb, Settings};
 use crate::plan::{Blueprint, Count, Numbers, Statement, View};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
-
-/// First key of the advisory lock that keeps two runs off the same table; the second is the table's oid. The letters
-/// "mend" in ASCII.
-const LOCK: i32 = 0x6d65_6e64;
 
 /// How often a run writes what turned up (or what its sources changed) while it was writing, before it gives up.
 pub const PASSES: usize = 25;
@@ -48,36 +46,34 @@ pub fn settings(dry_run: bool) -> Settings {
 }
 
 /// Keeps two runs off the same table until the end of the transaction.
-///
-/// Errors: those of SPI only.
-pub fn lock(table: &Table) -> Result<(), Problem> {
-    let sql = "SELECT pg_catalog.pg_advisory_xact_lock($1, $2)";
-    let arguments = [LOCK.into(), (table.oid as i32).into()];
-    Ok(Spi::connect_mut(|client| {
-        client.update(sql, None, &arguments).map(|_| ())
-    })?)
+pub fn lock(session: &Session, table: &Table) {
+    pg::lock_for_us(session.state.runs, table.oid, true);
 }
 
 /// As [`lock`], but does not wait: false where another session has it.
-///
-/// Errors: those of SPI only.
-pub fn try_lock(table: &Table) -> Result<bool, Problem> {
-    let sql = "SELECT pg_catalog.pg_try_advisory_xact_lock($1, $2)";
-    let arguments = [LOCK.into(), (table.oid as i32).into()];
-    let locked = Spi::connect_mut(|client| client.update(sql, None, &arguments)?.first().get_one::<bool>())?;
-    Ok(locked == Some(true))
+pub fn try_lock(session: &Session, table: &Table) -> bool {
+    pg::lock_for_us(session.state.runs, table.oid, false)
 }
 
-/// Errors: 25006 in a READ ONLY transaction and on a standby.
+/// Errors: 25006 in a READ ONLY transaction and on a standby; 25000 in one that is not READ COMMITTED: what others have committed since
+/// it began would be overlooked, and proved with the same old eyes.
 pub fn may_write() -> Result<(), Problem> {
-    if !pg::is_read_only() {
-        return Ok(());
+    if pg::is_read_only() {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            "a real run cannot be done in a read-only transaction or on a standby",
+        )
+        .hint("dry_run => true works here; run for real on the primary, outside BEGIN READ ONLY"));
     }
-    Err(Problem::new(
-        PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
-        "a real run cannot be done in a read-only transaction or on a standby",
-    )
-    .hint("dry_run => true works here; run for real on the primary, outside BEGIN READ ONLY"))
+    if pg::keeps_one_snapshot() {
+        return Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
+            "a real run must see what others have committed since the transaction began",
+        )
+        .detail("the transaction is REPEATABLE READ or SERIALIZABLE; a source that changed meanwhile would be written as it was, and found right")
+        .hint("run it outside of BEGIN, or after BEGIN ISOLATION LEVEL READ COMMITTED; a dry run works here"));
+    }
+    Ok(())
 }
 
 /// What a run would do. Writes nothing; works in READ ONLY transactions and on standbys.
@@ -123,38 +119,35 @@ pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) 
 /// Errors: 25006 in a read-only transaction, 40001 where other writers never pause, 27000 where a trigger changes what
 /// was written, 21000 for a conflict under `on_conflict => 'error'`, and whatever the table's own triggers raise.
 pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem> {
+    may_write()?;
     let started = record::clock()?;
-    let (mut outcome, kept) = proved(session, blueprint)?;
-    outcome.run_id = Some(record::of_backfill(blueprint, &outcome, &started, kept)?);
+    let run = ledger::open(session, "backfill", &record::qualified(blueprint.table), &started)?;
+    let mut outcome = proved(session, blueprint, run)?;
+    ledger::close(run, &record::of_backfill(blueprint, &outcome)?)?;
+    outcome.run_id = Some(run);
     Ok(outcome)
 }
 
-/// As [`real`], without the record of it; with the id of the run, where one was taken for what it replaced.
-pub fn proved(session: &Session, blueprint: &Blueprint) -> Result<(Outcome, Option<i64>), Problem> {
+/// As [`real`], as a part of the run `run` that somebody else opened and closes.
+pub fn proved(session: &Session, blueprint: &Blueprint, run: i64) -> Result<Outcome, Problem> {
     may_write()?;
-    lock(blueprint.table)?;
+    lock(session, blueprint.table);
     // Whoever writes the same rows in another order can deadlock with us. The same where what was written cannot be corrected in place.
-    let (mut done, kept) = attempts(&[], |changed| {
-        let kept = match blueprint.overwrites() {
-            true => {
-                record::comes_last()?;
-                Some(Kept {
-                    run: record::next_id()?,
-                    replaced: Cell::new(0),
-                })
-            }
-            false => None,
-        };
-        let done = write_and_prove(session, blueprint, kept.as_ref(), changed)?;
-        Ok((done, kept))
+    let done = attempts(&[], |changed| {
+        let kept = blueprint.overwrites().then_some(Kept {
+            run,
+            replaced: Cell::new(0),
+        });
+        let mut done = write_and_prove(session, blueprint, kept.as_ref(), changed)?;
+        if let Some(kept) = &kept {
+            done.counts.replaced = kept.replaced.get();
+        }
+        Ok(done)
     })?;
     no_conflict_if_forbidden(blueprint, &done.counts)?;
-    if let Some(kept) = &kept {
-        done.counts.replaced = kept.replaced.get();
-    }
     let mut outcome = outcome(session, blueprint, done.counts, false, done.skipped_by_trigger);
     outcome.transaction = Some(done.transaction);
-    Ok((outcome, kept.map(|kept| kept.run)))
+    Ok(outcome)
 }
 
 /// The statements that a real run would execute, for review: purpose and text.
@@ -185,7 +178,7 @@ pub fn unfilled(
     session: &Session,
     blueprint: &mut Blueprint,
     limit: i64,
-) -> Result<Vec<(pgrx::JsonB, String, Option<String>)>, Problem> {
+) -> Result<Vec<(Jsonb, String, Option<String>)>, Problem> {
     if blueprint.settles_in_levels() {
         // The rows that stay empty in the end, not those of the first level.
         dry(session, blueprint, false)?;
@@ -196,22 +189,21 @@ pub fn unfilled(
     };
     let _settings = settings(true);
     let statement = under_callers_settings(session, blueprint, blueprint.unfilled(limit, view));
-    let rows = Spi::connect(|client| {
-        let mut rows = Vec::new();
-        for row in client.select(&statement.sql, None, &arguments(&statement))? {
-            let key = row
-                .get::<pgrx::JsonB>(1)?
-                .unwrap_or(pgrx::JsonB(serde_json::Value::Null));
-            rows.push((key, row.get::<String>(2)?.unwrap_or_default(), row.get::<String>(3)?));
-        }
-        Ok::<_, SpiError>(rows)
-    })?;
-    Ok(rows)
+    Reader::for_blueprint(blueprint).run(|| {
+        Ok(Spi::connect(|client| {
+            let mut rows = Vec::new();
+            for row in client.select(&statement.sql, None, &arguments(&statement))? {
+                let key = row.get::<Jsonb>(1)?.unwrap_or(Jsonb("null".into()));
+                rows.push((key, row.get::<String>(2)?.unwrap_or_default(), row.get::<String>(3)?));
+            }
+            Ok::<_, SpiError>(rows)
+        })?)
+    })
 }
 
 /// Where a run that overwrites keeps what it replaced.
 struct Kept {
-    /// The id of the run, taken before there is a record of it.
+    /// The id of the run.
     run: i64,
     /// Values replaced so far.
     replaced: Cell<i64>,
@@ -386,19 +378,20 @@ fn one_row<T: FromDatum + IntoDatum + Default>(
     width: usize,
 ) -> Result<Vec<T>, Problem> {
     let statement = under_callers_settings(session, blueprint, statement);
-    let row = Spi::connect(|client| {
-        let row = client.select(&statement.sql, None, &arguments(&statement))?.first();
-        (1..=width)
-            .map(|i| Ok(row.get::<T>(i)?.unwrap_or_default()))
-            .collect::<Result<Vec<T>, SpiError>>()
-    })?;
-    Ok(row)
+    Reader::for_blueprint(blueprint).run(|| {
+        Ok(Spi::connect(|client| {
+            let row = client.select(&statement.sql, None, &arguments(&statement))?.first();
+            (1..=width)
+                .map(|i| Ok(row.get::<T>(i)?.unwrap_or_default()))
+                .collect::<Result<Vec<T>, SpiError>>()
+        })?)
+    })
 }
 
 /// set_config keeps parallel workers away, so a statement that only reads sets the caller's settings only where something
 /// could notice them.
 fn under_callers_settings(session: &Session, blueprint: &Blueprint, statement: Statement) -> Statement {
-    match blueprint.asks_user_code() {
+    match blueprint.reader.is_none() && blueprint.asks_user_code() {
         true => statement.under_callers_settings(&session.search_path, &session.row_security, false),
         false => statement,
     }
@@ -416,19 +409,14 @@ fn execute(session: &Session, statement: Statement) -> Result<i64, Problem> {
 
 /// As [`execute`], for a rule that overwrites: the old values are kept in the same statement.
 fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept, written_as: Option<u32>) -> Result<i64, Problem> {
-    // Policies of the target are not in force for the caller (preflight), those of mend.replaced_values are; reading back
-    // afterwards would raise if that had changed.
     let _settings = settings(false);
-    let _policies = Settings::push(&[("row_security", "on")]);
     let write = blueprint
         .write(written_as)
         .under_callers_settings(&session.search_path, &session.row_security, true);
-    let statement = blueprint.keeping_old_values(write, kept.run);
-    let (rows, replaced) = Spi::connect_mut(|client| {
-        let row = client.update(&statement.sql, None, &arguments(&statement))?.first();
-        Ok::<_, SpiError>((row.get::<i64>(1)?, row.get::<i64>(2)?))
-    })?;
-    let (Some(rows), Some(replaced)) = (rows, replaced) else {
+    let statement = blueprint.keeping_old_values(write);
+    let table = record::qualified(blueprint.table);
+    let numbers = ledger::keep(kept.run, Change::Replaced, &table, None, &statement)?;
+    let [rows, replaced] = numbers[..] else {
         return Err(not_a_number("NULL"));
     };
     kept.replaced.set(kept.replaced.get() + replaced);

@@ -5,13 +5,14 @@ use std::panic::AssertUnwindSafe;
 use pgrx::prelude::PgSqlErrorCode;
 use pgrx::prelude::*;
 
-use super::Session;
 use super::access::{readable, updatable};
 use super::obstacles::{
     column_can_be_filled, details_can_be_predicted, overwriting_can_be_kept, relation_can_be_filled,
     tree_can_be_followed,
 };
+use super::{Reader, Session};
 use crate::catalog::{Column, Details, Table};
+use crate::identifier::Literal;
 use crate::infer::reference::{self, Reference};
 use crate::infer::tenant::{self, Guard, TenantPath};
 use crate::infer::{InferError, keys, party};
@@ -154,9 +155,11 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
                 ..p
             }
         });
-        problems
-            .keep(result)
-            .map(|(qualified, portable)| Condition { portable, qualified })
+        problems.keep(result).map(|typed| Condition {
+            portable: typed.bare,
+            qualified: typed.prefixed,
+            trees: vec![typed.tree],
+        })
     });
 
     let (Some(column), Some(details)) = (column, details) else {
@@ -230,7 +233,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         tenant_guard: spec.tenant_guard,
         tenant: spec.tenant.clone(),
     };
-    let blueprint = Blueprint {
+    let mut blueprint = Blueprint {
         catalog,
         table,
         column,
@@ -243,11 +246,31 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         overlays: Overlays::default(),
         touched: session.transaction.into_iter().collect(),
         computed: request.computed,
+        reader: None,
         for_review: false,
     };
+    if let Some(reader) = problems.keep(who_reads(session, &blueprint, &[])) {
+        blueprint.reader = reader.role();
+    }
     everything_can_be_read(session, &blueprint, request.will_write, &mut problems);
     problems.into_result()?;
     Ok(blueprint)
+}
+
+/// Who counts what a blueprint would do.
+///
+/// * `others`: further tables that are asked what they would refuse, with what of them is code.
+///
+/// Errors: see [`Reader::of`].
+pub fn who_reads(session: &Session, blueprint: &Blueprint, others: &[(&Table, &[String])]) -> Result<Reader, Problem> {
+    let mut asked = vec![(blueprint.table, blueprint.details.code.as_slice())];
+    asked.extend(others);
+    let mut reads: Vec<u32> = blueprint.reads().into_iter().map(|(table, _)| table).collect();
+    reads.extend(others.iter().map(|(table, _)| table.oid));
+    let typed = blueprint.rule.only_where.iter().flat_map(|condition| &condition.trees);
+    let computed = blueprint.computed.iter().filter_map(|computed| computed.tree.as_ref());
+    let typed: Vec<&str> = typed.chain(computed).map(String::as_str).collect();
+    Reader::of(session, &asked, &reads, &typed)
 }
 
 fn internal(what: &str) -> Problem {
@@ -320,11 +343,10 @@ fn tenant_reads_as_key(session: &Session, path: &TenantPath, wanted: &str, probl
         .and_then(|t| t.column(path.column))
         .and_then(|c| catalog.base_type(c.type_oid, -1));
     let Some((base, _)) = base else { return };
-    let sql = format!("SELECT CAST($1 AS {}) IS NULL", base.sql());
+    // A constant is read by the input function of the type; a cast from a text could be somebody's own function.
+    let sql = format!("SELECT {}::{} IS NULL", Literal::new(wanted), base.sql());
     let result = pg::subtransaction(AssertUnwindSafe(|| {
-        Ok(Spi::connect(|client| {
-            client.select(&sql, None, &[wanted.into()]).map(|_| ())
-        })?)
+        Ok(Spi::connect(|client| client.select(&sql, None, &[]).map(|_| ()))?)
     }));
     problems.keep(result.map_err(|p| Problem {
         message: format!("tenant: {}", p.message),

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
+use super::ledger::State;
 use crate::catalog::{self, Catalog, Table};
 use crate::pg::Settings;
 use crate::problem::Problem;
@@ -36,6 +37,10 @@ pub struct Session {
     pub search_path: String,
     /// The caller's setting, `on` or `off`.
     pub row_security: String,
+    /// The role whose rights the call has (current_user).
+    pub role: String,
+    /// pg_mend's own tables, found as they were installed.
+    pub state: State,
     /// The id of the transaction that the call is part of, if it has written already.
     pub transaction: Option<u32>,
     /// The root that the call itself names.
@@ -47,28 +52,31 @@ impl Session {
     /// Reads the catalog. Assigns no transaction id.
     pub fn begin() -> Result<Session, Problem> {
         // The two calls are qualified and use no operator, so they are safe under any search_path.
-        let (search_path, row_security, transaction, schemas) = Spi::connect(|client| {
+        let (search_path, row_security, transaction, schemas, role) = Spi::connect(|client| {
             let row = client
                 .select(
                     "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('row_security'),
                             pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text,
-                            pg_catalog.current_schemas(true)::pg_catalog.text[]",
+                            pg_catalog.current_schemas(true)::pg_catalog.text[], CURRENT_USER::pg_catalog.text",
                     None,
                     &[],
                 )?
                 .first();
             let text = |column: usize| Ok::<_, spi::Error>(row.get::<String>(column)?.unwrap_or_default());
             let schemas = row.get::<Vec<Option<String>>>(4)?.unwrap_or_default();
-            Ok::<_, spi::Error>((text(1)?, text(2)?, text(3)?, schemas))
+            Ok::<_, spi::Error>((text(1)?, text(2)?, text(3)?, schemas, text(5)?))
         })?;
         // Rows carry the lower half of the id in xmin.
         let transaction = transaction.parse::<u64>().ok().map(|id| id as u32);
         let settings = Settings::push(&[("search_path", SAFE_PATH)]);
+        let state = State::check()?;
         let catalog = catalog::load(schemas.into_iter().flatten().collect())?;
         let session = Session {
             catalog,
             search_path,
             row_security,
+            role,
+            state,
             transaction,
             named_root: Cell::new(None),
             _settings: settings,
@@ -81,22 +89,11 @@ impl Session {
         Ok(session)
     }
 
-    /// May the caller write the record of a run?
+    /// Was the role given what it needs to use pg_mend, the records of its runs included?
     pub fn may_record(&self) -> bool {
-        [
-            "runs",
-            "replaced_values",
-            "repaired_rows",
-            "created_rows",
-            "reset_rows",
-            "reset_values",
-        ]
-        .iter()
-        .all(|name| {
-            self.catalog
-                .table_in("mend", name)
-                .is_some_and(|state| state.may_use_schema && state.may_select && state.may_insert)
-        })
+        self.catalog
+            .table_in("mend", "runs")
+            .is_some_and(|runs| runs.may_use_schema && runs.may_select)
     }
 
     /// From now on `name` is the table that holds the tenants, whatever the setting says.

@@ -3,13 +3,12 @@
 
 use pgrx::prelude::*;
 
-use super::reference::{KeyReference, shown};
+use super::reference::{KeyReference, Unchecked, shown};
 use crate::catalog::{Catalog, Column, State, Table};
-use crate::identifier::{Identifier, split_name};
-use crate::pg::Settings;
+use crate::identifier::{Identifier, Literal, split_name};
 use crate::problem::Problem;
 use crate::rule::{Path, PathHop, typed};
-use crate::run::Session;
+use crate::run::{Session, ledger};
 
 /// One row of `mend.declared_references`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +22,8 @@ pub struct Declaration {
     pub parent: Option<(String, String, Vec<String>)>,
     /// The reference may lead to another tenant.
     pub may_cross_tenants: bool,
+    /// The role that said so.
+    pub declared_by: String,
 }
 
 impl Declaration {
@@ -69,6 +70,14 @@ impl Declaration {
                 Identifier::new(name)
             )
         })?;
+        for relation in [table, parent] {
+            if catalog.runs_code_of_others(relation) {
+                return Err(format!(
+                    "{} is a view or a foreign table of another role, whose code would run with your rights",
+                    catalog.display(relation)
+                ));
+            }
+        }
         let columns = look_up(catalog, table, &self.columns)?;
         let key = look_up(catalog, parent, key)?;
         for (a, b) in columns.iter().zip(&key) {
@@ -100,20 +109,47 @@ impl Declaration {
             match_full: false,
             discriminator,
             may_cross_tenants: self.may_cross_tenants,
+            declaration: Some(self.attributed(catalog)),
         }))
     }
 
-    /// As a row of the report.
-    pub fn broken<'a>(&self, table: String, why: String) -> super::reference::Found<'a> {
-        super::reference::Found::Broken {
+    /// As a row of the report: it cannot be checked.
+    pub fn unchecked(&self, catalog: &Catalog, table: String, why: String) -> Unchecked {
+        Unchecked {
             table,
             columns: self.columns_shown(),
             parent: self
                 .parent
                 .as_ref()
                 .map(|(schema, name, _)| format!("{}.{}", Identifier::new(schema), Identifier::new(name))),
-            why,
+            constraint: None,
+            state: Some(State::Missing),
+            why: format!("{why}; declare_reference() or forget_reference() puts it right"),
+            declaration: Some(self.attributed(catalog)),
         }
+    }
+
+    /// As a row of the report: the column is no reference.
+    pub fn no_reference(&self, catalog: &Catalog, table: &Table) -> Unchecked {
+        let shown = catalog.display(table);
+        Unchecked {
+            columns: self.columns_shown(),
+            parent: None,
+            constraint: None,
+            state: None,
+            why: format!(
+                "declared to be no reference; SELECT forget_reference({}, {}) has it checked again",
+                Literal::new(&shown),
+                Literal::new(&self.columns_shown())
+            ),
+            declaration: Some(self.attributed(catalog)),
+            table: shown,
+        }
+    }
+
+    /// In words, and whose word it is.
+    pub fn attributed(&self, catalog: &Catalog) -> String {
+        format!("{}: {}", self.declared_by, self.said(catalog))
     }
 
     fn columns_shown(&self) -> String {
@@ -162,7 +198,8 @@ fn look_up<'a>(catalog: &Catalog, table: &'a Table, names: &[String]) -> Result<
         .collect()
 }
 
-/// Everything that was declared, in the order of its declaration.
+/// Everything that was declared and counts now, in the order of its declaration: the author has the rights of the owner of the
+/// referencing table, or of the extension's owner.
 ///
 /// Errors: 42501 if the role was never given what it needs.
 pub fn load(session: &Session) -> Result<Vec<Declaration>, Problem> {
@@ -177,11 +214,9 @@ pub fn load(session: &Session) -> Result<Vec<Declaration>, Problem> {
         )
         .hint("one call by the extension's owner gives a role all that it needs: SELECT grant_mend('role')"));
     }
-    // Its policies let everybody read.
-    let _settings = Settings::push(&[("row_security", "on")]);
     let sql = "SELECT table_schema, table_name, columns, type_column, type_value, parent_schema, parent_table, parent_columns,
-                      may_cross_tenants
-               FROM mend.declared_references ORDER BY reference_id";
+                      may_cross_tenants, declared_by::pg_catalog.text
+               FROM mend.declared_references WHERE in_force ORDER BY reference_id";
     let declared = Spi::connect(|client| {
         let mut declared = Vec::new();
         for row in client.select(sql, None, &[])? {
@@ -202,6 +237,7 @@ pub fn load(session: &Session) -> Result<Vec<Declaration>, Problem> {
                 type_value: row.get(5)?,
                 parent,
                 may_cross_tenants: row.get(9)?.unwrap_or(false),
+                declared_by: text(10)?,
             });
         }
         Ok::<_, spi::SpiError>(declared)
@@ -231,14 +267,7 @@ pub struct DeclareRequest {
 pub fn declare(session: &Session, request: &DeclareRequest) -> Result<String, Problem> {
     let catalog = &session.catalog;
     let table = catalog.resolve_table(&request.table)?;
-    if !table.may_select {
-        return Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("permission denied to declare references of {}", catalog.display(table)),
-        )
-        .detail("what is declared of a table holds for all roles, so only those may who can read it")
-        .hint(format!("GRANT SELECT ON {} TO ...", catalog.display(table))));
-    }
+    may_declare(session, table)?;
     if request.parent.is_none() && request.type_value.is_some() {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -278,10 +307,49 @@ pub fn declare(session: &Session, request: &DeclareRequest) -> Result<String, Pr
             .as_ref()
             .map(|(parent, key)| (parent.schema.clone(), parent.name.clone(), names(key))),
         may_cross_tenants: request.may_cross_tenants,
+        declared_by: session.role.clone(),
     };
-    remove(&declaration)?;
-    insert(session, &declaration)?;
+    for relation in parent.iter().map(|(parent, _)| *parent).chain([table]) {
+        if catalog.runs_code_of_others(relation) {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!(
+                    "{} is a view or a foreign table of another role",
+                    catalog.display(relation)
+                ),
+            )
+            .detail("whoever checks the reference would run that role's code")
+            .hint("name the table below it"));
+        }
+    }
+    ledger::ours(|| {
+        remove(session, &declaration)?;
+        insert(session, &declaration)
+    })?;
     Ok(declaration.said(catalog))
+}
+
+/// What is declared of a table holds for all roles: only its owner says it, and the owner of the extension.
+fn may_declare(session: &Session, table: &Table) -> Result<(), Problem> {
+    let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE')
+                      OR EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_mend' AND pg_catalog.pg_has_role(e.extowner, 'USAGE')),
+                      pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text
+               FROM pg_class c WHERE c.oid = $1";
+    let arguments = [pg_sys::Oid::from(table.oid).into()];
+    let (may, owner) = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_two::<bool, String>())?;
+    if may == Some(true) {
+        return Ok(());
+    }
+    let shown = session.catalog.display(table);
+    Err(Problem::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("permission denied to declare references of {shown}"),
+    )
+    .detail("what is declared of a table holds for all roles, so only its owner may, and the owner of the extension")
+    .hint(format!(
+        "ask {}, or a role that has its rights; for one call, name the columns yourself: backfill(..., sources => ARRAY[...])",
+        owner.unwrap_or_default()
+    )))
 }
 
 /// Forgets what was declared of these columns; returns how many declarations that were.
@@ -316,13 +384,23 @@ pub fn forget(session: &Session, table: &str, columns: &str, type_value: Option<
             )
         }
     };
-    let sql = "DELETE FROM mend.declared_references d
+    let sql = "DELETE FROM mend.ledger_references d
                WHERE ($1 IS NULL OR d.table_schema = $1) AND d.table_name = $2
                  AND (pg_catalog.array_remove(ARRAY[d.type_column], NULL) || d.columns = $3 OR d.columns = $3)
                  AND ($4 IS NULL OR d.type_value = $4)";
-    let _settings = Settings::push(&[("row_security", "on")]);
-    let arguments = [schema.into(), name.into(), names.into(), type_value.into()];
-    let gone = Spi::connect_mut(|client| Ok::<_, spi::SpiError>(client.update(sql, None, &arguments)?.len()))?;
+    let sql = format!("{sql} AND {}", may_change("$5"));
+    let arguments = [
+        schema.into(),
+        name.into(),
+        names.into(),
+        type_value.into(),
+        session.role.as_str().into(),
+    ];
+    let gone = ledger::ours(|| {
+        Ok(Spi::connect_mut(|client| {
+            Ok::<_, spi::SpiError>(client.update(&sql, None, &arguments)?.len())
+        })?)
+    })?;
     match gone {
         0 => Err(Problem::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
@@ -450,30 +528,47 @@ fn fits(catalog: &Catalog, table: &Table, columns: &[&Column], parent: &Table, k
     Ok(())
 }
 
+/// The condition that a role may change a declaration `d`: it is its own, it does not count any more, or the role has the rights of the
+/// extension's owner.
+///
+/// * `role`: an expression, the name of the role.
+fn may_change(role: &str) -> String {
+    format!(
+        "(d.declared_by = {role}::pg_catalog.name
+          OR NOT EXISTS (SELECT FROM mend.declared_references f WHERE f.reference_id = d.reference_id AND f.in_force)
+          OR EXISTS (SELECT FROM pg_extension e
+                     WHERE e.extname = 'pg_mend' AND pg_has_role({role}::pg_catalog.name, e.extowner, 'USAGE')))"
+    )
+}
+
 /// The same columns have one meaning, and the same type one parent.
-fn remove(declaration: &Declaration) -> Result<(), Problem> {
-    let sql = "DELETE FROM mend.declared_references d
-               WHERE d.table_schema = $1 AND d.table_name = $2 AND d.columns = $3
-                 AND (d.type_column IS DISTINCT FROM $4 OR d.type_value IS NOT DISTINCT FROM $5)";
-    let _settings = Settings::push(&[("row_security", "on")]);
+fn remove(session: &Session, declaration: &Declaration) -> Result<(), Problem> {
+    let sql = format!(
+        "DELETE FROM mend.ledger_references d
+         WHERE d.table_schema = $1 AND d.table_name = $2 AND d.columns = $3
+           AND (d.type_column IS DISTINCT FROM $4 OR d.type_value IS NOT DISTINCT FROM $5)
+           AND {}",
+        may_change("$6")
+    );
     let arguments = [
         declaration.schema.clone().into(),
         declaration.table.clone().into(),
         declaration.columns.clone().into(),
         declaration.type_column.clone().into(),
         declaration.type_value.clone().into(),
+        session.role.as_str().into(),
     ];
     Ok(Spi::connect_mut(|client| {
-        client.update(sql, None, &arguments).map(|_| ())
+        client.update(&sql, None, &arguments).map(|_| ())
     })?)
 }
 
 fn insert(session: &Session, declaration: &Declaration) -> Result<(), Problem> {
-    let sql = "INSERT INTO mend.declared_references
-                 (table_schema, table_name, columns, type_column, type_value, parent_schema, parent_table, parent_columns, may_cross_tenants)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    let sql = "INSERT INTO mend.ledger_references
+                 (table_schema, table_name, columns, type_column, type_value, parent_schema, parent_table, parent_columns,
+                  may_cross_tenants, declared_by)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name)
                ON CONFLICT DO NOTHING";
-    let _settings = Settings::push(&[("row_security", "on")]);
     let (schema, table, key) = match declaration.parent.clone() {
         Some((schema, table, key)) => (Some(schema), Some(table), Some(key)),
         None => (None, None, None),
@@ -488,6 +583,7 @@ fn insert(session: &Session, declaration: &Declaration) -> Result<(), Problem> {
         table.into(),
         key.into(),
         declaration.may_cross_tenants.into(),
+        session.role.as_str().into(),
     ];
     let written = Spi::connect_mut(|client| Ok::<_, spi::SpiError>(client.update(sql, None, &arguments)?.len()))?;
     match written {

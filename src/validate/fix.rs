@@ -167,5 +167,6 @@ pub fn unknown_types(table: String, columns: String, rows: i64) -> Checked {
         parent_null_tenant: None,
         verdict: Verdict::Violations,
         sample: None,
+        declaration: None,
     }
 }

@@ -18,18 +18,18 @@ pub mod sides;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::catalog::{State, Table};
 use crate::infer::keys::TenantKeys;
 use crate::infer::{InferError, root};
-use crate::pg::Settings;
+use crate::pg::{Jsonb, Settings};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::{Session, readable, tenant_keys};
 
 use pass::{Conditions, Numbers, Pass};
-use reference::{Found, KeyReference};
+use reference::{Found, KeyReference, Unchecked};
 use sides::Sides;
 
 /// What was asked for.
@@ -73,9 +73,11 @@ pub struct Checked {
     /// What it comes to.
     pub verdict: Verdict,
     /// Keys of rows per kind of violation.
-    pub sample: Option<Value>,
+    pub sample: Option<Jsonb>,
     /// The next call; of what was not checked, why.
     pub fix: Option<String>,
+    /// The declaration that the row rests on: whose it is, and what it says.
+    pub declaration: Option<String>,
 }
 
 /// What a check comes to.
@@ -162,7 +164,7 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
 
     let mut problems = Problems::default();
     let mut steps: Vec<Step> = Vec::new();
-    let mut broken: Vec<(usize, Checked)> = Vec::new();
+    let mut unchecked: Vec<(usize, Checked)> = Vec::new();
     for found in found {
         match found {
             Found::Reference(reference) => {
@@ -182,12 +184,7 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
                     step.references.push((reference, conditions, numbers));
                 }
             }
-            Found::Broken {
-                table,
-                columns,
-                parent,
-                why,
-            } => broken.push((steps.len(), not_checkable(table, columns, parent, why))),
+            Found::Unchecked(reference) => unchecked.push((steps.len(), not_checked(reference))),
         }
     }
     for step in &mut steps {
@@ -202,7 +199,7 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
     for (at, step) in steps.iter().enumerate() {
         pgrx::check_for_interrupts!();
         result.extend(
-            broken
+            unchecked
                 .iter()
                 .filter(|(place, _)| *place == at)
                 .map(|(_, row)| row.clone()),
@@ -210,7 +207,7 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
         result.extend(step.check(session, &sides, request.samples, &memory)?);
     }
     result.extend(
-        broken
+        unchecked
             .into_iter()
             .filter(|(place, _)| *place == steps.len())
             .map(|(_, row)| row),
@@ -338,7 +335,10 @@ impl<'a> Step<'a> {
                 result.push(Checked {
                     sample: match samples {
                         0 => None,
-                        samples => Some(json!({ "orphans": self.keys(table, condition, samples)? })),
+                        samples => Some(Jsonb(format!(
+                            "{{\"orphans\": {}}}",
+                            self.keys(table, condition, samples)?
+                        ))),
                     },
                     ..fix::unknown_types(session.catalog.display(table), columns.clone(), rows)
                 });
@@ -372,8 +372,8 @@ impl<'a> Step<'a> {
         conditions: &Conditions,
         checked: &Checked,
         samples: i32,
-    ) -> Result<Option<Value>, Problem> {
-        let mut shown = serde_json::Map::new();
+    ) -> Result<Option<Jsonb>, Problem> {
+        let mut shown = Vec::new();
         let tenants = conditions.tenants.as_ref();
         for (kind, rows) in checked.kinds() {
             let condition = match kind {
@@ -383,27 +383,27 @@ impl<'a> Step<'a> {
                 _ => tenants.map(|t| &t.parent_null),
             };
             if let (Some(condition), true, true) = (condition, rows.is_some_and(|rows| rows > 0), samples > 0) {
-                shown.insert(kind.into(), self.keys(table, condition, samples)?.into());
+                shown.push(format!("\"{kind}\": {}", self.keys(table, condition, samples)?));
             }
         }
-        Ok((!shown.is_empty()).then_some(Value::Object(shown)))
+        Ok((!shown.is_empty()).then(|| Jsonb(format!("{{{}}}", shown.join(", ")))))
     }
 
     /// Keys of the first rows for which a condition holds; none where the caller may not see which rows they are.
-    fn keys(&self, table: &Table, condition: &str, samples: i32) -> Result<Vec<Value>, Problem> {
+    fn keys(&self, table: &Table, condition: &str, samples: i32) -> Result<String, Problem> {
         if table.primary_key().is_none() && !(table.may_select && table.is_table()) {
-            return Ok(vec![]);
+            return Ok("[]".into());
         }
         let sql = self.pass.rows(condition, samples);
         let arguments = arguments(&self.pass.parameters);
         let keys = Spi::connect(|client| {
             let mut keys = Vec::new();
             for row in client.select(&sql, None, &arguments)? {
-                keys.extend(row.get::<pgrx::JsonB>(1)?.map(|key| key.0));
+                keys.extend(row.get::<Jsonb>(1)?.map(|key| key.0));
             }
             Ok::<_, SpiError>(keys)
         })?;
-        Ok(keys)
+        Ok(format!("[{}]", keys.join(", ")))
     }
 }
 
@@ -425,6 +425,7 @@ fn judged(session: &Session, sides: &Sides, reference: &KeyReference, numbers: &
         verdict: Verdict::Ok,
         sample: None,
         fix: None,
+        declaration: reference.declaration.clone(),
     };
     checked.verdict = if checked
         .kinds()
@@ -441,17 +442,16 @@ fn judged(session: &Session, sides: &Sides, reference: &KeyReference, numbers: &
     checked
 }
 
-fn not_checkable(table: String, columns: String, parent: Option<String>, why: String) -> Checked {
+fn not_checked(reference: Unchecked) -> Checked {
     Checked {
-        fix: Some(format!(
-            "{why}; declare_reference() or forget_reference() puts it right"
-        )),
-        table,
-        columns,
-        parent,
+        fix: Some(reference.why),
+        table: reference.table,
+        columns: reference.columns,
+        parent: reference.parent,
         key: None,
-        constraint: None,
-        state: Some(State::Missing),
+        constraint: reference.constraint,
+        state: reference.state,
+        declaration: reference.declaration,
         rows_checked: 0,
         orphans: None,
         cross_tenant: None,
@@ -473,9 +473,13 @@ fn total(rows: &[Checked], root: Option<&Table>) -> Checked {
     let references = rows.iter().filter(|row| row.state.is_some()).count();
     let unreadable = rows
         .iter()
-        .filter(|row| row.verdict == Verdict::NotChecked && row.orphans.is_none())
+        .filter(|row| row.verdict == Verdict::NotChecked && row.orphans.is_none() && row.state.is_some())
         .count();
-    let (ok, bad, not_checked) = (of(Verdict::Ok), of(Verdict::Violations), of(Verdict::NotChecked));
+    let (ok, bad) = (of(Verdict::Ok), of(Verdict::Violations));
+    let not_checked = rows
+        .iter()
+        .filter(|row| row.verdict == Verdict::NotChecked && row.state.is_some())
+        .count();
     let verdict = match (bad, ok, unreadable) {
         (1.., _, _) => Verdict::Violations,
         (0, 1.., 0) => Verdict::Ok,
@@ -484,7 +488,7 @@ fn total(rows: &[Checked], root: Option<&Table>) -> Checked {
     let fix = match (verdict, root) {
         (Verdict::NotChecked, _) if references == 0 => Some("nothing to check: no reference was found".to_string()),
         (Verdict::NotChecked, _) if unreadable > 0 => {
-            Some(format!("{unreadable} declared references name what does not exist any more"))
+            Some(format!("{unreadable} references cannot be checked: their rows say why"))
         }
         (Verdict::NotChecked, _) => Some("nothing to check: no row has a reference".to_string()),
         (_, None) => Some("no tenants: whether a reference stays inside its tenant was not checked; root => '...' names the table that holds them".to_string()),
@@ -503,10 +507,11 @@ fn total(rows: &[Checked], root: Option<&Table>) -> Checked {
         null_tenant: sum(|row| row.null_tenant),
         parent_null_tenant: sum(|row| row.parent_null_tenant),
         verdict,
-        sample: Some(json!({
+        sample: Some(Jsonb::from(&json!({
             "references": references, "ok": ok, "violations": bad, "not_checked": not_checked,
             "tenant_root": root.map(|root| root.name.clone())
-        })),
+        }))),
         fix,
+        declaration: None,
     }
 }

@@ -123,11 +123,16 @@ impl<'a> Pass<'a> {
     pub fn conditions(&mut self, reference: &KeyReference<'a>) -> Conditions {
         let own: Vec<String> = self.own(&reference.columns);
         self.joins.reads(self.table, &reference.columns);
-        let when = reference.discriminator.as_ref().map(|(column, value)| {
-            self.joins.reads(self.table, &[*column]);
+        let when = reference.discriminator.as_ref().map(|(discriminating, value)| {
+            self.joins.reads(self.table, &[*discriminating]);
             self.parameters.push(value.clone());
-            let column = &self.own(&[*column])[0];
-            format!("{column}::pg_catalog.text = ${}", self.parameters.len())
+            let column = &self.own(&[*discriminating])[0];
+            let type_oid = type_of(self.table, *discriminating);
+            format!(
+                "({}) = ${}",
+                self.catalog.text_sql(column, type_oid),
+                self.parameters.len()
+            )
         });
         let all = all_set(&own);
         let set = match (&when, reference.match_full) {
@@ -254,7 +259,7 @@ impl<'a> Pass<'a> {
         };
         format!(
             "SELECT {}\n{}\nWHERE {condition}\nORDER BY {order}\nLIMIT {limit}",
-            self.table.row_key_sql("t"),
+            self.table.row_key_sql(self.catalog, "t"),
             self.from()
         )
     }
@@ -335,7 +340,13 @@ impl<'a> Pass<'a> {
             let arrays: Vec<String> = side
                 .any
                 .iter()
-                .map(|tenant| format!("pg_catalog.array_agg(DISTINCT {tenant}) FILTER (WHERE {tenant} IS NOT NULL)"))
+                .map(|tenant| {
+                    let value = match self.is_built_in(side.type_oid) {
+                        true => tenant.clone(),
+                        false => self.catalog.text_sql(tenant, side.type_oid),
+                    };
+                    format!("pg_catalog.array_agg(DISTINCT {value}) FILTER (WHERE {tenant} IS NOT NULL)")
+                })
                 .collect();
             select.push(format!("{} AS tenants", arrays.join(" || ")));
         }
@@ -383,15 +394,23 @@ impl<'a> Pass<'a> {
             ),
         };
         let base = |oid| self.catalog.base_type(oid, -1).map(|(base, _)| base);
+        let built_in = self.is_built_in(own.type_oid) && self.is_built_in(parent.type_oid);
+        // Those of a key that several rows have are an array: of texts where their type is not Postgres's own.
         let as_text = match (base(own.type_oid), base(parent.type_oid)) {
-            (Some(a), Some(b)) => a.oid != b.oid && (a.schema != "pg_catalog" || b.schema != "pg_catalog"),
+            (Some(a), Some(b)) if !built_in => {
+                !reference.unique || a.oid != b.oid || !a.is_trusted() || !b.is_trusted()
+            }
             _ => false,
         };
-        let (text, text_array) = match as_text {
-            true => ("::pg_catalog.text", "::pg_catalog.text[]"),
-            false => ("", ""),
+        let own_value = |value: &String| match as_text {
+            true => format!("({})", self.catalog.text_sql(value, own.type_oid)),
+            false => comparable(value),
         };
-        let compared = base(parent.type_oid).filter(|_| as_text).map_or(own.type_oid, |_| 0);
+        let parent_value = |value: &String| match as_text && reference.unique {
+            true => format!("({})", self.catalog.text_sql(value, parent.type_oid)),
+            false => value.clone(),
+        };
+        let compared = if as_text { 0 } else { own.type_oid };
         let own_null: Vec<String> = own.any.iter().map(|c| format!("{c} IS NULL")).collect();
         let own_null = own_null.join(" AND ");
         let parent_null: Vec<String> = parent.any.iter().map(|c| format!("{c} IS NULL")).collect();
@@ -400,25 +419,20 @@ impl<'a> Pass<'a> {
             .any
             .iter()
             .flat_map(|own_tenant| {
-                parent.any.iter().map(|of_parent| match reference.unique {
-                    true => {
-                        let own_tenant = format!("{}{text}", comparable(own_tenant));
-                        equal(self.catalog, &own_tenant, compared, &format!("{of_parent}{text}"))
-                    }
-                    false => {
-                        let own_tenant = format!("{}{text}", comparable(own_tenant));
-                        equals_any(self.catalog, &own_tenant, compared, &format!("{of_parent}{text_array}"))
+                let own_tenant = own_value(own_tenant);
+                parent.any.iter().map(move |of_parent| {
+                    let of_parent = parent_value(of_parent);
+                    match reference.unique {
+                        true => equal(self.catalog, &own_tenant, compared, &of_parent),
+                        false => equals_any(self.catalog, &own_tenant, compared, &of_parent),
                     }
                 })
             })
             .collect();
         let cross = match (own.any.as_slice(), parent.any.as_slice()) {
-            ([own_tenant], [of_parent]) if reference.unique => differs(
-                self.catalog,
-                &format!("{}{text}", comparable(own_tenant)),
-                compared,
-                &format!("{of_parent}{text}"),
-            ),
+            ([own_tenant], [of_parent]) if reference.unique => {
+                differs(self.catalog, &own_value(own_tenant), compared, &parent_value(of_parent))
+            }
             _ => format!(
                 "{found} IS DISTINCT FROM NULL AND NOT ({own_null}) AND NOT ({parent_null}) AND ({}) IS NOT TRUE",
                 same.join(" OR ")
@@ -438,6 +452,11 @@ impl<'a> Pass<'a> {
                 .then(|| (parent.any[0].clone(), parent.never_null && parent.direct)),
             own,
         }
+    }
+
+    fn is_built_in(&self, type_oid: u32) -> bool {
+        let base = self.catalog.base_type(type_oid, -1);
+        base.is_none_or(|(base, _)| base.is_built_in())
     }
 
     /// The reference is the tenant key of the row.

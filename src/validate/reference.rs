@@ -30,24 +30,37 @@ pub struct KeyReference<'a> {
     pub may_cross_tenants: bool,
     /// Several rows of the parent may have the same key.
     pub unique: bool,
+    /// The declaration that it rests on, with the role that made it.
+    pub declaration: Option<String>,
 }
 
-/// A reference, or why it cannot be checked.
+/// A reference that is not checked.
+#[derive(Debug, Clone)]
+pub struct Unchecked {
+    /// As displayed or declared.
+    pub table: String,
+    /// As typed or declared.
+    pub columns: String,
+    /// As displayed or declared.
+    pub parent: Option<String>,
+    /// The foreign key.
+    pub constraint: Option<String>,
+    /// `None`: it is none.
+    pub state: Option<State>,
+    /// In words, with what to do.
+    pub why: String,
+    /// As [`KeyReference::declaration`].
+    pub declaration: Option<String>,
+}
+
+/// A reference, or why it is not checked.
 #[derive(Debug, Clone)]
 pub enum Found<'a> {
     /// To be checked.
     Reference(KeyReference<'a>),
-    /// Declared by the user, and something that it names is gone or does not fit any more.
-    Broken {
-        /// As declared.
-        table: String,
-        /// As declared.
-        columns: String,
-        /// As declared.
-        parent: Option<String>,
-        /// In words.
-        why: String,
-    },
+    /// Something that a declaration names is gone or does not fit any more; it says that there is none; or comparing would run the code
+    /// of somebody else.
+    Unchecked(Unchecked),
 }
 
 impl<'a> KeyReference<'a> {
@@ -106,11 +119,13 @@ pub fn collect<'a>(
         let mut of_table: Vec<KeyReference> = foreign_keys(catalog, table);
         // What is said about a foreign key.
         for key in &mut of_table {
-            key.may_cross_tenants = declared
+            let said = declared
                 .iter()
-                .any(|d| d.is_about(table, &key.columns) && d.is_to(key.parent) && d.may_cross_tenants);
+                .find(|d| d.is_about(table, &key.columns) && d.is_to(key.parent) && d.may_cross_tenants);
+            key.may_cross_tenants = said.is_some();
+            key.declaration = said.map(|d| d.attributed(catalog));
         }
-        let mut broken = Vec::new();
+        let mut unchecked = by_cast(catalog, table);
         let mut spoken_of: Vec<i16> = Vec::new();
         for declaration in declared.iter().filter(|d| d.is_of(table)) {
             // A composite key says nothing of what a single one of its columns means.
@@ -130,8 +145,9 @@ pub fn collect<'a>(
                         of_table.push(reference);
                     }
                 }
-                Ok(_) => {}
-                Err(why) => broken.push(declaration.broken(catalog.display(table), why)),
+                Ok(None) => unchecked.push(declaration.no_reference(catalog, table)),
+                Ok(Some(_)) => {}
+                Err(why) => unchecked.push(declaration.unchecked(catalog, catalog.display(table), why)),
             }
         }
         if inferred && table.is_table() && !table.is_partition {
@@ -152,17 +168,39 @@ pub fn collect<'a>(
             key(a).cmp(&key(b))
         });
         found.extend(of_table.into_iter().map(Found::Reference));
-        found.extend(broken);
+        found.extend(unchecked.into_iter().map(Found::Unchecked));
     }
     if only.is_none() {
         found.extend(
             declared
                 .iter()
                 .filter(|d| !catalog.tables.iter().any(|t| d.is_of(t)))
-                .map(|d| d.broken(d.table_shown(), "the table does not exist any more".into())),
+                .map(|d| d.unchecked(catalog, d.table_shown(), "the table does not exist any more".into()))
+                .map(Found::Unchecked),
         );
     }
     found
+}
+
+/// Foreign keys that Postgres compares through a cast of a role whom the caller does not trust.
+fn by_cast(catalog: &Catalog, table: &Table) -> Vec<Unchecked> {
+    let keys = catalog.foreign_keys_by_cast.iter();
+    keys.filter(|key| key.table == table.oid && !key.inherited)
+        .map(|key| {
+            let shown_table = catalog.display(table);
+            Unchecked {
+                columns: shown(&table.names_of(&key.columns)),
+                parent: catalog.table(key.parent).map(|parent| catalog.display(parent)),
+                constraint: Some(key.name.clone()),
+                state: Some(key.state()),
+                why: format!(
+                    "comparing would run a cast of another role with your rights: ask as the owner of {shown_table}, or give both sides one type"
+                ),
+                declaration: None,
+                table: shown_table,
+            }
+        })
+        .collect()
 }
 
 fn foreign_keys<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<'a>> {
@@ -179,6 +217,7 @@ fn foreign_keys<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<
             discriminator: None,
             may_cross_tenants: false,
             unique: true,
+            declaration: None,
         })
     })
     .collect()
@@ -206,6 +245,7 @@ fn meant<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<'a>> {
                 discriminator: None,
                 may_cross_tenants: false,
                 unique: true,
+                declaration: None,
             })
         })
         .collect()

@@ -8,11 +8,14 @@ use serde_json::json;
 
 use super::loss::Copied;
 use super::plan::{Drop, Plan, plan, qualified};
+use super::restore::columns_now;
 use super::{Request, Taken, values};
-use crate::identifier::Literal;
 use crate::migration::compared;
 use crate::pg::{self, Settings, subtransaction};
+use crate::plan::Statement;
+use crate::plan::kept::{json_object, keeping};
 use crate::problem::Problem;
+use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
 use crate::run::{Session, may_write, settings};
 
@@ -37,20 +40,6 @@ pub struct Reset {
 pub fn reset(request: &Request) -> Result<Reset, Problem> {
     if !request.dry_run {
         may_write()?;
-        let level = Spi::connect(|client| {
-            client
-                .select("SELECT pg_catalog.current_setting('transaction_isolation')", None, &[])?
-                .first()
-                .get_one::<String>()
-        })?;
-        if level.as_deref() != Some("read committed") {
-            return Err(Problem::new(
-                PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
-                "a reset must see rows that came after the transaction began",
-            )
-            .detail(format!("the transaction is {}", level.unwrap_or_default()))
-            .hint("run it in a transaction that is READ COMMITTED, or outside of any"));
-        }
     }
     let session = Session::begin()?;
     let first = {
@@ -93,12 +82,16 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
     if plan.dropped.is_empty() {
         return Ok((plan, None));
     }
-    record::comes_last()?;
-    let id = record::next_id()?;
+    let table = plan
+        .dropped
+        .first()
+        .map(|drop| drop.taken.object.clone())
+        .unwrap_or_default();
+    let id = ledger::open(session, "migration_reset", &table, &started)?;
     for drop in &plan.dropped {
         let copied = match &drop.copied {
             Copied::Nothing => continue,
-            Copied::Rows => copy(drop, id)?,
+            Copied::Rows => copy(session, drop, id)?,
             Copied::Values {
                 table,
                 column,
@@ -129,12 +122,7 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
     *reasons.entry("kept".into()).or_default() += plan.kept.len() as i64;
     reasons.retain(|_, objects| *objects > 0);
     let record = Record {
-        operation: "migration_reset",
-        table: plan
-            .dropped
-            .first()
-            .map(|drop| drop.taken.object.clone())
-            .unwrap_or_default(),
+        table,
         column: String::new(),
         rule: json!({ "script": request.script, "include": request.include }),
         statement: done.into_iter().cloned().collect::<Vec<_>>().join(";\n"),
@@ -145,33 +133,46 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
             plan.kept.len() as i64,
         ),
         note: None,
-        started,
         fingerprint: request.script.clone(),
     };
-    let id = record::insert(&record, Some(id))?;
+    ledger::close(id, &record)?;
     Ok((plan, Some(id)))
 }
 
-/// Rows as text of their row type: what is read back is what was written.
-fn copy(drop: &Drop, id: i64) -> Result<i64, Problem> {
+/// Rows as text, column by column, by the output functions of their types: what is read back is what was written.
+fn copy(session: &Session, drop: &Drop, id: i64) -> Result<i64, Problem> {
     let Some((schema, name)) = &drop.table else {
         return Ok(0);
     };
     let table = qualified(schema, name);
-    let columns = "SELECT pg_catalog.array_agg(pg_catalog.concat_ws(' ', pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
-                   FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped";
-    let columns = columns.replace("$1", &Literal::new(&table).to_string());
-    let sql = format!(
-        "INSERT INTO mend.reset_rows (run_id, table_name, columns, row_text)\nSELECT {id}, {}, ({columns}), (t.*)::pg_catalog.text FROM ONLY {table} AS t",
-        Literal::new(&table)
-    );
+    let columns = columns_now(&table)?.map(|(columns, _)| columns).unwrap_or_default();
+    let Some(found) = session.catalog.table_in(schema, name) else {
+        return Ok(0);
+    };
+    let texts = found.columns.iter().map(|c| {
+        let value = format!("t.{}", c.sql());
+        let text = format!(
+            "CASE WHEN {value} IS DISTINCT FROM NULL THEN {} END",
+            values::text_of(&value)
+        );
+        (c, text)
+    });
+    let statement = Statement {
+        sql: keeping(
+            &format!(
+                "kept AS MATERIALIZED (\n  SELECT {} AS row_values FROM ONLY {table} AS t\n)",
+                json_object(texts)
+            ),
+            &["(SELECT pg_catalog.count(*) FROM kept)"],
+            &[("row_values", "row_values::pg_catalog.text")],
+            "FROM kept",
+        ),
+        parameters: vec![],
+    };
     let _settings = settings(false);
     let _texts = super::exact_texts();
-    let written = {
-        let _policies = Settings::push(&[("row_security", "on")]);
-        Spi::connect_mut(|client| Ok::<_, spi::SpiError>(client.update(&sql, None, &[])?.len()))?
-    };
-    Ok(written as i64)
+    let numbers = ledger::keep(id, Change::RowDropped, &table, Some(&columns), &statement)?;
+    Ok(numbers[0])
 }
 
 fn run(statement: &str) -> Result<(), Problem> {

@@ -9,8 +9,11 @@ use serde_json::json;
 
 use super::values;
 use crate::identifier::Literal;
-use crate::pg::{Settings, subtransaction};
+use crate::pg::subtransaction;
+use crate::plan::Statement;
+use crate::plan::kept::keeping;
 use crate::problem::Problem;
+use crate::run::ledger;
 use crate::run::record::{self, Record};
 use crate::run::{Session, may_write, settings};
 
@@ -63,7 +66,7 @@ pub fn restore(session: &Session, id: i64, dry_run: bool, overwrite: bool) -> Re
         for (table, columns, rows) in kept {
             all.push(match dry_run {
                 true => counted(table, &columns, rows)?,
-                false => put_back(id, table, &columns, rows)?,
+                false => put_back(session, id, table, &columns, rows)?,
             });
         }
         for group in last {
@@ -81,10 +84,9 @@ type Kept = (String, Vec<String>, i64);
 
 fn kept(id: i64) -> Result<Vec<Kept>, Problem> {
     let _settings = settings(false);
-    let _policies = Settings::push(&[("row_security", "on")]);
     let sql =
         "SELECT table_name, columns, pg_catalog.count(*) FROM mend.reset_rows WHERE run_id = $1 AND restored_by IS NULL
-               AND run_by = CURRENT_USER GROUP BY table_name, columns ORDER BY pg_catalog.min(ctid)";
+               AND run_by = CURRENT_USER GROUP BY table_name, columns ORDER BY pg_catalog.min(change_id)";
     Ok(Spi::connect(|client| {
         let mut found = Vec::new();
         for row in client.select(sql, None, &[id.into()])? {
@@ -149,37 +151,28 @@ fn counted(table: String, columns: &[String], rows: i64) -> Result<Restored, Pro
     })
 }
 
-fn put_back(id: i64, table: String, columns: &[String], rows: i64) -> Result<Restored, Problem> {
+fn put_back(session: &Session, id: i64, table: String, columns: &[String], rows: i64) -> Result<Restored, Problem> {
     let started = record::clock()?;
     let mut restored = counted(table.clone(), columns, rows)?;
     let Some((_, written)) = columns_now(&table)?.filter(|_| restored.restored > 0) else {
         return Ok(restored);
     };
-    record::comes_last()?;
-    let run = record::next_id()?;
+    let run = ledger::open(session, "restore_reset", &table, &started)?;
     let names: Vec<&str> = written.iter().map(String::as_str).collect();
     let list = names.iter().map(quote_identifier).collect::<Vec<_>>().join(", ");
-    let values = names
-        .iter()
-        .map(|n| format!("(kept.full_row).{}", quote_identifier(n)))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let of_run = format!(
-        "run_id = {id} AND table_name = {} AND restored_by IS NULL AND run_by = CURRENT_USER",
-        Literal::new(&table)
-    );
+    let values: Vec<String> = names.iter().map(|name| value(session, &table, name)).collect();
     let insert = format!(
-        "INSERT INTO {table} ({list})\nOVERRIDING SYSTEM VALUE\nSELECT {values}\n\
-         FROM (SELECT row_text::{table} AS full_row FROM mend.reset_rows WHERE {of_run} OFFSET 0) AS kept"
+        "INSERT INTO {table} ({list})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM (\n  \
+         SELECT kept.row_values, pg_catalog.jsonb_populate_record(NULL::{table}, kept.row_values) AS full_row\n  \
+         FROM mend.reset_rows AS kept WHERE {}\n  OFFSET 0\n) AS kept",
+        values.join(", "),
+        of_run(id, &table)
     );
-    let mark = format!("UPDATE mend.reset_rows SET restored_by = {run} WHERE {of_run}");
-    let run_it = |sql: &str| -> Result<i64, Problem> {
+    let inserted = {
         let _settings = settings(false);
         let _texts = super::exact_texts();
-        let _policies = Settings::push(&[("row_security", "on")]);
-        Ok(Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(sql, None, &[])?.len()))? as i64)
+        Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(&insert, None, &[])?.len()))? as i64
     };
-    let inserted = run_it(&insert)?;
     if inserted != rows {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
@@ -188,21 +181,53 @@ fn put_back(id: i64, table: String, columns: &[String], rows: i64) -> Result<Res
         .detail("a trigger returns NULL; nothing was put back")
         .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction"));
     }
-    run_it(&mark)?;
+    let back = Statement {
+        sql: keeping(
+            &format!(
+                "back AS MATERIALIZED (\n  SELECT change_id FROM mend.reset_rows WHERE {}\n)",
+                of_run(id, &table)
+            ),
+            &["(SELECT pg_catalog.count(*) FROM back)"],
+            &[("row_key", "change_id::pg_catalog.text")],
+            "FROM back",
+        ),
+        parameters: vec![],
+    };
+    ledger::mark_undone(run, &back)?;
     advance_sequences(&table, &written)?;
     let record = Record {
-        operation: "restore_reset",
         table: table.clone(),
         column: String::new(),
         rule: json!({ "run_id": id }),
         statement: insert,
         counts: (0, inserted, json!({}), 0),
         note: None,
-        started,
         fingerprint: columns.join(", "),
     };
-    restored.run_id = Some(record::insert(&record, Some(run))?);
+    ledger::close(run, &record)?;
+    restored.run_id = Some(run);
     Ok(restored)
+}
+
+/// Rows of the run that are not put back yet, as a condition on `mend.reset_rows`.
+fn of_run(id: i64, table: &str) -> String {
+    format!(
+        "run_id = {id} AND table_name = {} AND restored_by IS NULL AND run_by = CURRENT_USER",
+        Literal::new(table)
+    )
+}
+
+/// The value of a column, by the input function of its type; a text would become a JSON string.
+fn value(session: &Session, table: &str, name: &str) -> String {
+    let column = session.catalog.resolve_table(table).ok();
+    let column = column.and_then(|table| table.column_named(name));
+    let base = column.and_then(|column| session.catalog.base_type(column.type_oid, -1));
+    match base {
+        Some((base, _)) if base.is_json() => {
+            format!("(kept.row_values ->> {})::{}", Literal::new(name), base.sql())
+        }
+        _ => format!("(kept.full_row).{}", quote_identifier(name)),
+    }
 }
 
 /// Sequences behind the columns go on where the rows end.

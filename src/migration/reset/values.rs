@@ -12,13 +12,15 @@ use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
 use crate::pg::Settings;
 use crate::plan::Statement;
+use crate::plan::kept::{json_object, keeping};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
+use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
 use crate::run::{Session, readable, settings, updatable};
 
 /// A value as its type's output function writes it: a cast to text may be somebody's own, or drop blanks.
-fn text_of(value: &str) -> String {
+pub(super) fn text_of(value: &str) -> String {
     format!("(pg_catalog.concat({value}) COLLATE pg_catalog.\"C\")")
 }
 
@@ -37,23 +39,30 @@ pub fn copy(session: &Session, (oid, column, type_name): (u32, &str, &str), id: 
     };
     let name = qualified(&table.schema, &table.name);
     let value = format!("t.{}", quote_identifier(column));
-    let sql = format!(
-        "INSERT INTO mend.reset_values (run_id, table_name, column_name, column_type, row_key, old_value)\n\
-         SELECT {id}, {}, {}, {}, pg_catalog.jsonb_build_object({}), {} FROM {name} AS t WHERE {value} IS DISTINCT FROM NULL",
-        Literal::new(&name),
+    let keys = keys(table).into_iter();
+    let with = format!(
+        "kept AS MATERIALIZED (\n  SELECT {} AS row_key, pg_catalog.jsonb_build_object({}, {}) AS old_values\n  \
+         FROM {name} AS t WHERE {value} IS DISTINCT FROM NULL\n)",
+        json_object(keys.map(|c| (c, text_of(&format!("t.{}", c.sql()))))),
         Literal::new(column),
-        Literal::new(type_name),
-        keys(table)
-            .iter()
-            .map(|c| format!("{}, {}", Literal::new(&c.name), text_of(&format!("t.{}", c.sql()))))
-            .collect::<Vec<_>>()
-            .join(", "),
         text_of(&value),
     );
+    let statement = Statement {
+        sql: keeping(
+            &with,
+            &["(SELECT pg_catalog.count(*) FROM kept)"],
+            &[
+                ("row_key", "row_key::pg_catalog.text"),
+                ("old_values", "old_values::pg_catalog.text"),
+            ],
+            "FROM kept",
+        ),
+        parameters: vec![],
+    };
     let _settings = settings(false);
     let _texts = super::exact_texts();
-    let _policies = Settings::push(&[("row_security", "on")]);
-    let written = Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(&sql, None, &[])?.len()))? as i64;
+    let described = [column.to_string(), type_name.to_string()];
+    let written = ledger::keep(id, Change::ValueDropped, &name, Some(&described), &statement)?[0];
     let keys = format!(
         "SELECT pg_catalog.count(DISTINCT row_key) FROM mend.reset_values WHERE run_id = {id} AND table_name = {} AND column_name = {}",
         Literal::new(&name),
@@ -87,7 +96,6 @@ pub struct Group {
 /// Errors: those of SPI.
 pub fn kept(id: i64) -> Result<Vec<Group>, Problem> {
     let _settings = settings(false);
-    let _policies = Settings::push(&[("row_security", "on")]);
     let sql = "SELECT table_name, column_name, column_type, pg_catalog.count(*) FROM mend.reset_values
                WHERE run_id = $1 AND restored_by IS NULL AND run_by = CURRENT_USER GROUP BY 1, 2, 3 ORDER BY 1, 2";
     Ok(Spi::connect(|client| {
@@ -167,7 +175,6 @@ pub fn put_back(session: &Session, id: i64, group: Group, overwrite: bool, dry_r
     };
     let _settings = settings(dry_run);
     let _texts = super::exact_texts();
-    let _policies = Settings::push(&[("row_security", "on")]);
     let mut reasons = work.count()?;
     let mut restored = Restored {
         restored: reasons.remove("restored").unwrap_or(0),
@@ -227,7 +234,7 @@ impl Work<'_> {
     fn value(&self) -> String {
         // A text would become a JSON string.
         let base = self.session.catalog.base_type(self.column.type_oid, -1);
-        if base.is_some_and(|(base, _)| base.schema == "pg_catalog" && matches!(base.name.as_str(), "json" | "jsonb")) {
+        if base.is_some_and(|(base, _)| base.is_json()) {
             return format!("kept.old_value::{}", self.group.type_name);
         }
         format!(
@@ -327,8 +334,7 @@ impl Work<'_> {
 
     fn write(&self, counted: &Restored) -> Result<i64, Problem> {
         let started = record::clock()?;
-        record::comes_last()?;
-        let run = record::next_id()?;
+        let run = ledger::open(self.session, "restore_reset", &self.name(), &started)?;
         let update = format!(
             "UPDATE {} AS t SET {} = {}\nFROM mend.reset_values AS kept\nWHERE {}\n  AND {}\n  AND NOT ({})\n  AND {}",
             self.name(),
@@ -343,21 +349,30 @@ impl Work<'_> {
             sql: update.clone(),
             parameters: vec![],
         }
-        .under_callers_settings(&self.session.search_path, "on", true);
+        .under_callers_settings(&self.session.search_path, &self.session.row_security, true);
         let arguments = crate::validate::arguments(&written.parameters);
         {
             let _own = Settings::of_one_statement();
             Spi::connect_mut(|client| client.update(&written.sql, None, &arguments).map(|_| ()))?;
         }
         // What is marked is what is there: a row that a trigger keeps from its value is none.
-        let mark = format!(
-            "UPDATE mend.reset_values AS kept SET restored_by = {run}\nFROM {} AS t\nWHERE {}\n  AND {}\n  AND {}",
+        let back = format!(
+            "back AS MATERIALIZED (\n  SELECT DISTINCT kept.change_id FROM mend.reset_values AS kept, {} AS t\n  WHERE {}\n  AND {}\n  AND {}\n)",
             self.name(),
             self.keys(),
             self.of_run(),
             self.same()
         );
-        let marked = Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(&mark, None, &[])?.len()))? as i64;
+        let back = Statement {
+            sql: keeping(
+                &back,
+                &["(SELECT pg_catalog.count(*) FROM back)"],
+                &[("row_key", "change_id::pg_catalog.text")],
+                "FROM back",
+            ),
+            parameters: vec![],
+        };
+        let marked = ledger::mark_undone(run, &back)?;
         if marked != counted.restored {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
@@ -372,7 +387,6 @@ impl Work<'_> {
         }
         advance_sequences(&self.name(), std::slice::from_ref(&self.column.name))?;
         let record = Record {
-            operation: "restore_reset",
             table: self.name(),
             column: self.column.name.clone(),
             rule: json!({ "run_id": self.id, "overwrite": self.overwrite }),
@@ -384,9 +398,9 @@ impl Work<'_> {
                 counted.total - marked,
             ),
             note: None,
-            started,
             fingerprint: self.group.type_name.clone(),
         };
-        record::insert(&record, Some(run))
+        ledger::close(run, &record)?;
+        Ok(run)
     }
 }

@@ -1,0 +1,311 @@
+//! The ledger: what ran, and what was there before. The only place that writes pg_mend's state.
+//!
+//! ```text
+//! State::check    the state tables are as they were installed, or nothing is done          (once per call)
+//! open            a run gets its id and its row, before its first change
+//! keep            the changes of one statement: it runs with the caller's rights, what it returns is written with ours
+//! mark_undone     changes that another run has put back
+//! close           what the run came to
+//! ```
+//!
+//! Roles have no right to write here. What is written in their name says so in `run_by`, and it is always what a statement of the
+//! extension returned.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+
+use super::record::Record;
+use super::session::{SAFE_PATH, Session};
+use crate::pg::{self, Confinement, Settings};
+use crate::plan::Statement;
+use crate::plan::kept::KEPT;
+use crate::problem::Problem;
+
+/// The owner of everything in `mend`: BOOTSTRAP_SUPERUSERID (pg_authid.dat).
+const OWNER: u32 = 10;
+
+/// How many changes are moved at once.
+const CHUNK: i64 = 5_000;
+
+/// The state tables of this database, found to be as they were installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// The oid of `mend.ledger_runs`.
+    pub runs: u32,
+}
+
+impl State {
+    /// Looks at what is called `mend.…`: kind, owner, membership, triggers, rules, policies, inheritance. Whoever could put code there
+    /// would have it run with the rights of every later caller.
+    ///
+    /// Errors: 55000 with everything that is not as installed.
+    pub fn check() -> Result<State, Problem> {
+        let sql = "
+WITH expected (name, kind) AS (
+  VALUES ('ledger_runs', 'r'), ('ledger_changes', 'r'), ('ledger_references', 'r'), ('runs', 'v'), ('replaced_values', 'v'),
+         ('repaired_rows', 'v'), ('created_rows', 'v'), ('reset_rows', 'v'), ('reset_values', 'v'), ('declared_references', 'v')
+),
+found AS (
+  SELECT e.name, e.kind, c.oid, c.relkind, c.relowner, c.relrowsecurity, n.nspowner
+  FROM expected e
+  LEFT JOIN pg_namespace n ON n.nspname = 'mend'
+  LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = e.name
+)
+SELECT max(f.oid) FILTER (WHERE f.name = 'ledger_runs'),
+       string_agg(concat_ws(' ', 'mend.' || f.name, w.why), '; ' ORDER BY f.name, w.why) FILTER (WHERE w.why IS NOT NULL)
+FROM found f
+CROSS JOIN LATERAL (
+  SELECT CASE
+    WHEN f.oid IS NULL THEN 'is missing'
+    WHEN f.relkind::text <> f.kind THEN 'is of another kind'
+    WHEN f.relowner <> $1 OR f.nspowner <> $1 THEN 'belongs to another role'
+    WHEN NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension x ON x.oid = d.refobjid AND x.extname = 'pg_mend'
+                     WHERE d.classid = 'pg_class'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_extension'::regclass
+                       AND d.deptype = 'e') THEN 'is no part of the extension'
+    WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = f.oid AND NOT t.tgisinternal) THEN 'has a trigger'
+    WHEN EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = f.oid AND (f.kind = 'r' OR r.rulename <> '_RETURN')) THEN 'has a rule'
+    WHEN f.relrowsecurity OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = f.oid) THEN 'has a policy'
+    WHEN EXISTS (SELECT FROM pg_inherits h WHERE f.oid IN (h.inhrelid, h.inhparent)) THEN 'inherits or is inherited'
+  END AS why
+) w";
+        let arguments = [pg_sys::Oid::from(OWNER).into()];
+        let (runs, wrong) = Spi::connect(|client| {
+            client
+                .select(sql, None, &arguments)?
+                .first()
+                .get_two::<pg_sys::Oid, String>()
+        })?;
+        match (runs, wrong) {
+            (Some(runs), None) => Ok(State { runs: runs.to_u32() }),
+            (_, wrong) => Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "pg_mend's state tables are not as they were installed; nothing was read or written",
+            )
+            .detail(wrong.unwrap_or_else(|| "mend.ledger_runs is missing".into()))
+            .hint("a superuser can put that right; or save what is in schema mend, DROP EXTENSION pg_mend, CREATE EXTENSION pg_mend")),
+        }
+    }
+}
+
+/// What happened to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A value was replaced by another one.
+    Replaced,
+    /// Values became NULL.
+    Nullified,
+    /// The row is new.
+    Created,
+    /// The row went with its table.
+    RowDropped,
+    /// The value went with its column.
+    ValueDropped,
+}
+
+impl Change {
+    /// As it is kept in `mend.ledger_changes.change`.
+    fn as_str(self) -> &'static str {
+        match self {
+            Change::Replaced => "replaced",
+            Change::Nullified => "nullified",
+            Change::Created => "created",
+            Change::RowDropped => "row_dropped",
+            Change::ValueDropped => "value_dropped",
+        }
+    }
+}
+
+/// Opens a run: from now on changes can be kept under its id.
+///
+/// Errors: those of SPI only.
+pub fn open(session: &Session, operation: &str, table: &str, started: &str) -> Result<i64, Problem> {
+    let sql = format!(
+        "INSERT INTO mend.ledger_runs (operation, table_name, column_name, rule, statement, total, already_set, filled, unfilled, reasons,
+                                       run_by, session_role, started_at, finished_at, schema_fingerprint, extension_version)
+         VALUES ($1, $2, '', 'null', '', 0, 0, 0, 0, '{{}}', $3::pg_catalog.name, SESSION_USER, $4::pg_catalog.timestamptz,
+                 pg_catalog.clock_timestamp(), '', '{}')
+         RETURNING run_id",
+        env!("CARGO_PKG_VERSION")
+    );
+    let arguments = [
+        operation.into(),
+        table.into(),
+        session.role.as_str().into(),
+        started.into(),
+    ];
+    let id = ours(|| {
+        Ok(Spi::connect_mut(|client| {
+            client.update(&sql, None, &arguments)?.first().get_one::<i64>()
+        })?)
+    })?;
+    id.ok_or_else(|| {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "mend.ledger_runs did not take the record of the run",
+        )
+        .hint("this is a bug in pg_mend: please report it with the call that you made")
+    })
+}
+
+/// Closes a run: what it came to.
+///
+/// Errors: those of SPI only.
+pub fn close(id: i64, record: &Record) -> Result<(), Problem> {
+    let sql = "UPDATE mend.ledger_runs
+               SET table_name = $2, column_name = $3, rule = $4::pg_catalog.jsonb, statement = $5, total = $6, already_set = $7,
+                   filled = $8, unfilled = $9, reasons = $10::pg_catalog.jsonb, note = $11, finished_at = pg_catalog.clock_timestamp(),
+                   schema_fingerprint = pg_catalog.md5($12)
+               WHERE run_id = $1";
+    let (already_set, filled, reasons, unfilled) = &record.counts;
+    let arguments: Vec<DatumWithOid> = vec![
+        id.into(),
+        record.table.as_str().into(),
+        record.column.as_str().into(),
+        record.rule.to_string().into(),
+        record.statement.as_str().into(),
+        (already_set + filled + unfilled).into(),
+        (*already_set).into(),
+        (*filled).into(),
+        (*unfilled).into(),
+        reasons.to_string().into(),
+        record.note.as_deref().into(),
+        record.fingerprint.as_str().into(),
+    ];
+    ours(|| {
+        Ok(Spi::connect_mut(|client| {
+            client.update(sql, None, &arguments).map(|_| ())
+        })?)
+    })
+}
+
+/// Runs a statement of the form of [`crate::plan::kept::keeping`] with the caller's rights, keeps its changes, and returns its numbers.
+///
+/// * `table`: of the rows, with its schema.
+/// * `columns`: see `mend.ledger_changes.columns`.
+///
+/// Errors: those of the statement.
+pub fn keep(
+    run: i64,
+    change: Change,
+    table: &str,
+    columns: Option<&[String]>,
+    statement: &Statement,
+) -> Result<Vec<i64>, Problem> {
+    let sql = "INSERT INTO mend.ledger_changes (run_id, change, table_name, columns, row_key, old_values, new_values, row_values)
+               SELECT $1, $2, $3, $4, c.row_key::pg_catalog.jsonb, c.old_values::pg_catalog.jsonb, c.new_values::pg_catalog.jsonb,
+                      c.row_values::pg_catalog.jsonb
+               FROM ROWS FROM (pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8))
+                    AS c (row_key, old_values, new_values, row_values)";
+    let mut numbers = None;
+    in_chunks(statement, |rows| {
+        let mut lists: [Vec<Option<String>>; KEPT.len()] = Default::default();
+        for (texts, row_numbers) in rows {
+            match row_numbers {
+                Some(found) => numbers = Some(found),
+                None => lists.iter_mut().zip(texts).for_each(|(list, text)| list.push(text)),
+            }
+        }
+        if lists[0].is_empty() {
+            return Ok(());
+        }
+        let mut arguments: Vec<DatumWithOid> = vec![
+            run.into(),
+            change.as_str().into(),
+            table.into(),
+            columns.map(<[String]>::to_vec).into(),
+        ];
+        arguments.extend(lists.into_iter().map(Into::into));
+        ours(|| {
+            Ok(Spi::connect_mut(|client| {
+                client.update(sql, None, &arguments).map(|_| ())
+            })?)
+        })
+    })?;
+    numbers.ok_or_else(|| {
+        Problem::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "a statement that keeps its changes returned no numbers",
+        )
+        .hint("this is a bug in pg_mend: please report it with the call that you made")
+    })
+}
+
+/// As [`keep`], for a statement that puts changes back: each row's `row_key` is a `change_id`.
+///
+/// Errors: those of the statement.
+pub fn mark_undone(by: i64, statement: &Statement) -> Result<i64, Problem> {
+    let sql = "UPDATE mend.ledger_changes SET undone_by = $1 WHERE change_id = ANY ($2)";
+    let mut marked = 0;
+    in_chunks(statement, |rows| {
+        let ids: Vec<i64> = rows
+            .into_iter()
+            .filter(|(_, numbers)| numbers.is_none())
+            .filter_map(|(texts, _)| texts.into_iter().next()??.parse().ok())
+            .collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let arguments = [by.into(), ids.into()];
+        let rows = ours(|| {
+            Ok(Spi::connect_mut(|client| {
+                Ok::<_, SpiError>(client.update(sql, None, &arguments)?.len())
+            })?)
+        })?;
+        marked += rows as i64;
+        Ok(())
+    })?;
+    Ok(marked)
+}
+
+/// Runs a statement that writes state, with the rights of its owner and names looked up in pg_catalog only.
+///
+/// Errors: those of `work`.
+pub fn ours<T>(work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+    pg::as_role(OWNER, Confinement::Local, || {
+        let _settings = Settings::push(&[("search_path", SAFE_PATH), ("row_security", "on")]);
+        work()
+    })
+}
+
+/// Texts of the columns in [`KEPT`], and the numbers.
+type Row = (Vec<Option<String>>, Option<Vec<i64>>);
+
+/// Runs a statement to its end, then hands its rows over in chunks: Postgres keeps them in a file where they are many.
+fn in_chunks(statement: &Statement, mut take: impl FnMut(Vec<Row>) -> Result<(), Problem>) -> Result<(), Problem> {
+    let arguments: Vec<DatumWithOid> = statement.parameters.iter().map(|value| value.as_str().into()).collect();
+    let name = Spi::connect_mut(|client| {
+        Ok::<_, SpiError>(
+            client
+                .open_cursor_mut(statement.sql.as_str(), &arguments)
+                .detach_into_name(),
+        )
+    })?;
+    loop {
+        pgrx::check_for_interrupts!();
+        // A session of its own for each chunk, because only its end frees the rows.
+        let (rows, more) = Spi::connect_mut(|client| {
+            let mut cursor = client.find_cursor(&name)?;
+            let mut rows = Vec::new();
+            for row in cursor.fetch(CHUNK)? {
+                let texts = (1..=KEPT.len())
+                    .map(|column| row.get::<String>(column))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let numbers = row.get::<Vec<Option<i64>>>(KEPT.len() + 1)?;
+                rows.push((
+                    texts,
+                    numbers.map(|all| all.into_iter().map(Option::unwrap_or_default).collect()),
+                ));
+            }
+            let more = rows.len() as i64 == CHUNK;
+            if more {
+                cursor.detach_into_name();
+            }
+            Ok::<_, SpiError>((rows, more))
+        })?;
+        take(rows)?;
+        if !more {
+            return Ok(());
+        }
+    }
+}
