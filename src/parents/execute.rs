@@ -29,7 +29,7 @@ pub struct Parents {
     /// Rows that wait for the next call; they are `excluded`.
     pub(super) waiting: i64,
     /// The ids under which rows were linked.
-    pub(super) transactions: Vec<u32>,
+    pub(super) transactions: Vec<(u32, i64)>,
 }
 
 /// One call, ready to be counted.

@@ -66,18 +66,28 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, 
         )
         .hint("create_missing => true creates a party for each contact, organization and user without one"));
     }
-    let mut sequence = Sequence::new(session, request.dry_run);
+    run::together(session, request.dry_run, |sequence| {
+        each_column(sequence, &columns, creating.as_ref())
+    })
+}
+
+/// Fills each column, with parties for who has none where `creating` says so.
+fn each_column<'a>(
+    sequence: &mut Sequence<'a>,
+    columns: &[(PartyColumn, Step<'a>)],
+    creating: Option<&(Sides<'a>, Creations)>,
+) -> Result<Vec<OfParty>, Problem> {
     let mut all = Vec::new();
     for (column, step) in columns {
-        let creation = creating.as_ref().and_then(|(sides, wanted)| {
+        let creation = creating.and_then(|(sides, wanted)| {
             let mut all = wanted.iter();
             let found = all.find(|((table, number), _)| (*table, *number) == (column.table, column.column));
             found.map(|(_, one)| (sides, one))
         });
         all.push(match creation {
-            Some((sides, one)) => filled_and_created(&mut sequence, sides, &column, step, one)?,
+            Some((sides, one)) => filled_and_created(sequence, sides, column, step.clone(), one)?,
             None => OfParty {
-                outcome: sequence.step(step)?,
+                outcome: sequence.step(step.clone())?,
                 created: 0,
             },
         });
@@ -409,6 +419,7 @@ fn create<'a>(
         false => {
             work.plain.touched.extend(&sequence.touched);
             work.page.touched.extend(&sequence.touched);
+            sequence.will_write(work.identity.table.oid, work.identity.column.number)?;
             let only_where = work.plain.rule.only_where.as_ref().map(|c| c.portable.clone());
             work.real(&Request {
                 only_where,
@@ -419,7 +430,11 @@ fn create<'a>(
     if dry_run && parents.outcome.counts.filled > 0 {
         sequence.overlays = work.after();
     }
-    sequence.touched.extend(&parents.transactions);
+    // Rows with a parent of their own have it from nowhere else: nothing can change under them.
+    let proved = work.identity.each.is_none();
+    for (transaction, rows) in &parents.transactions {
+        sequence.wrote(&work.plain, Some(*transaction), if proved { *rows } else { 0 });
+    }
     let parts = [parents.outcome.note.take(), Some(work.said(0, dry_run))];
     let note: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
     parents.outcome.note = Some(note.join("; "));

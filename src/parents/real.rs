@@ -60,7 +60,7 @@ impl Work<'_> {
             created += done.created;
             filled += done.filled;
             found += done.found;
-            transactions.extend(done.transaction);
+            transactions.extend(done.transaction.map(|transaction| (transaction, done.filled)));
             // With fresh eyes: nothing may be left that could be linked.
             let (mut outcome, mut counts) = self.after_all()?;
             if counts.filled > 0 && self.limited.is_none() {

@@ -31,7 +31,7 @@ impl Identity {
             level: None,
         };
         let flag = match confinement {
-            Confinement::Restricted => pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_LOCAL_USERID_CHANGE,
+            Confinement::Restricted => pg_sys::SECURITY_RESTRICTED_OPERATION,
             Confinement::Local => pg_sys::SECURITY_LOCAL_USERID_CHANGE,
         };
         // SAFETY: both only read and write variables of this backend; what the functions return through the pointers is put back on

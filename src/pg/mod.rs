@@ -9,6 +9,7 @@ mod decode_routine;
 mod decode_table;
 mod decode_type;
 mod identity;
+mod instant;
 mod jsonb;
 pub mod tree;
 
@@ -16,6 +17,7 @@ use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 
 pub use identity::{Confinement, as_role, current_role, keeps_one_snapshot, lock_for_us};
+pub use instant::{Instant, read_row};
 pub use jsonb::Jsonb;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
@@ -208,6 +210,12 @@ pub fn run_any(statement: &str) -> Result<i64, Problem> {
 pub fn current_transaction_id() -> u32 {
     // SAFETY: called inside a transaction that may write.
     unsafe { pg_sys::GetCurrentTransactionId().into_inner() }
+}
+
+/// Has this (sub)transaction an id, because it has written or will? Then each of its statements sees what is committed by then.
+pub fn has_transaction_id() -> bool {
+    // SAFETY: a plain read of backend state.
+    unsafe { pg_sys::GetCurrentTransactionIdIfAny() != pg_sys::TransactionId::INVALID }
 }
 
 /// Is the current statement part of a transaction block (BEGIN, or several statements sent as one)?

@@ -347,7 +347,7 @@ impl Blueprint<'_> {
 
     pub(super) fn written_sql(&self, view: View) -> String {
         match view {
-            View::Proof(_) | View::Level => self.written_row("t", view).unwrap_or_else(|| "false".into()),
+            View::Proof(_) | View::Set | View::Level => self.written_row("t", view).unwrap_or_else(|| "false".into()),
             View::All | View::Missing(_) => "false".into(),
         }
     }
@@ -359,6 +359,7 @@ impl Blueprint<'_> {
             View::Proof(id) | View::Missing(Some(id)) => Some(format!(
                 "({alias}.xmin = '{id}'::pg_catalog.xid AND {alias}.{column} IS NOT NULL)"
             )),
+            View::Set => Some(format!("{alias}.{column} IS NOT NULL")),
             View::Level if self.overlays.replaces(self.table) => {
                 Some(format!("({alias}.mend_written AND {alias}.{column} IS NOT NULL)"))
             }

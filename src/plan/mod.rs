@@ -275,6 +275,8 @@ pub enum View {
     /// After the run: every row, those that the run wrote (their xmin is this transaction id) judged as if they were
     /// still empty.
     Proof(u32),
+    /// After the run: every row whose column is set, whoever wrote it, judged as if it were still empty.
+    Set,
     /// As `Proof`, in a dry run over a table that fills itself: what earlier levels would have written is in the overlay.
     Level,
 }
@@ -282,6 +284,6 @@ pub enum View {
 impl View {
     /// Are there rows that the run itself wrote?
     pub fn has_written(self) -> bool {
-        matches!(self, View::Proof(_) | View::Level)
+        matches!(self, View::Proof(_) | View::Set | View::Level)
     }
 }

@@ -13,7 +13,7 @@ use super::reader::Reader;
 use super::record;
 use super::session::{SAFE_PATH, Session};
 use crate::catalog::Table;
-use crate::pg::{self, Jsonb, Settings};
+use crate::pg::{self, Instant, Jsonb, Settings};
 use crate::plan::{Blueprint, Count, Numbers, Statement, View};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
@@ -333,18 +333,80 @@ fn reconcile(blueprint: &Blueprint, total: i64, sum: i64) -> Result<(), Problem>
     }
 }
 
+/// What a run wrote that is part of a call which writes more: to be looked at again when all of it is done.
+pub struct Written<'a> {
+    /// Its rule.
+    pub blueprint: Blueprint<'a>,
+    /// The id under which it wrote.
+    pub transaction: u32,
+    /// Rows that it wrote.
+    pub rows: i64,
+    /// Where a later run wrote the same table, so that some of its rows are that run's now: how many rows, of all that are set, did not
+    /// say what their sources say before.
+    pub disagreed: Option<i64>,
+}
+
+impl Written<'_> {
+    /// Rows that are set and do not say what their sources say.
+    fn disagreeing(&self, session: &Session, now: &Instant) -> Result<i64, Problem> {
+        let (_, numbers) = count_at(session, &self.blueprint, View::Set, Some(now))?;
+        Ok(numbers.written - numbers.proved)
+    }
+
+    /// The table is about to be written again: from then on, fewer of its rows can be told by who wrote them.
+    ///
+    /// Errors: those of SPI only.
+    pub fn give_way(&mut self, session: &Session, now: &Instant) -> Result<(), Problem> {
+        if self.disagreed.is_none() {
+            self.disagreed = Some(self.disagreeing(session, now)?);
+        }
+        Ok(())
+    }
+
+    /// Does everything that was written still say what its sources say?
+    ///
+    /// Errors: those of SPI only.
+    pub fn holds(&self, session: &Session, now: &Instant) -> Result<bool, Problem> {
+        let (_, numbers) = count_at(session, &self.blueprint, View::Proof(self.transaction), Some(now))?;
+        let agrees = numbers.proved == numbers.written;
+        Ok(match self.disagreed {
+            None => agrees && numbers.written == self.rows,
+            Some(before) => agrees && self.disagreeing(session, now)? == before,
+        })
+    }
+
+    /// What a caller is told where it does not.
+    pub fn changed(&self) -> Problem {
+        changed_under_us(&self.blueprint)
+    }
+}
+
 fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts, Numbers), Problem> {
-    let _settings = settings(!matches!(view, View::Proof(_)));
+    count_at(session, blueprint, view, None)
+}
+
+/// * `now`: the moment as of which is counted; `None`: that of the statement.
+fn count_at(
+    session: &Session,
+    blueprint: &Blueprint,
+    view: View,
+    now: Option<&Instant>,
+) -> Result<(Counts, Numbers), Problem> {
+    let _settings = settings(!matches!(view, View::Proof(_) | View::Set));
     let count = blueprint.count(view);
-    let columns = one_row::<String>(session, blueprint, count.statement.clone(), count.width(view))?
-        .iter()
-        .map(|number| number.parse::<i128>().map_err(|_| not_a_number(number)))
-        .collect::<Result<Vec<i128>, Problem>>()?;
+    let parsed = |statement: &Statement, width: usize| -> Result<Vec<i128>, Problem> {
+        one_row(session, blueprint, statement.clone(), width, now)?
+            .iter()
+            .map(|number| number.parse::<i128>().map_err(|_| not_a_number(number)))
+            .collect()
+    };
+    let columns = parsed(&count.statement, count.width(view))?;
     let mut numbers = count.read(&columns);
     if numbers.total >= Count::TOO_MANY {
         let plain = blueprint.count_plainly(view);
-        let width = plain.width_plainly(view);
-        numbers = plain.read_plainly(&one_row::<i64>(session, blueprint, plain.statement.clone(), width)?);
+        let columns = parsed(&plain.statement, plain.width_plainly(view))?;
+        let columns: Vec<i64> = columns.into_iter().map(|number| number as i64).collect();
+        numbers = plain.read_plainly(&columns);
     }
     let mut counts = Counts {
         replaced: numbers.replaced,
@@ -370,22 +432,21 @@ fn not_a_number(text: &str) -> Problem {
     .hint("this is a bug in pg_mend: please report it with the call that you made")
 }
 
-/// The only row of a statement. `select` without a row limit is the one way through SPI that may use parallel workers.
-fn one_row<T: FromDatum + IntoDatum + Default>(
+/// The only row of a statement that counts, as texts. Without a row limit it may use parallel workers.
+fn one_row(
     session: &Session,
     blueprint: &Blueprint,
     statement: Statement,
     width: usize,
-) -> Result<Vec<T>, Problem> {
+    now: Option<&Instant>,
+) -> Result<Vec<String>, Problem> {
     let statement = under_callers_settings(session, blueprint, statement);
-    Reader::for_blueprint(blueprint).run(|| {
-        Ok(Spi::connect(|client| {
-            let row = client.select(&statement.sql, None, &arguments(&statement))?.first();
-            (1..=width)
-                .map(|i| Ok(row.get::<T>(i)?.unwrap_or_default()))
-                .collect::<Result<Vec<T>, SpiError>>()
-        })?)
-    })
+    let _fresh = (now.is_none() && pg::has_transaction_id()).then(Instant::now);
+    let row = Reader::for_blueprint(blueprint).run(|| pg::read_row(&statement.sql, &statement.parameters, width))?;
+    // A count must never pass for 0 because it could not be read.
+    row.into_iter()
+        .map(|text| text.ok_or_else(|| not_a_number("NULL")))
+        .collect()
 }
 
 /// set_config keeps parallel workers away, so a statement that only reads sets the caller's settings only where something

@@ -29,5 +29,5 @@ pub use party::{PartyRequest, party};
 pub use prepare::{Request, prepare, who_reads};
 pub use reader::Reader;
 pub use session::{Session, register_settings};
-pub use steps::{Sequence, Step};
+pub use steps::{Sequence, Step, together};
 pub use tenants::{Coverage, TenantRequest, tenant_coverage, tenant_keys, tenants};

@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 
 use super::session::{SAFE_PATH, Session};
 use crate::catalog::{Table, all_are_plain};
-use crate::pg::{self, Confinement, Settings};
+use crate::pg::{self, Confinement, Instant, Settings};
 use crate::plan::Blueprint;
 use crate::problem::Problem;
 
@@ -97,10 +97,13 @@ impl Reader {
     /// Errors: those of `work`.
     pub fn run<T>(self, work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
         let Some(owner) = self.owner else { return work() };
+        // In a subtransaction without an id of its own, a statement would see what its caller saw.
+        let fresh = pg::has_transaction_id();
         // A subtransaction, to say more of an error: whose code it was, and under which settings.
         let result = pg::subtransaction(AssertUnwindSafe(|| {
             pg::as_role(owner, Confinement::Restricted, || {
                 let _path = Settings::push(&[("search_path", SAFE_PATH)]);
+                let _now = fresh.then(Instant::now);
                 work()
             })
         }));

@@ -275,15 +275,16 @@ fn a_killed_server_comes_back_with_all_or_nothing() {
 }
 
 #[test]
-fn repeatable_read_says_so_when_it_cannot_go_on() {
+fn a_transaction_that_keeps_its_first_snapshot_is_refused() {
     let (database, mut writer, mut watcher) = prepared();
     writer
         .batch_execute("BEGIN; UPDATE entry SET contact_id = 7 WHERE id = 100")
         .unwrap();
-    let run = start(&database, &format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {CALL}"));
-    run.blocked(&mut watcher);
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        let run = start(&database, &format!("BEGIN ISOLATION LEVEL {level}; {CALL}"));
+        assert_eq!(run.result().unwrap_err(), "25000", "{level}");
+    }
     writer.batch_execute("COMMIT").unwrap();
-    assert_eq!(run.result().unwrap_err(), "40001");
     assert_eq!(one(&mut watcher, "SELECT count(party_id) FROM entry"), "0");
 }
 

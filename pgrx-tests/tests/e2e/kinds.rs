@@ -164,14 +164,18 @@ fn what_is_no_table_or_cannot_be_written_is_refused() {
             "0A000",
             "CHECK whole of w reads the whole row: what it refuses cannot be predicted",
         ),
-        ("mend.runs", "42809", "mend.runs belongs to an extension"),
+        ("mend.ledger_runs", "42809", "mend.ledger_runs belongs to an extension"),
     ] {
-        let source = if table == "mend.runs" {
+        let source = if table == "mend.ledger_runs" {
             "run_id".to_string()
         } else {
             SOURCE.into()
         };
-        let column = if table == "mend.runs" { "note" } else { "party_id" };
+        let column = if table == "mend.ledger_runs" {
+            "note"
+        } else {
+            "party_id"
+        };
         let failed = failure(
             &mut client,
             &format!("SELECT * FROM backfill('{table}', '{column}', ARRAY['{source}'])"),

@@ -8,6 +8,7 @@
 //! * `constraints`: what a table enforces, and what its triggers do
 //! * `refusals`: what a wrong call says
 //! * `roles`: privileges, row-level security, hostile search_path
+//! * `threats`: the threat model: who may be hostile, and what no call then does
 //! * `places`: a standby, psql, SQL editors, pg_cron
 //! * `tenants`, `tenant_graph`: tenant keys by inference; random graphs of tables against a reference
 //! * `validate`: references against the rows, random schemas against one query per check
@@ -37,4 +38,5 @@ mod roles;
 mod script;
 mod tenant_graph;
 mod tenants;
+mod threats;
 mod validate;

@@ -70,7 +70,9 @@ fn a_role_may_nothing_until_one_call_lets_it_in_and_then_sees_its_own_runs_only(
     for sql in [
         "UPDATE mend.runs SET filled = 0",
         "DELETE FROM mend.runs",
-        "TRUNCATE mend.runs",
+        "TRUNCATE mend.ledger_runs",
+        "SELECT * FROM mend.ledger_runs",
+        "SELECT nextval('mend.ledger_runs_run_id_seq')",
     ] {
         assert_eq!(failure(&mut client, sql).code, "42501", "{sql}");
     }
@@ -242,7 +244,7 @@ fn the_owner_of_a_database_installs_it_in_a_schema_of_choice_uses_it_and_passes_
     // The owner can dump the database, records included.
     let dump = cluster.program("pg_dump", &database.name, &["-U", &owner], "").unwrap();
     assert!(
-        dump.contains("COPY mend.runs (run_id,") && !dump.contains("pg_dump: error"),
+        dump.contains("COPY mend.ledger_runs (run_id,") && !dump.contains("pg_dump: error"),
         "{dump}"
     );
     // What one role granted another cannot revoke, and is not told that it did.

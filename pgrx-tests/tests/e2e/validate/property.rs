@@ -340,7 +340,7 @@ fn every_number_is_that_of_one_query_per_check() {
         assert_eq!(rows.len(), references + 1, "case {seed}: {}", schema.sql);
         client
             .batch_execute(&format!(
-                "SET client_min_messages = error; DROP SCHEMA {place} CASCADE; DELETE FROM mend.declared_references"
+                "SET client_min_messages = error; DROP SCHEMA {place} CASCADE; DELETE FROM mend.ledger_references"
             ))
             .unwrap();
     }
