@@ -1,11 +1,11 @@
 //! What one target table enforces on a new value: read in a second query, only for the table that is written.
 
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::code::is_plain;
 use super::types::{Catalog, Column, Oid, Table};
+use crate::pg::read_json;
 use crate::problem::Problem;
 
 /// Everything on a table that can refuse or change a value that an UPDATE writes to one column.
@@ -250,8 +250,6 @@ SELECT jsonb_build_object(
             pg_sys::Oid::from(column.type_oid).into(),
             (table.kind == 'p').into(),
         ];
-        let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?
-            .unwrap_or(JsonB(serde_json::Value::Null));
-        Ok(serde_json::from_value(value)?)
+        read_json(&sql, &arguments)
     }
 }

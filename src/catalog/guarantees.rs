@@ -1,12 +1,12 @@
 //! What a table already guarantees about one column, constraint by constraint, and who may change that: what locking a
 //! column in starts from. Read anew for each step, because steps are separate transactions.
 
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
 use super::load::IS_NOT_NULL;
 use super::types::{Catalog, Column, Oid, Table};
+use crate::pg::read_json;
 use crate::problem::Problem;
 
 /// Everything that bears on NOT NULL, foreign keys, indexes and policies of one column.
@@ -110,9 +110,7 @@ SELECT coalesce(jsonb_agg(jsonb_build_object(
                        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = p.polrelid AND d.refobjsubid > 0))
          ORDER BY p.polrelid, p.polname), '[]')
 FROM pg_policy p";
-    let JsonB(value) = Spi::connect(|client| client.select(sql, None, &[])?.first().get_one::<JsonB>())?
-        .unwrap_or(JsonB(serde_json::Value::Null));
-    Ok(serde_json::from_value(value)?)
+    read_json(sql, &[])
 }
 
 impl Catalog {
@@ -211,8 +209,6 @@ WHERE t.oid = $1"#
             column.number.into(),
             (table.kind == 'p').into(),
         ];
-        let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?
-            .unwrap_or(JsonB(serde_json::Value::Null));
-        Ok(serde_json::from_value(value)?)
+        read_json(&sql, &arguments)
     }
 }

@@ -1,12 +1,12 @@
 //! What a new row of a table needs and meets: read only for the table to which rows are added.
 
-use pgrx::JsonB;
 use pgrx::prelude::*;
 use serde::Deserialize;
 
 use super::code::is_plain;
 use super::details::{Check, NULLS_NOT_DISTINCT, UniqueIndex, unique_index};
 use super::types::{Catalog, Column, Table};
+use crate::pg::read_json;
 use crate::problem::Problem;
 
 /// Everything that decides what an INSERT that names only some columns does.
@@ -179,8 +179,6 @@ SELECT jsonb_build_object(
             plain = is_plain("c.tree"),
         );
         let arguments = [pg_sys::Oid::from(table.oid).into()];
-        let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?
-            .unwrap_or(JsonB(serde_json::Value::Null));
-        Ok(serde_json::from_value(value)?)
+        read_json(&sql, &arguments)
     }
 }

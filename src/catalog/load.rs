@@ -1,10 +1,8 @@
 //! One query reads the graph as one jsonb, serde does the rest. It assigns no transaction id, so that it works in READ
 //! ONLY transactions and on standbys.
 
-use pgrx::JsonB;
-use pgrx::prelude::*;
-
 use super::Catalog;
+use crate::pg::read_json;
 use crate::problem::Problem;
 
 /// `conenforced` exists since 18; before, every constraint is enforced.
@@ -68,6 +66,8 @@ WITH RECURSIVE relations AS (
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
     AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
     AND NOT pg_is_other_temp_schema(n.oid)
+    -- Dropped since this query began: nothing can be asked about it.
+    AND pg_catalog.has_table_privilege(c.oid, 'SELECT') IS NOT NULL
 ),
 -- How large databases get a NOT NULL without a long lock: CHECK (column IS NOT NULL), validated later.
 never_null AS (
@@ -193,9 +193,7 @@ SELECT jsonb_build_object(
       AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = f.conparentid AND p.conrelid = f.conrelid))
 )"#
     );
-    let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<JsonB>())?
-        .unwrap_or(JsonB(serde_json::Value::Null));
-    let mut catalog: Catalog = serde_json::from_value(value)?;
+    let mut catalog: Catalog = read_json(&sql, &[])?;
     catalog.search_path = search_path;
     Ok(catalog.index())
 }

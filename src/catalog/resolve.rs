@@ -82,6 +82,12 @@ impl Catalog {
     ///
     /// Errors: 42P01 with the nearest names, 42P09 if two readings find two tables.
     pub fn resolve_table(&self, name: &str) -> Result<&Table, ResolveError> {
+        if name.len() > LONGEST {
+            return Err(ResolveError::NoTable {
+                name: shortened(name),
+                near: vec![],
+            });
+        }
         let readings = readings(name);
         for exact in [true, false] {
             let mut found: Vec<&Table> = Vec::new();
@@ -117,6 +123,14 @@ impl Catalog {
     ///
     /// Errors: 42703 with the nearest names.
     pub fn resolve_column<'a>(&self, table: &'a Table, name: &str) -> Result<&'a Column, ResolveError> {
+        if name.len() > LONGEST {
+            return Err(ResolveError::NoColumn {
+                name: shortened(name),
+                table: self.display(table),
+                near: vec![],
+                all: table.columns.iter().map(|c| c.quoted.clone()).collect(),
+            });
+        }
         let whole = NamePart {
             text: name.trim().into(),
             quoted: false,
@@ -169,6 +183,15 @@ impl Catalog {
         names.truncate(3);
         names
     }
+}
+
+/// No name is longer, in bytes: schema and table of 63 each (NAMEDATALEN), every letter a quote that is doubled, with blanks around.
+const LONGEST: usize = 1_000;
+
+/// The beginning of what is too long to be a name.
+fn shortened(text: &str) -> String {
+    let beginning: String = text.chars().take(60).collect();
+    format!("{beginning}...")
 }
 
 /// One way to understand a typed name.
@@ -273,6 +296,15 @@ mod tests {
             panic!("not ambiguous")
         };
         assert_eq!(choices, ["\"public\".\"T.x\"", "\"T\".\"x\""]);
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_a_name_is_not_looked_for() {
+        let name = "x.".repeat(10_000_000);
+        let ResolveError::NoTable { name, near } = catalog().resolve_table(&name).map(|_| ()).unwrap_err() else {
+            panic!("found")
+        };
+        assert_eq!((name.len(), near.len()), (63, 0));
     }
 
     #[test]

@@ -4,11 +4,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::{given, object, row};
+use crate::catalog::all_are_plain;
 use crate::parents;
 use crate::pg::Jsonb;
 use crate::problem::Problem;
 use crate::rule::{OnConflict, RuleSpec, SourceSpec};
-use crate::run::{self, Outcome, PartyRequest, Request, Session};
+use crate::run::{self, Outcome, PartyRequest, Request, Session, record};
 
 /// Fills one column from its sources, or (by default) counts what that would do.
 ///
@@ -71,7 +72,7 @@ fn backfill(
         tenant,
         overwrite,
     )?;
-    let outcome = fill(&spec, given(dry_run, "dry_run")?)?;
+    let outcome = fill(&spec, None, given(dry_run, "dry_run")?)?;
     Ok(TableIterator::once(row(outcome)))
 }
 
@@ -109,8 +110,8 @@ fn backfill_rule(
     >,
     ErrorReport,
 > {
-    let value = given(rule, "rule")?.value("rule")?;
-    let spec: RuleSpec = serde_json::from_value(value).map_err(|error| {
+    let rule = given(rule, "rule")?;
+    let spec: RuleSpec = serde_json::from_value(rule.value("rule")?).map_err(|error| {
         Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("this JSON is no rule: {error}"),
@@ -118,7 +119,7 @@ fn backfill_rule(
         .detail("keys: table, column, sources, on_conflict, only_where, tenant_guard, tenant, overwrite, references")
         .hint(r#"for example backfill('{"table": "WaitlistEntry", "column": "clientPartyId"}')"#)
     })?;
-    let outcome = fill(&spec, given(dry_run, "dry_run")?)?;
+    let outcome = fill(&spec, Some(&rule), given(dry_run, "dry_run")?)?;
     Ok(TableIterator::once(row(outcome)))
 }
 
@@ -297,18 +298,36 @@ fn backfill_sql(
     ))
 }
 
-fn fill(spec: &RuleSpec, dry_run: bool) -> Result<Outcome, Problem> {
+/// * `recorded`: the rule as JSON, which may be what another role has recorded.
+fn fill(spec: &RuleSpec, recorded: Option<&Jsonb>, dry_run: bool) -> Result<Outcome, Problem> {
     let session = Session::begin()?;
+    let other = recorded.map(record::recorded_by_another).transpose()?.flatten();
     let request = Request {
         will_write: !dry_run,
         ..Request::default()
     };
     let mut blueprint = run::prepare(&session, spec, request)?;
-    if dry_run {
-        run::dry(&session, &mut blueprint, false)
-    } else {
-        run::real(&session, &blueprint)
+    if let (Some(other), Some(condition)) = (&other, &blueprint.rule.only_where)
+        && !all_are_plain(&condition.trees.iter().map(String::as_str).collect::<Vec<_>>())?
+    {
+        let hint = "read its only_where, and say it yourself: backfill(table, column, only_where => ...)";
+        let what = format!(
+            "its condition {}, which calls functions or reads tables,",
+            condition.portable
+        );
+        return Err(record::not_ones_own(other, &what, hint));
     }
+    let mut outcome = match dry_run {
+        true => run::dry(&session, &mut blueprint, false)?,
+        false => run::real(&session, &blueprint)?,
+    };
+    if let Some(other) = other {
+        let rest = outcome.note.map(|note| format!("; {note}")).unwrap_or_default();
+        outcome.note = Some(format!(
+            "the rule, its condition included, is one that {other} has recorded{rest}"
+        ));
+    }
+    Ok(outcome)
 }
 
 #[allow(clippy::too_many_arguments)]

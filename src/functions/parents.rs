@@ -8,7 +8,7 @@ use super::{given, object, reasons};
 use crate::parents::{self, Parents, Request};
 use crate::pg::Jsonb;
 use crate::problem::Problem;
-use crate::run::Session;
+use crate::run::{Session, record};
 
 /// The row that both forms return.
 type Row = (
@@ -157,9 +157,9 @@ fn backfill_parents_rule(
     >,
     ErrorReport,
 > {
-    let value = given(rule, "rule")?.value("rule")?;
-    let request = parsed(value)?;
-    let done = parents::backfill_parents(&Session::begin()?, &request, given(dry_run, "dry_run")?)?;
+    let session = Session::begin()?;
+    let request = ones_own(&given(rule, "rule")?)?;
+    let done = parents::backfill_parents(&session, &request, given(dry_run, "dry_run")?)?;
     Ok(TableIterator::once(row(done)))
 }
 
@@ -192,8 +192,8 @@ fn backfill_parents_by_tenant(
     >,
     ErrorReport,
 > {
-    let value = given(rule, "rule")?.value("rule")?;
-    let found = parents::by_tenant(&Session::begin()?, &parsed(value)?)?;
+    let session = Session::begin()?;
+    let found = parents::by_tenant(&session, &ones_own(&given(rule, "rule")?)?)?;
     // Rows of other tenants, where the rule names one, were not looked at.
     let seen = found.into_iter().map(|mut of| {
         let excluded = of.counts.reasons.remove("excluded").unwrap_or(0);
@@ -214,6 +214,16 @@ fn backfill_parents_by_tenant(
                 )
             }),
     ))
+}
+
+/// A rule whose expressions are the caller's own words.
+fn ones_own(rule: &Jsonb) -> Result<Request, Problem> {
+    if let Some(other) = record::recorded_by_another(rule)? {
+        let hint =
+            "read its expressions, and say them yourself: backfill_parents(table, column, match => ..., set => ...)";
+        return Err(record::not_ones_own(&other, "its expressions", hint));
+    }
+    parsed(rule.value("rule")?)
 }
 
 fn parsed(rule: Value) -> Result<Request, Problem> {

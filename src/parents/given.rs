@@ -118,6 +118,17 @@ pub(super) fn given<'a>(
         let Some((base, _)) = catalog.base_type(column.type_oid, -1) else {
             continue;
         };
+        if !base.is_trusted() {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("{place} is of type {}, which belongs to another role", base.display),
+                )
+                .detail("comparing its values could run a cast of that role with your rights")
+                .hint("run it as that role"),
+            );
+            continue;
+        }
         if base.equality.is_none() || base.category == 'A' {
             problems.push(
                 Problem::new(

@@ -70,6 +70,24 @@ impl<'a> Identity<'a> {
             false => Insertion::default(),
         };
         let shown = catalog.display(parent);
+        for of in [key, column] {
+            if let Some((base, _)) = catalog
+                .base_type(of.type_oid, -1)
+                .filter(|(base, _)| !base.is_trusted())
+            {
+                problems.push(
+                    Problem::new(
+                        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                        format!(
+                            "{} is of type {}, which belongs to another role",
+                            of.quoted, base.display
+                        ),
+                    )
+                    .detail("comparing its values could run a cast of that role with your rights")
+                    .hint(format!("run it as the owner of {shown}")),
+                );
+            }
+        }
         if parent.oid == table.oid {
             problems.push(
                 Problem::new(

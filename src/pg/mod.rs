@@ -9,18 +9,18 @@ mod decode_routine;
 mod decode_table;
 mod decode_type;
 mod identity;
-mod instant;
 mod jsonb;
+mod read;
 pub mod tree;
 
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 
 pub use identity::{Confinement, as_role, current_role, keeps_one_snapshot, lock_for_us};
-pub use instant::{Instant, read_row};
 pub use jsonb::Jsonb;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
+pub use read::{Instant, Returned, Texts, read_json, read_row, read_rows};
 
 use crate::problem::Problem;
 
@@ -168,6 +168,18 @@ pub fn subtransaction<T>(work: impl FnOnce() -> Result<T, Problem> + UnwindSafe)
 }
 
 fn problem_of(report: &pg_sys::panic::ErrorReportWithLevel) -> Problem {
+    let message = report.message();
+    let gone = ["could not open relation with OID", "cache lookup failed for"];
+    if report.sql_error_code() == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
+        && gone.iter().any(|text| message.starts_with(text))
+    {
+        return Problem::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            "something was dropped while it was looked at",
+        )
+        .detail(message.to_string())
+        .hint("run it again");
+    }
     Problem {
         code: report.sql_error_code(),
         message: report.message().to_string(),
@@ -230,6 +242,20 @@ pub fn is_read_only() -> bool {
     unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() }
 }
 
+/// The longest condition or expression that is read, in bytes: Postgres's parser cannot be cancelled while it reads.
+const LONGEST: usize = 100_000;
+
+fn bounded(what: &str, text: &str) -> Result<(), Problem> {
+    if text.len() <= LONGEST {
+        return Ok(());
+    }
+    Err(Problem::new(
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        format!("{what} has {} bytes, more than the {LONGEST} that are read", text.len()),
+    )
+    .hint("put what it lists into a table, and name that: id IN (SELECT id FROM ...)"))
+}
+
 /// What a person typed, read by Postgres and written out again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qualified {
@@ -272,6 +298,7 @@ pub fn qualify_condition(
         .detail(format!("got: {condition}"))
         .hint("for example only_where => $$status = 'OPEN' AND archived_at IS NULL$$")
     };
+    bounded("only_where", condition)?;
     let text = format!("SELECT FROM {relation} WHERE (\n{condition}\n)");
     let (Ok(text), Ok(alias)) = (CString::new(text), CString::new(alias)) else {
         return Err(not_one());
@@ -352,6 +379,7 @@ pub fn qualify_expression(
         .detail(format!("got: {expression}"))
         .hint("for example 'lower(address)', 'created_by', or a constant in its own quotes, $$'US'$$")
     };
+    bounded(what, expression)?;
     let text = format!("SELECT (\n{expression}\n) FROM {relation}");
     let (Ok(text), Ok(alias)) = (CString::new(text), CString::new(alias)) else {
         return Err(not_one());

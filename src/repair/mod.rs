@@ -522,14 +522,9 @@ fn find<'a>(session: &'a Session, request: &RepairRequest) -> Result<KeyReferenc
     let shown: Vec<&KeyReference> = all.iter().filter(|r| r.columns_shown() == wanted).collect();
     let mut found = shown;
     if found.is_empty() {
-        let names: Vec<&str> = wanted
-            .trim_start_matches('(')
-            .trim_end_matches(')')
-            .split(',')
-            .collect();
         let mut columns = Vec::new();
-        for name in names {
-            columns.push(catalog.resolve_column(table, name)?.number);
+        for name in declared::columns_typed(wanted)? {
+            columns.push(catalog.resolve_column(table, &name)?.number);
         }
         found = all
             .iter()

@@ -270,7 +270,18 @@ fn tree(nodes: &[Node]) -> String {
             lines.push(format!("  {}  ({})", nodes[i].row.table, facts(&nodes[i]).join("; ")));
         }
     }
+    let lines: Vec<String> = lines.iter().map(|line| one_line(line)).collect();
     lines.join("\n")
+}
+
+/// A name may hold line breaks; a line of the tree holds none, or it could show tables that are not there.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        })
+        .collect()
 }
 
 fn branches(nodes: &[Node], at: usize, indent: &str, shown: &mut HashSet<usize>, lines: &mut Vec<String>) {

@@ -65,10 +65,20 @@ impl From<ParseError> for Problem {
     }
 }
 
+/// No path is longer, in bytes.
+const LONGEST: usize = 10_000;
+
 impl std::str::FromStr for Path {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > LONGEST {
+            return Err(ParseError {
+                text: text.chars().take(60).collect(),
+                position: 60,
+                expected: "no more than 10,000 bytes: no path is as long, the text ends",
+            });
+        }
         Parser {
             text: text.chars().collect(),
             at: 0,

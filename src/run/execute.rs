@@ -189,16 +189,15 @@ pub fn unfilled(
     };
     let _settings = settings(true);
     let statement = under_callers_settings(session, blueprint, blueprint.unfilled(limit, view));
-    Reader::for_blueprint(blueprint).run(|| {
-        Ok(Spi::connect(|client| {
-            let mut rows = Vec::new();
-            for row in client.select(&statement.sql, None, &arguments(&statement))? {
-                let key = row.get::<Jsonb>(1)?.unwrap_or(Jsonb("null".into()));
-                rows.push((key, row.get::<String>(2)?.unwrap_or_default(), row.get::<String>(3)?));
-            }
-            Ok::<_, SpiError>(rows)
-        })?)
-    })
+    let _now = Instant::of_statement();
+    let rows = Reader::for_blueprint(blueprint).run(|| pg::read_rows(&statement.sql, &statement.parameters))?;
+    let explained = rows.into_iter().map(|row| {
+        let mut texts = row.into_iter();
+        let mut next = || texts.next().flatten();
+        let key = Jsonb(next().unwrap_or("null".into()));
+        (key, next().unwrap_or_default(), next())
+    });
+    Ok(explained.collect())
 }
 
 /// Where a run that overwrites keeps what it replaced.
@@ -394,17 +393,17 @@ fn count_at(
 ) -> Result<(Counts, Numbers), Problem> {
     let _settings = settings(!matches!(view, View::Proof(_) | View::Set));
     let count = blueprint.count(view);
-    let parsed = |statement: &Statement, width: usize| -> Result<Vec<i128>, Problem> {
-        one_row(session, blueprint, statement.clone(), width, now)?
+    let parsed = |statement: &Statement| -> Result<Vec<i128>, Problem> {
+        one_row(session, blueprint, statement.clone(), now)?
             .iter()
             .map(|number| number.parse::<i128>().map_err(|_| not_a_number(number)))
             .collect()
     };
-    let columns = parsed(&count.statement, count.width(view))?;
+    let columns = parsed(&count.statement)?;
     let mut numbers = count.read(&columns);
     if numbers.total >= Count::TOO_MANY {
         let plain = blueprint.count_plainly(view);
-        let columns = parsed(&plain.statement, plain.width_plainly(view))?;
+        let columns = parsed(&plain.statement)?;
         let columns: Vec<i64> = columns.into_iter().map(|number| number as i64).collect();
         numbers = plain.read_plainly(&columns);
     }
@@ -437,12 +436,14 @@ fn one_row(
     session: &Session,
     blueprint: &Blueprint,
     statement: Statement,
-    width: usize,
     now: Option<&Instant>,
 ) -> Result<Vec<String>, Problem> {
     let statement = under_callers_settings(session, blueprint, statement);
-    let _fresh = (now.is_none() && pg::has_transaction_id()).then(Instant::now);
-    let row = Reader::for_blueprint(blueprint).run(|| pg::read_row(&statement.sql, &statement.parameters, width))?;
+    let _own = match now {
+        Some(_) => None,
+        None => Instant::of_statement(),
+    };
+    let row = Reader::for_blueprint(blueprint).run(|| pg::read_row(&statement.sql, &statement.parameters))?;
     // A count must never pass for 0 because it could not be read.
     row.into_iter()
         .map(|text| text.ok_or_else(|| not_a_number("NULL")))

@@ -17,7 +17,7 @@ use pgrx::spi::SpiError;
 
 use super::record::Record;
 use super::session::{SAFE_PATH, Session};
-use crate::pg::{self, Confinement, Settings};
+use crate::pg::{self, Confinement, Returned, Settings, Texts};
 use crate::plan::Statement;
 use crate::plan::kept::KEPT;
 use crate::problem::Problem;
@@ -26,7 +26,7 @@ use crate::problem::Problem;
 const OWNER: u32 = 10;
 
 /// How many changes are moved at once.
-const CHUNK: i64 = 5_000;
+const CHUNK: usize = 5_000;
 
 /// The state tables of this database, found to be as they were installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,43 +269,25 @@ pub fn ours<T>(work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> 
 }
 
 /// Texts of the columns in [`KEPT`], and the numbers.
-type Row = (Vec<Option<String>>, Option<Vec<i64>>);
+type Row = (Texts, Option<Vec<i64>>);
 
-/// Runs a statement to its end, then hands its rows over in chunks: Postgres keeps them in a file where they are many.
+/// Runs a statement to its end, then hands its rows over in chunks.
 fn in_chunks(statement: &Statement, mut take: impl FnMut(Vec<Row>) -> Result<(), Problem>) -> Result<(), Problem> {
-    let arguments: Vec<DatumWithOid> = statement.parameters.iter().map(|value| value.as_str().into()).collect();
-    let name = Spi::connect_mut(|client| {
-        Ok::<_, SpiError>(
-            client
-                .open_cursor_mut(statement.sql.as_str(), &arguments)
-                .detach_into_name(),
-        )
-    })?;
+    let returned = Returned::of(&statement.sql, &statement.parameters)?;
     loop {
         pgrx::check_for_interrupts!();
-        // A session of its own for each chunk, because only its end frees the rows.
-        let (rows, more) = Spi::connect_mut(|client| {
-            let mut cursor = client.find_cursor(&name)?;
-            let mut rows = Vec::new();
-            for row in cursor.fetch(CHUNK)? {
-                let texts = (1..=KEPT.len())
-                    .map(|column| row.get::<String>(column))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let numbers = row.get::<Vec<Option<i64>>>(KEPT.len() + 1)?;
-                rows.push((
-                    texts,
-                    numbers.map(|all| all.into_iter().map(Option::unwrap_or_default).collect()),
-                ));
-            }
-            let more = rows.len() as i64 == CHUNK;
-            if more {
-                cursor.detach_into_name();
-            }
-            Ok::<_, SpiError>((rows, more))
-        })?;
-        take(rows)?;
-        if !more {
+        let rows = returned.next(CHUNK)?;
+        if rows.is_empty() {
             return Ok(());
         }
+        let split = |mut row: Texts| {
+            let numbers = row.pop().flatten();
+            let parsed = |array: String| -> Vec<i64> {
+                let numbers = array.trim_matches(['{', '}']).split(',');
+                numbers.filter_map(|number| number.parse().ok()).collect()
+            };
+            (row, numbers.map(parsed))
+        };
+        take(rows.into_iter().map(split).collect())?;
     }
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::Outcome;
 use crate::catalog::{Catalog, Details, Table};
+use crate::pg::Jsonb;
 use crate::plan::Blueprint;
 use crate::problem::Problem;
 
@@ -66,6 +67,32 @@ pub fn of_backfill(blueprint: &Blueprint, outcome: &Outcome) -> Result<Record, P
         note: outcome.note.clone(),
         fingerprint: fingerprinted(blueprint.catalog, reads, &blueprint.details),
     })
+}
+
+/// The role that has recorded exactly this rule, where the caller has not: its words would be run as the caller's own.
+///
+/// Errors: those of SPI only.
+pub fn recorded_by_another(rule: &Jsonb) -> Result<Option<String>, Problem> {
+    let sql = "SELECT pg_catalog.min(r.run_by::pg_catalog.text) FROM mend.runs r WHERE r.rule = $1
+               HAVING NOT COALESCE(pg_catalog.bool_or(r.run_by = CURRENT_USER), false)";
+    let arguments = [rule.clone().into()];
+    Ok(Spi::connect(|client| {
+        let found = client.select(sql, None, &arguments)?;
+        match found.is_empty() {
+            true => Ok(None),
+            false => found.first().get_one::<String>(),
+        }
+    })?)
+}
+
+/// Refuses words of another role.
+pub fn not_ones_own(role: &str, what: &str, hint: &str) -> Problem {
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("{role} has recorded this rule, not you"),
+    )
+    .detail(format!("{what} would be run with your rights"))
+    .hint(hint)
 }
 
 /// The name of a table as it is recorded: always with its schema.

@@ -442,6 +442,13 @@ fn referenced<'a>(
     Ok((parent, key))
 }
 
+/// The columns that a person typed: `customer_id`, `(tenant_id, "odd, name")`.
+///
+/// Errors: 42601 (grammar).
+pub fn columns_typed(text: &str) -> Result<Vec<String>, Problem> {
+    Ok(parse(text, None)?.columns)
+}
+
 fn parse(columns: &str, parent: Option<&str>) -> Result<Path, Problem> {
     // As a path, whose grammar people know; what is taken from the parent does not matter.
     let text = match parent {

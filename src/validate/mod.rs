@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::catalog::{State, Table};
 use crate::infer::keys::TenantKeys;
 use crate::infer::{InferError, root};
-use crate::pg::{Jsonb, Settings};
+use crate::pg::{Instant, Jsonb, Settings, read_rows};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::{Session, readable, tenant_keys};
@@ -395,14 +395,9 @@ impl<'a> Step<'a> {
             return Ok("[]".into());
         }
         let sql = self.pass.rows(condition, samples);
-        let arguments = arguments(&self.pass.parameters);
-        let keys = Spi::connect(|client| {
-            let mut keys = Vec::new();
-            for row in client.select(&sql, None, &arguments)? {
-                keys.extend(row.get::<Jsonb>(1)?.map(|key| key.0));
-            }
-            Ok::<_, SpiError>(keys)
-        })?;
+        let _now = Instant::of_statement();
+        let rows = read_rows(&sql, &self.pass.parameters)?;
+        let keys: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next()?).collect();
         Ok(format!("[{}]", keys.join(", ")))
     }
 }

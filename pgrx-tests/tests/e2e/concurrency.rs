@@ -343,3 +343,51 @@ fn what_is_overwritten_is_kept_as_it_was_at_that_moment() {
         );
     });
 }
+
+/// What one step of a call has proved, another session changes while a later step waits: all of it is looked at again at the end.
+#[test]
+fn a_customer_that_moves_while_a_later_table_waits_leaves_no_row_with_its_old_tenant() {
+    let schema = "
+        CREATE TABLE tenants (id int PRIMARY KEY);
+        CREATE TABLE customers (id int PRIMARY KEY, tenant_id int NOT NULL REFERENCES tenants);
+        CREATE TABLE orders (id int PRIMARY KEY, customer_id int NOT NULL REFERENCES customers, tenant_id int REFERENCES tenants,
+                             seller_tenant_id int REFERENCES tenants);
+        CREATE TABLE visits (id int PRIMARY KEY, customer_id int NOT NULL REFERENCES customers, tenant_id int REFERENCES tenants, touched int);
+        INSERT INTO tenants VALUES (1), (2);
+        INSERT INTO customers VALUES (1, 1), (2, 2);
+        INSERT INTO orders SELECT g, 1 + g % 2, NULL, NULL FROM generate_series(1, 50) g;
+        -- One that disagreed before, and stays as it is.
+        INSERT INTO orders VALUES (51, 1, 2, NULL);
+        INSERT INTO visits SELECT g, 1 + g % 2, NULL, 0 FROM generate_series(1, 50) g";
+    let calls = [
+        "SELECT sum(filled) FROM backfill_tenant_ids('tenants', dry_run => false)",
+        "SELECT sum(filled) FROM backfill_tenant_ids('tenants', dry_run => false, on_conflict => 'first')",
+    ];
+    for call in calls {
+        let database = pgrx_tests::database();
+        let (mut writer, mut watcher) = (database.connect(), database.connect());
+        writer.batch_execute(schema).unwrap();
+        writer
+            .batch_execute("BEGIN; UPDATE visits SET touched = 1 WHERE id = 50")
+            .unwrap();
+        let run = start(&database, call);
+        run.blocked(&mut watcher);
+        writer
+            .batch_execute("UPDATE customers SET tenant_id = 2 WHERE id = 1; COMMIT")
+            .unwrap();
+        run.result().unwrap();
+        for table in ["orders", "visits"] {
+            let stale = format!(
+                "SELECT t.id FROM {table} t JOIN customers c ON c.id = t.customer_id WHERE t.tenant_id IS DISTINCT FROM c.tenant_id"
+            );
+            assert_eq!(lines(&mut watcher, &stale), Vec::<String>::new(), "{table}: {call}");
+        }
+        assert_eq!(
+            one(
+                &mut watcher,
+                "SELECT sum(cross_tenant) FROM validate_tenant_fks('tenants') WHERE table_name <> 'total'"
+            ),
+            "0"
+        );
+    }
+}

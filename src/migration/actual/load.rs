@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use pgrx::JsonB;
-use pgrx::prelude::*;
-
 use super::Actual;
 use crate::pg::Settings;
+use crate::pg::read_json;
 use crate::problem::Problem;
 
 /// `indnullsnotdistinct` exists since 15.
@@ -224,9 +222,7 @@ SELECT jsonb_build_object(
         // Compiling the statement takes longer than it runs.
         let _jit = Settings::push(&[("jit", "off")]);
         let arguments = [names.into()];
-        let JsonB(value) = Spi::connect(|client| client.select(&sql, None, &arguments)?.first().get_one::<JsonB>())?
-            .unwrap_or(JsonB(serde_json::Value::Null));
-        let mut actual: Actual = serde_json::from_value(value)?;
+        let mut actual: Actual = read_json(&sql, &arguments)?;
         actual.path = path;
         let names = actual.relations.iter().enumerate();
         actual.by_name = names.map(|(at, r)| ((r.schema.clone(), r.name.clone()), at)).collect();

@@ -1,7 +1,616 @@
-//! What others wrote is believed only where they had the right: state tables, records, run ids, declarations; and nobody can hold the
-//! locks of runs.
+//! What others wrote is believed only where they had the right: state tables, records, run ids, declarations, rules; nobody can hold the
+//! locks of runs; what is shown is what is there.
 
-use pgrx_tests::database;
 use pgrx_tests::example::{failure, lines, one};
+use pgrx_tests::{database, database_with};
 
 use super::role;
+
+const TABLES: &str = "
+    CREATE TABLE tenants (id int PRIMARY KEY);
+    CREATE TABLE customers (id int PRIMARY KEY, tenant_id int REFERENCES tenants, UNIQUE (id, tenant_id));
+    CREATE TABLE orders (id int PRIMARY KEY, tenant_id int REFERENCES tenants, customer_id int, is_admin boolean);
+    INSERT INTO tenants VALUES (1), (2);
+    INSERT INTO customers VALUES (1, 1), (2, 2);
+    INSERT INTO orders VALUES (1, 1, 1), (2, 1, 2), (3, 2, 99), (4, NULL, 1);";
+
+#[test]
+fn state_that_is_not_as_installed_is_refused_by_every_call() {
+    let (_database, mut client) = database_with(TABLES);
+    let tampered = [
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER t BEFORE INSERT ON mend.ledger_runs FOR EACH ROW EXECUTE FUNCTION f()",
+        "CREATE RULE r AS ON INSERT TO mend.ledger_changes DO ALSO SELECT 1",
+        "ALTER TABLE mend.ledger_references ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY p ON mend.ledger_runs USING (true)",
+        "CREATE TABLE heir () INHERITS (mend.ledger_changes)",
+        "ALTER EXTENSION pg_mend DROP VIEW mend.runs; DROP VIEW mend.runs; CREATE VIEW mend.runs AS SELECT * FROM mend.ledger_runs",
+        "ALTER EXTENSION pg_mend DROP VIEW mend.declared_references; DROP VIEW mend.declared_references",
+        "ALTER VIEW mend.repaired_rows OWNER TO pg_monitor",
+        "ALTER SCHEMA mend OWNER TO pg_monitor",
+    ];
+    let calls = [
+        "SELECT * FROM validate_tenant_fks()",
+        "SELECT * FROM migration_report()",
+        "SELECT * FROM tenant_columns()",
+        "SELECT * FROM backfill('orders', 'tenant_id', ARRAY['customer_id -> customers.tenant_id'])",
+        "SELECT * FROM backfill_tenant_ids('tenants', dry_run => false)",
+        "SELECT * FROM repair_orphans('orders', 'customer_id', 'nullify')",
+        "SELECT * FROM restore_repaired(1)",
+        "SELECT declare_reference('orders', 'customer_id', 'customers')",
+        "SELECT forget_reference('orders', 'customer_id')",
+        "SELECT * FROM migration_status('CREATE TABLE x ()')",
+    ];
+    for tamper in tampered {
+        for call in calls {
+            client.batch_execute(&format!("BEGIN; {tamper}")).unwrap();
+            let failed = failure(&mut client, call);
+            assert_eq!(failed.code, "55000", "{tamper}; {call}: {failed:?}");
+            assert!(
+                failed.detail.contains("mend.") || failed.detail.contains("mend"),
+                "{failed:?}"
+            );
+            client.batch_execute("ROLLBACK").unwrap();
+        }
+    }
+    client.batch_execute(calls[0]).unwrap();
+}
+
+#[test]
+fn the_owner_of_a_database_has_no_hold_on_the_state() {
+    let cluster = pgrx_tests::shared();
+    let database = cluster.empty_database().unwrap();
+    let mut admin = database.connect();
+    let owner = role(&database, "dbo", "");
+    admin
+        .batch_execute(&format!(
+            "ALTER DATABASE {} OWNER TO {owner}; GRANT CREATE ON SCHEMA public TO {owner}",
+            database.name
+        ))
+        .unwrap();
+    let mut client = database.connect_as(&owner);
+    client.batch_execute("CREATE EXTENSION pg_mend").unwrap();
+    client
+        .batch_execute("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+        .unwrap();
+    for attack in [
+        "CREATE TRIGGER t BEFORE INSERT ON mend.ledger_runs FOR EACH ROW EXECUTE FUNCTION f()",
+        "CREATE RULE r AS ON INSERT TO mend.ledger_runs DO ALSO SELECT 1",
+        "CREATE POLICY p ON mend.ledger_runs USING (true)",
+        "ALTER TABLE mend.ledger_runs ENABLE ROW LEVEL SECURITY",
+        "CREATE TABLE heir () INHERITS (mend.ledger_runs)",
+        "DROP VIEW mend.runs",
+        "CREATE OR REPLACE VIEW mend.runs AS SELECT 1",
+        "CREATE TABLE mend.more (id int)",
+        "ALTER SCHEMA mend RENAME TO other",
+        "ALTER EXTENSION pg_mend DROP VIEW mend.runs",
+        "DROP SCHEMA mend CASCADE",
+        "INSERT INTO mend.ledger_references (table_schema, table_name, columns, declared_by) VALUES ('public', 't', '{a}', 'postgres')",
+        "UPDATE mend.ledger_runs SET run_by = 'postgres'",
+        "DELETE FROM mend.ledger_changes",
+        "TRUNCATE mend.ledger_changes",
+        "SELECT setval('mend.ledger_runs_run_id_seq', 1000)",
+        "SELECT nextval('mend.ledger_runs_run_id_seq')",
+        "GRANT INSERT ON mend.ledger_runs TO PUBLIC",
+    ] {
+        let failed = client
+            .simple_query(attack)
+            .err()
+            .map(|error| error.code().unwrap().code().to_string());
+        // Postgres only warns of a GRANT that grants nothing.
+        let harmless = attack.starts_with("GRANT")
+            && one(
+                &mut admin,
+                "SELECT NOT has_table_privilege('public', 'mend.ledger_runs', 'INSERT')",
+            ) == "t";
+        assert!(
+            harmless || matches!(failed.as_deref(), Some("42501" | "2BP01" | "55000")),
+            "{attack}: {failed:?}"
+        );
+    }
+    // Read, let others in, dump: that is what the installer can do.
+    client
+        .batch_execute("SELECT * FROM mend.ledger_runs; SELECT * FROM mend.runs")
+        .unwrap();
+    let dump = cluster.program("pg_dump", &database.name, &["-U", &owner], "").unwrap();
+    assert!(
+        dump.contains("COPY mend.ledger_changes (change_id,") && !dump.contains("pg_dump: error"),
+        "{dump}"
+    );
+    drop(client);
+    admin
+        .batch_execute(&format!(
+            "ALTER DATABASE {} OWNER TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}",
+            database.name
+        ))
+        .unwrap();
+}
+
+#[test]
+fn records_are_put_back_by_the_role_that_made_them_and_written_by_nobody() {
+    let (database, mut admin) = database_with(TABLES);
+    let (app, other) = (role(&database, "app", ""), role(&database, "other", ""));
+    admin
+        .batch_execute(&format!(
+            "SELECT grant_mend('{app}'), grant_mend('{other}'); GRANT ALL ON ALL TABLES IN SCHEMA public TO {app}"
+        ))
+        .unwrap();
+    let mut client = database.connect_as(&app);
+    let run = one(
+        &mut client,
+        "SELECT run_id FROM repair_orphans('orders', 'customer_id', 'nullify', dry_run => false)",
+    );
+    // A superuser does not write with its rights what another role has recorded; a stranger does not even see it.
+    let failed = failure(
+        &mut admin,
+        &format!("SELECT * FROM restore_repaired({run}, dry_run => false)"),
+    );
+    assert_eq!(
+        (failed.code.as_str(), failed.hint.contains("SET ROLE")),
+        ("42501", true),
+        "{failed:?}"
+    );
+    let mut stranger = database.connect_as(&other);
+    assert_eq!(
+        failure(&mut stranger, &format!("SELECT * FROM restore_repaired({run})")).code,
+        "42704"
+    );
+    // Run ids cannot be taken in advance, rows cannot be put under those of others.
+    let next: i64 = run.parse::<i64>().unwrap() + 1;
+    for forged in [
+        format!(
+            "INSERT INTO mend.repaired_rows (run_id, row_key, old_values, run_by) VALUES ({run}, '{{\"id\": 1}}', '{{\"is_admin\": \"t\"}}', '{app}')"
+        ),
+        format!(
+            "INSERT INTO mend.ledger_changes (run_id, change, table_name) VALUES ({run}, 'nullified', 'public.orders')"
+        ),
+        format!("INSERT INTO mend.ledger_runs (run_id) OVERRIDING SYSTEM VALUE VALUES ({next})"),
+        "SELECT nextval('mend.ledger_runs_run_id_seq')".into(),
+        format!("UPDATE mend.repaired_rows SET restored_by = NULL WHERE run_id = {run}"),
+        "DELETE FROM mend.ledger_changes".into(),
+        "SELECT * FROM mend.ledger_changes".into(),
+    ] {
+        for session in [&mut client, &mut stranger] {
+            let code = failure(session, &forged).code;
+            assert!(matches!(code.as_str(), "42501" | "55000"), "{forged}: {code}");
+        }
+    }
+    assert_eq!(
+        one(
+            &mut client,
+            &format!("SELECT total, restored FROM restore_repaired({run}, dry_run => false)")
+        ),
+        "1|1"
+    );
+}
+
+#[test]
+fn a_declaration_counts_while_its_author_has_the_rights_of_the_tables_owner() {
+    let (database, mut admin) = database_with(TABLES);
+    let (app, other) = (role(&database, "app", ""), role(&database, "other", ""));
+    admin
+        .batch_execute(&format!(
+            "SELECT grant_mend('{app}'), grant_mend('{other}'); ALTER TABLE orders OWNER TO {app};
+             GRANT SELECT ON ALL TABLES IN SCHEMA public TO {other}; CREATE TABLE empty (id int PRIMARY KEY); ALTER TABLE empty OWNER TO {other};
+             ALTER TABLE orders ADD CONSTRAINT c FOREIGN KEY (customer_id) REFERENCES customers NOT VALID"
+        ))
+        .unwrap();
+    let verdict = |client: &mut postgres::Client| {
+        lines(
+            client,
+            "SELECT column_name, verdict, declaration FROM validate_tenant_fks('tenants', 'orders') WHERE column_name = 'customer_id' ORDER BY 1, 2",
+        )
+    };
+    let before = verdict(&mut admin);
+    assert_eq!(before, ["customer_id|violations|-"]);
+    // Who may only read the table says nothing about it.
+    let mut stranger = database.connect_as(&other);
+    for call in [
+        "SELECT declare_reference('orders', 'customer_id', NULL)",
+        "SELECT declare_reference('orders', 'customer_id', 'empty(id)')",
+        "SELECT declare_reference('orders', 'customer_id', 'customers(id)', may_cross_tenants => true)",
+    ] {
+        let failed = failure(&mut stranger, call);
+        assert_eq!(
+            (failed.code.as_str(), failed.hint.is_empty()),
+            ("42501", false),
+            "{call}"
+        );
+    }
+    assert_eq!(verdict(&mut admin), before);
+    // The owner does, and is named.
+    let mut client = database.connect_as(&app);
+    client
+        .batch_execute("SELECT declare_reference('orders', 'customer_id', 'customers(id)', may_cross_tenants => true)")
+        .unwrap();
+    let with = verdict(&mut admin);
+    assert!(
+        with[0].starts_with("customer_id|violations|app_") && with[0].contains("also of another tenant"),
+        "{with:?}"
+    );
+    let crossing =
+        "SELECT cross_tenant FROM validate_tenant_fks('tenants', 'orders') WHERE column_name = 'customer_id'";
+    assert_eq!(one(&mut admin, crossing), "-");
+    // It is looked up when it is used: an owner that is none any more is not believed.
+    admin
+        .batch_execute(&format!("ALTER TABLE orders OWNER TO {other}"))
+        .unwrap();
+    assert_eq!(verdict(&mut admin), before);
+    assert_eq!(one(&mut admin, crossing), "1");
+    assert_eq!(one(&mut admin, "SELECT in_force FROM mend.declared_references"), "f");
+    // And does not stand in the way of the next one.
+    stranger
+        .batch_execute("SELECT declare_reference('orders', 'customer_id', NULL)")
+        .unwrap();
+    assert_eq!(
+        one(
+            &mut admin,
+            "SELECT declared_by LIKE 'other%' FROM mend.declared_references"
+        ),
+        "t"
+    );
+    admin
+        .batch_execute(&format!("DROP OWNED BY {app}, {other}; DROP ROLE {app}, {other}"))
+        .unwrap();
+}
+
+#[test]
+fn a_view_of_another_role_is_neither_declared_nor_read() {
+    let (database, mut admin) = database_with(TABLES);
+    let hostile = role(&database, "att", "");
+    admin
+        .batch_execute(&format!(
+            "SELECT grant_mend('{hostile}'); CREATE SCHEMA att AUTHORIZATION {hostile};
+             SET ROLE {hostile}; CREATE VIEW att.v AS SELECT 1 AS id, 1 / 0 AS tenant_id;
+             SELECT declare_reference('att.v', 'tenant_id', 'att.v(id)'); RESET ROLE"
+        ))
+        .unwrap();
+    let row = one(
+        &mut admin,
+        "SELECT verdict, fix, declaration FROM validate_tenant_fks() WHERE table_name = 'att.v'",
+    );
+    assert!(
+        row.starts_with("not_checked|att.v is a view or a foreign table of another role") && row.contains("|att_"),
+        "{row}"
+    );
+    assert_eq!(
+        failure(
+            &mut admin,
+            "SELECT declare_reference('orders', 'customer_id', 'att.v(id)')"
+        )
+        .code,
+        "42501"
+    );
+    assert_eq!(failure(&mut admin, "SELECT * FROM att.v").code, "22012");
+    admin
+        .batch_execute(&format!(
+            "DROP SCHEMA att CASCADE; DROP OWNED BY {hostile}; DROP ROLE {hostile}"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn a_rule_that_another_role_has_recorded_is_not_taken_for_ones_own() {
+    let (database, mut admin) = database_with(TABLES);
+    let app = role(&database, "app", "");
+    admin
+        .batch_execute(&format!(
+            "SELECT grant_mend('{app}'); GRANT ALL ON ALL TABLES IN SCHEMA public TO {app}; GRANT CREATE ON SCHEMA public TO {app}"
+        ))
+        .unwrap();
+    let mut client = database.connect_as(&app);
+    client
+        .batch_execute("CREATE FUNCTION mine(int) RETURNS boolean LANGUAGE plpgsql STABLE AS 'BEGIN RETURN true; END'")
+        .unwrap();
+    let call = |condition: &str| {
+        format!(
+            "SELECT run_id FROM backfill('orders', 'tenant_id', ARRAY['customer_id -> customers.tenant_id'], only_where => '{condition}', dry_run => false)"
+        )
+    };
+    let (hidden, plain) = (one(&mut client, &call("mine(id)")), one(&mut client, &call("id > 0")));
+    let again = |run: &str| format!("SELECT note FROM backfill((SELECT rule FROM mend.runs WHERE run_id = {run}))");
+    let failed = failure(&mut admin, &again(&hidden));
+    assert_eq!(failed.code, "42501");
+    assert!(
+        failed.message.contains("app_") && failed.detail.contains("mine(id)"),
+        "{failed:?}"
+    );
+    assert!(one(&mut admin, &again(&plain)).contains("is one that app_"));
+    // One's own is one's own.
+    assert!(!one(&mut client, &again(&hidden)).contains("recorded"));
+    let made = one(
+        &mut client,
+        r#"SELECT run_id FROM backfill_parents('orders', 'customer_id', match => '{"id": "customer_id"}', dry_run => false)"#,
+    );
+    let failed = failure(
+        &mut admin,
+        &format!("SELECT * FROM backfill_parents((SELECT rule FROM mend.runs WHERE run_id = {made}))"),
+    );
+    assert_eq!(failed.code, "42501");
+    admin
+        .batch_execute(&format!("DROP OWNED BY {app}; DROP ROLE {app}"))
+        .unwrap();
+}
+
+#[test]
+fn no_role_can_hold_the_lock_of_a_run() {
+    let (database, mut admin) = database_with(TABLES);
+    let hostile = role(&database, "att", "");
+    admin.batch_execute(&format!("SELECT grant_mend('{hostile}')")).unwrap();
+    let mut holder = database.connect_as(&hostile);
+    holder
+        .batch_execute(&format!(
+            "SELECT pg_advisory_lock({}, {})",
+            0x6d65_6e64,
+            one(&mut admin, "SELECT 'orders'::regclass::oid::int")
+        ))
+        .unwrap();
+    holder
+        .batch_execute("BEGIN; SELECT * FROM mend.runs; SELECT * FROM mend.declared_references; LOCK TABLE mend.runs IN ACCESS SHARE MODE")
+        .unwrap();
+    for strong in ["SHARE", "EXCLUSIVE"] {
+        let mut other = database.connect_as(&hostile);
+        let sql = format!("BEGIN; LOCK TABLE mend.runs IN {strong} MODE");
+        assert_eq!(failure(&mut other, &sql).code, "42501");
+    }
+    admin.batch_execute("SET lock_timeout = '20s'").unwrap();
+    let call = "SELECT filled FROM backfill('orders', 'tenant_id', ARRAY['customer_id -> customers.tenant_id'], dry_run => false)";
+    assert_eq!(one(&mut admin, call), "1");
+    // Two runs still keep out of each other's way.
+    admin.batch_execute(&format!("BEGIN; {call}")).unwrap();
+    let mut second = database.connect();
+    second.batch_execute("SET lock_timeout = '200ms'").unwrap();
+    assert_eq!(failure(&mut second, call).code, "55P03");
+    admin.batch_execute("ROLLBACK").unwrap();
+    drop(holder);
+    admin
+        .batch_execute(&format!("DROP OWNED BY {hostile}; DROP ROLE {hostile}"))
+        .unwrap();
+}
+
+#[test]
+fn what_the_owners_code_sets_ends_with_it() {
+    let (database, mut admin) = database_with("");
+    let hostile = role(&database, "att", "");
+    admin
+        .batch_execute(&format!(
+            "CREATE SCHEMA att AUTHORIZATION {hostile}; SET ROLE {hostile};
+             CREATE FUNCTION att.sets(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+               PERFORM set_config('search_path', 'att', false); PERFORM set_config('work_mem', '64kB', false); RETURN true; END $$;
+             CREATE FUNCTION att.fails(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE 'no'; END $$;
+             CREATE TABLE att.p (id int PRIMARY KEY, v int); CREATE TABLE att.t (id int PRIMARY KEY, p_id int REFERENCES att.p, v int CHECK (att.sets(v)));
+             CREATE TABLE att.f (id int PRIMARY KEY, p_id int REFERENCES att.p, v int);
+             INSERT INTO att.p VALUES (1, 1); INSERT INTO att.t VALUES (1, 1); INSERT INTO att.f VALUES (1, 1);
+             ALTER TABLE att.f ADD CONSTRAINT never CHECK (att.fails(v)) NOT VALID; RESET ROLE; RESET search_path; RESET work_mem"
+        ))
+        .unwrap();
+    let before = one(
+        &mut admin,
+        "SELECT current_setting('search_path'), current_setting('work_mem'), current_user",
+    );
+    assert_eq!(
+        one(
+            &mut admin,
+            "SELECT filled FROM backfill('att.t', 'v', ARRAY['p_id -> att.p.v'])"
+        ),
+        "1"
+    );
+    let failed = failure(
+        &mut admin,
+        "SELECT filled FROM backfill('att.f', 'v', ARRAY['p_id -> att.p.v'])",
+    );
+    assert_eq!(
+        (failed.message.as_str(), failed.detail.contains("ran as the owner")),
+        ("no", true),
+        "{failed:?}"
+    );
+    assert_eq!(
+        one(
+            &mut admin,
+            "SELECT current_setting('search_path'), current_setting('work_mem'), current_user"
+        ),
+        before
+    );
+    // A condition of the caller's that calls functions is never run as somebody else: refused, with the way out.
+    let failed = failure(
+        &mut admin,
+        "SELECT * FROM backfill('att.t', 'v', ARRAY['p_id -> att.p.v'], only_where => 'query_to_xml($$SELECT 1$$, true, true, $$$$) IS NOT NULL')",
+    );
+    assert_eq!(
+        (failed.code.as_str(), failed.hint.contains("SET ROLE")),
+        ("42501", true),
+        "{failed:?}"
+    );
+    admin
+        .batch_execute(&format!(
+            "DROP SCHEMA att CASCADE; DROP OWNED BY {hostile}; DROP ROLE {hostile}"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn keys_are_shown_as_they_are() {
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let (_database, mut client) = database_with(&format!(
+        "CREATE TABLE p (id int PRIMARY KEY, v int); INSERT INTO p VALUES (1, NULL);
+         CREATE TABLE n (id numeric PRIMARY KEY, p_id int, v int); INSERT INTO n VALUES (123456789012345678901234567, 7), (1e310, 7), (0.10, 7);
+         ALTER TABLE n ADD FOREIGN KEY (p_id) REFERENCES p NOT VALID;
+         CREATE TABLE j (id jsonb PRIMARY KEY, p_id int, v int); INSERT INTO j VALUES ('{deep}', 7);
+         ALTER TABLE j ADD FOREIGN KEY (p_id) REFERENCES p NOT VALID;
+         CREATE TYPE e AS ENUM ('a', 'it''s'); CREATE TABLE k (id e PRIMARY KEY, p_id int, v int); INSERT INTO k VALUES ('it''s', 7);
+         ALTER TABLE k ADD FOREIGN KEY (p_id) REFERENCES p NOT VALID"
+    ));
+    for table in ["n", "j", "k"] {
+        let keys = format!(
+            "SELECT key = jsonb_build_object('id', id) FROM backfill_unfilled('{table}', 'v', ARRAY['p_id -> p.v']) u JOIN {table} t ON u.key -> 'id' = to_jsonb(t.id)"
+        );
+        let count = one(&mut client, &format!("SELECT count(*) FROM {table}"));
+        assert_eq!(lines(&mut client, &keys).len().to_string(), count, "{table}");
+        let sample = format!(
+            "SELECT sample -> 'orphans' = (SELECT jsonb_agg(jsonb_build_object('id', id) ORDER BY id) FROM {table}) FROM validate_tenant_fks('', '{table}') WHERE table_name = '{table}'"
+        );
+        assert_eq!(one(&mut client, &sample), "t", "{table}");
+    }
+    let failed = failure(&mut client, &format!("SELECT * FROM backfill('{deep}'::jsonb)"));
+    assert_eq!(
+        (failed.code.as_str(), failed.hint.is_empty()),
+        ("54001", false),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn only_databases_in_utf8_take_the_extension() {
+    let cluster = pgrx_tests::shared();
+    let mut admin = cluster.connect("postgres", "postgres").unwrap();
+    let name = format!("latin_{}", std::process::id());
+    admin
+        .batch_execute(&format!(
+            "CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+        ))
+        .unwrap();
+    let mut client = cluster.connect(&name, "postgres").unwrap();
+    let failed = failure(&mut client, "CREATE EXTENSION pg_mend");
+    assert_eq!(
+        (failed.code.as_str(), failed.hint.is_empty()),
+        ("0A000", false),
+        "{failed:?}"
+    );
+    drop(client);
+    admin.batch_execute(&format!("DROP DATABASE {name}")).unwrap();
+}
+
+#[test]
+fn texts_without_end_are_refused_before_they_cost_anything() {
+    let (_database, mut client) = database_with(TABLES);
+    for (call, code) in [
+        (
+            "backfill('orders', 'tenant_id', ARRAY[repeat('customer_id -> orders.', 1000000)])",
+            "42601",
+        ),
+        ("backfill('orders', 'tenant_id', ARRAY[repeat('c', 20000000)])", "42601"),
+        ("backfill(repeat('c', 20000000), 'tenant_id')", "42P01"),
+        ("backfill('orders', repeat('c.', 10000000))", "42703"),
+        (
+            "backfill('orders', 'tenant_id', ARRAY['customer_id -> customers.tenant_id'], only_where => repeat('(id = 1) OR ', 1000000) || 'true')",
+            "54000",
+        ),
+        ("migration_status(repeat('x', 70000000))", "54000"),
+    ] {
+        let failed = failure(&mut client, &format!("SELECT * FROM {call}"));
+        assert_eq!(
+            failed.code,
+            code,
+            "{call}: {}",
+            failed.message.chars().take(200).collect::<String>()
+        );
+        assert!(
+            failed.message.len() + failed.detail.len() + failed.hint.len() < 20_000,
+            "{call}"
+        );
+    }
+}
+
+#[test]
+fn a_call_leaves_next_to_nothing_in_the_memory_of_its_transaction() {
+    let (_database, mut client) = database_with(TABLES);
+    let used = "SELECT used_bytes FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext'";
+    for call in [
+        "backfill('orders', 'tenant_id', ARRAY['customer_id -> customers.tenant_id'])",
+        "backfill_tenant_ids('tenants')",
+        "validate_tenant_fks()",
+        "repair_orphans('orders', 'customer_id', 'nullify')",
+        "tenant_columns()",
+    ] {
+        let many = |times: u32| {
+            format!(
+                "DO $$ DECLARE r record; BEGIN FOR i IN 1..{times} LOOP FOR r IN SELECT * FROM {call} LOOP END LOOP; END LOOP; END $$"
+            )
+        };
+        client.batch_execute(&format!("BEGIN; {}", many(5))).unwrap();
+        let before: i64 = one(&mut client, used).parse().unwrap();
+        client.batch_execute(&many(50)).unwrap();
+        let after: i64 = one(&mut client, used).parse().unwrap();
+        client.batch_execute("ROLLBACK").unwrap();
+        assert!(
+            (after - before) / 50 < 4096,
+            "{call}: {} bytes a call",
+            (after - before) / 50
+        );
+    }
+}
+
+#[test]
+fn names_with_commas_and_line_breaks_are_names() {
+    let (_database, mut client) = database_with(
+        "CREATE TABLE tenants (id int PRIMARY KEY); CREATE TABLE p (id int PRIMARY KEY, tenant_id int REFERENCES tenants);
+         CREATE TABLE t (id int PRIMARY KEY, \"odd, (name\" int, tenant_id int REFERENCES tenants);
+         INSERT INTO t VALUES (1, 7); ALTER TABLE t ADD FOREIGN KEY (\"odd, (name\") REFERENCES p NOT VALID;
+         CREATE TABLE \"a\nroot  (all)\" (id int PRIMARY KEY, tenant_id int REFERENCES tenants)",
+    );
+    let shown = one(
+        &mut client,
+        "SELECT column_name FROM validate_tenant_fks('tenants', 't') WHERE orphans = 1 AND table_name = 't'",
+    );
+    for typed in [shown.as_str(), "\"odd, (name\"", "(\"odd, (name\")"] {
+        let call = format!("SELECT violations FROM repair_orphans('t', '{typed}', 'nullify')");
+        assert_eq!(one(&mut client, &call), "1", "{typed}");
+    }
+    let tree = lines(&mut client, "SELECT tenant_map('tenants', 'tree')").join("");
+    assert!(!tree.contains("\nroot") && tree.contains("\\nroot"), "{tree}");
+    // A repair that found nothing has nothing to put back.
+    client.batch_execute("UPDATE t SET \"odd, (name\" = NULL").unwrap();
+    let run = one(
+        &mut client,
+        "SELECT run_id FROM repair_orphans('t', '\"odd, (name\"', 'nullify', dry_run => false)",
+    );
+    for dry_run in [true, false] {
+        let call = format!("SELECT total, restored FROM restore_repaired({run}, dry_run => {dry_run})");
+        assert_eq!(one(&mut client, &call), "0|0");
+    }
+    // What it was about is gone.
+    client.batch_execute("DROP TABLE t").unwrap();
+    assert_eq!(
+        failure(&mut client, &format!("SELECT * FROM restore_repaired({run})")).code,
+        "42P01"
+    );
+}
+
+#[test]
+fn a_role_that_may_only_create_in_a_schema_gets_nothing_run() {
+    let database = database();
+    let mut admin = database.connect();
+    let hostile = role(&database, "planter", "");
+    admin
+        .batch_execute(&format!(
+            "{TABLES} CREATE SCHEMA shared; GRANT USAGE, CREATE ON SCHEMA shared TO {hostile}; SET ROLE {hostile};
+             CREATE FUNCTION shared.boom() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
+             CREATE FUNCTION shared.eq(int, int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
+             CREATE OPERATOR shared.= (LEFTARG = int, RIGHTARG = int, FUNCTION = shared.eq);
+             CREATE OPERATOR shared.<> (LEFTARG = int, RIGHTARG = int, FUNCTION = shared.eq);
+             CREATE FUNCTION shared.count(int) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
+             CREATE FUNCTION shared.lower(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
+             CREATE VIEW shared.tenants AS SELECT 1 AS id, shared.boom() AS b;
+             RESET ROLE"
+        ))
+        .unwrap();
+    admin
+        .batch_execute("SET search_path = shared, public, pg_catalog")
+        .unwrap();
+    for call in [
+        "public.validate_tenant_fks('public.tenants')",
+        "public.backfill_tenant_ids('public.tenants')",
+        "public.backfill_coverage('public.tenants')",
+        "public.tenant_columns('public.tenants')",
+        "public.repair_orphans('public.orders', 'customer_id', 'quarantine', root => 'public.tenants')",
+        "public.backfill('public.orders', 'tenant_id', ARRAY['customer_id -> public.customers.tenant_id'], dry_run => false)",
+    ] {
+        admin
+            .batch_execute(&format!("SELECT * FROM {call}"))
+            .unwrap_or_else(|error| panic!("{call}: {error:?}"));
+    }
+    admin
+        .batch_execute(&format!(
+            "RESET search_path; DROP SCHEMA shared CASCADE; DROP OWNED BY {hostile}; DROP ROLE {hostile}"
+        ))
+        .unwrap();
+}

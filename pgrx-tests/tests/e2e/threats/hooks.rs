@@ -29,7 +29,7 @@ CREATE FUNCTION att.yes(hook text, value int) RETURNS boolean LANGUAGE plpgsql I
 CREATE FUNCTION att.num(hook text, value int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
   $$ BEGIN PERFORM att.canary(hook); RETURN value; END $$;
 CREATE TABLE att.tenants (id int PRIMARY KEY);
-CREATE TABLE att.p (id int PRIMARY KEY, tenant_id int REFERENCES att.tenants);
+CREATE TABLE att.p (id int PRIMARY KEY, tenant_id int REFERENCES att.tenants, UNIQUE (id, tenant_id));
 INSERT INTO att.tenants VALUES (1), (2);
 INSERT INTO att.p VALUES (1, 1), (2, 2);
 "#;
@@ -108,6 +108,17 @@ pub const HOOKS: &[Hook] = &[
         table: "att.h_partition",
     },
     Hook {
+        name: "domain of a partition key",
+        setup: "CREATE DOMAIN att.part AS int CHECK (att.yes('domain of a partition key', VALUE));
+                CREATE TABLE att.h_part (id int, tenant_id att.part REFERENCES att.tenants, p_id int REFERENCES att.p)
+                  PARTITION BY RANGE (tenant_id);
+                CREATE TABLE att.h_part_1 PARTITION OF att.h_part FOR VALUES FROM (1) TO (2);
+                CREATE TABLE att.h_part_new PARTITION OF att.h_part FOR VALUES FROM (2) TO (3);
+                INSERT INTO att.h_part (id, tenant_id, p_id) VALUES (1, 1, 1), (3, 2, 1);",
+        plain: "INSERT INTO att.h_part (id, tenant_id) VALUES (77, 1)",
+        table: "att.h_part",
+    },
+    Hook {
         name: "policy",
         setup: table!("policy", "", "ALTER TABLE att.h_policy ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON att.h_policy USING (att.yes('policy', id)); GRANT SELECT ON att.h_policy TO PUBLIC; GRANT USAGE ON SCHEMA att TO PUBLIC; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA att TO PUBLIC;"),
         plain: "SET ROLE nobody_in_particular; SELECT * FROM att.h_policy; RESET ROLE",
@@ -127,7 +138,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "what the parent enforces",
-        setup: "CREATE TABLE att.q (id int PRIMARY KEY CHECK (att.yes('what the parent enforces', id)), tenant_id int REFERENCES att.tenants, name text DEFAULT 'x');
+        setup: "CREATE TABLE att.q (id int PRIMARY KEY CHECK (att.yes('what the parent enforces', id)), tenant_id int REFERENCES att.tenants, name text DEFAULT 'x', UNIQUE (id, tenant_id));
                 CREATE UNIQUE INDEX ON att.q ((att.num('what the parent enforces', id)), name);
                 INSERT INTO att.q VALUES (1, 1), (2, 2);
                 CREATE TABLE att.h_parent (id int PRIMARY KEY, tenant_id int REFERENCES att.tenants, p_id int, name text);
@@ -152,7 +163,7 @@ pub const HOOKS: &[Hook] = &[
         setup: "CREATE TYPE att.e_text AS ENUM ('a', 'b', 'c');
                 CREATE FUNCTION att.to_t(att.e_text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM att.canary('cast to text'); RETURN 'x'; END $$;
                 CREATE CAST (att.e_text AS text) WITH FUNCTION att.to_t(att.e_text) AS IMPLICIT;
-                CREATE TABLE att.by_text (id att.e_text PRIMARY KEY, tenant_id int REFERENCES att.tenants);
+                CREATE TABLE att.by_text (id att.e_text PRIMARY KEY, tenant_id int REFERENCES att.tenants, UNIQUE (id, tenant_id));
                 CREATE TABLE att.h_text (id att.e_text PRIMARY KEY, tenant_id int REFERENCES att.tenants, p_id att.e_text);
                 INSERT INTO att.by_text VALUES ('a', 1), ('b', 2);
                 INSERT INTO att.h_text VALUES ('a', NULL, 'a'), ('b', NULL, 'c'), ('c', 2, 'a');
@@ -165,7 +176,7 @@ pub const HOOKS: &[Hook] = &[
         setup: "CREATE TYPE att.e_in AS ENUM ('a', 'b', 'c');
                 CREATE FUNCTION att.from_t(text) RETURNS att.e_in LANGUAGE plpgsql AS $$ BEGIN PERFORM att.canary('cast from text'); RETURN 'a'; END $$;
                 CREATE CAST (text AS att.e_in) WITH FUNCTION att.from_t(text) AS IMPLICIT;
-                CREATE TABLE att.by_in (id att.e_in PRIMARY KEY, tenant_id int REFERENCES att.tenants);
+                CREATE TABLE att.by_in (id att.e_in PRIMARY KEY, tenant_id int REFERENCES att.tenants, UNIQUE (id, tenant_id));
                 CREATE TABLE att.h_in (id att.e_in PRIMARY KEY, tenant_id int REFERENCES att.tenants, p_id att.e_in);
                 INSERT INTO att.by_in VALUES ('a', 1), ('b', 2);
                 INSERT INTO att.h_in VALUES ('a', NULL, 'a'), ('b', NULL, 'c'), ('c', 2, 'a');
