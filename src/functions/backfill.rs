@@ -27,7 +27,7 @@ use crate::run::{self, Outcome, PartyRequest, Request, Session, record};
 ///
 /// Errors: 42P01, 42703 (names, with the nearest ones), 42601 (grammar), 42804 (types), 42830 (no key to join by), 42809,
 /// 428C9, 0A000 (what cannot be filled), 42501 (privileges, row-level security), 42P08 (ambiguous tenant root), 21000
-/// (conflicts under `error`), 25006 (read-only), 40001, 27000; all problems of a rule at once.
+/// (conflicts under `error`), 25006 (read-only), 25000 (REPEATABLE READ, SERIALIZABLE), 40001, 27000; all problems of a rule at once.
 ///
 /// ```sql
 /// SELECT * FROM backfill('WaitlistEntry', 'clientPartyId', ARRAY['contactId -> Contact.partyId']);

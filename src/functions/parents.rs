@@ -48,7 +48,7 @@ type Row = (
 ///
 /// Errors: 42P01, 42703, 42704 (names), 42601 (expressions), 42830 (no unique key, with the statement), 23502 (required columns,
 /// all at once), 22004 (`match` is NULL in a real run), 22023, 0A000, 21000 (`on_conflict => 'error'`), 22P02 (a value is none of
-/// the column's type), 42501, 25006, 40001.
+/// the column's type), 42501, 25006 (read-only), 25000 (REPEATABLE READ), 40001.
 ///
 /// ```sql
 /// SELECT * FROM backfill_parents('orders', 'property_id', match => '{"addr_key": "lower(address)"}', set => '{"city": "city"}');

@@ -28,7 +28,7 @@ use crate::run::Session;
 ///
 /// Errors: 42P01, 42703, 42704 (names), 42P08 (several references), 23502 (NOT NULL; required columns of the parent, all at
 /// once), 22P02 (values, with the labels of an enum), 22023, 42830 (no primary key), 0A000 (what cannot be predicted, or whose
-/// a new parent would be), 42501, 25006, 40001.
+/// a new parent would be), 42501, 25006 (read-only), 25000 (REPEATABLE READ), 40001.
 ///
 /// ```sql
 /// SELECT * FROM repair_orphans('WaitlistEntry', 'contactId', 'quarantine');
@@ -102,7 +102,7 @@ fn repair_orphans(
 /// `row_is_gone`, `changed_since` (the reference is not NULL any more), `source_missing` (a foreign key refuses the old value,
 /// its parent still is missing), `constraint_failed`.
 ///
-/// Errors: 42704 if there is no such run of the caller's, 0A000 if it nullified nothing, 42501, 25006.
+/// Errors: 42704 if there is no such run of the caller's, 0A000 if it nullified nothing, 42501, 25006, 25000 (as in [`repair_orphans`]).
 ///
 /// ```sql
 /// SELECT * FROM restore_repaired(7);

@@ -279,9 +279,11 @@ impl Work<'_> {
             (way.count(self)?, way.parents(self)?)
         };
         let mut result = self.outcome(&before);
+        let rests_on = self.reference.declaration.as_ref();
+        let rests_on = rests_on.map(|declaration| format!("the reference is one that was declared: {declaration}"));
         if self.request.dry_run {
             result.created = parents;
-            result.note = joined(result.note, way.note(self, true)?);
+            result.note = joined(joined(result.note, way.note(self, true)?), rests_on);
             return Ok(result);
         }
         let started = record::clock()?;
@@ -296,7 +298,7 @@ impl Work<'_> {
         result.repaired = repaired;
         result.violations = repaired + result.reasons.values().sum::<i64>();
         result.created = created;
-        result.note = joined(refused, way.note(self, false)?);
+        result.note = joined(joined(refused, way.note(self, false)?), rests_on);
         let reasons = serde_json::to_value(&result.reasons)?;
         let record = Record {
             table,
