@@ -10,7 +10,7 @@
 //! are no evidence at all.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::InferError;
 use super::reference;
@@ -19,8 +19,8 @@ use crate::catalog::{Catalog, Column, ForeignKey, Table};
 use crate::names;
 use crate::rule::Hop;
 
-/// How many parents the way to the tenant may pass through.
-const LONGEST_WAY: usize = 3;
+/// Through so many parents every way to the tenant is looked at; further away, one way to each table.
+const EVERY_WAY: usize = 3;
 
 /// How a row of `table` leads to its tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +92,14 @@ pub fn guard(
         .filter(|(parent, _)| **parent != value_table.oid)
         .filter_map(|(&parent, value)| best_pair(catalog, parent, rows.get(&parent)?, value, root.is_some()))
         .collect();
-    let candidates = ranked_candidates(catalog, found);
+    let mut candidates = ranked_candidates(catalog, found);
+    // Where two are as likely for these tables, the one that stands out in the whole catalog is it.
+    if let Some(at) = root::known(catalog).and_then(|root| candidates.iter().position(|c| c.root == root.oid)) {
+        let near = |c: &Candidate| candidates[0].points - c.points < CLEAR;
+        if near(&candidates[at]) {
+            candidates = vec![candidates.swap_remove(at)];
+        }
+    }
     match candidates.as_slice() {
         [] => Ok(Guard::Unguarded(match root {
             Some(root) => format!(
@@ -260,7 +267,8 @@ fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) 
     }
     // (columns of the start, hops so far, where we are)
     let mut level: Vec<(Vec<i16>, Vec<Hop>, u32)> = vec![(vec![], vec![], table.oid)];
-    for depth in 0..=LONGEST_WAY {
+    let mut seen: HashSet<u32> = HashSet::from([table.oid]);
+    for depth in 0.. {
         let mut at_this_depth: HashMap<u32, Vec<TenantPath>> = HashMap::new();
         let mut next = Vec::new();
         for (start, hops, at) in &level {
@@ -284,7 +292,8 @@ fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) 
                 };
                 let again = key.parent == table.oid || hops.iter().any(|hop| hop.parent == key.parent);
                 let through_source = depth == 0 && key.columns.iter().any(|c| sources.contains(c));
-                if !again && !through_source && parent.is_unique(&key.parent_columns) {
+                let leads_on = !again && !through_source && parent.is_unique(&key.parent_columns);
+                if leads_on && (seen.insert(key.parent) || depth < EVERY_WAY) {
                     next.push(onward(start, hops, key));
                 }
             }
@@ -298,6 +307,9 @@ fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) 
         }
         for (root, paths) in at_this_depth {
             found.entry(root).or_insert(paths);
+        }
+        if next.is_empty() {
+            break;
         }
         level = next;
     }

@@ -9,6 +9,7 @@ use super::identity::invalid;
 use crate::catalog::{Catalog, Column, Table};
 use crate::identifier::Literal;
 use crate::pg;
+use crate::plan::fit::numeric;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::Session;
@@ -249,13 +250,7 @@ fn no_number(catalog: &Catalog, column: &Column, from: u32, sql: &str) -> Option
         "int4" => (i32::MIN.to_string(), i32::MAX.to_string()),
         "int8" => (i64::MIN.to_string(), i64::MAX.to_string()),
         "numeric" if modifier >= 4 => {
-            // numerictypmodin (numeric.c): precision above, scale (signed, since 15) below.
-            let (precision, scale) = ((modifier - 4) >> 16 & 0xffff, (((modifier - 4) & 0x7ff) ^ 1024) - 1024);
-            let scale = if cfg!(any(feature = "pg13", feature = "pg14")) {
-                (modifier - 4) & 0xffff
-            } else {
-                scale
-            };
+            let (precision, scale) = numeric(modifier);
             let limit = format!("(10::pg_catalog.numeric ^ ({}))", precision - scale);
             let number = |value: &str| {
                 format!("pg_catalog.abs(pg_catalog.round({value}, {scale})) >= {limit} AND {value} <> 'NaN'")

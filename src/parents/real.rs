@@ -11,6 +11,7 @@ use crate::identifier::Literal;
 use crate::infer::reference;
 use crate::pg::{self, Settings};
 use crate::plan::expression::{equal, equals_text};
+use crate::plan::join::same_key;
 use crate::plan::kept::keeping;
 use crate::plan::{Blueprint, Overlays, Statement};
 use crate::problem::Problem;
@@ -280,12 +281,8 @@ impl Work<'_> {
                 if !refers {
                     continue;
                 }
-                let same = equal(
-                    catalog,
-                    &format!("p.{}", key.sql()),
-                    key.type_oid,
-                    &format!("t.{}", column.sql()),
-                );
+                let own = format!("t.{}", column.sql());
+                let same = same_key(catalog, &format!("p.{}", key.sql()), key, &own, Some(column));
                 let sql = format!(
                     "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {same}\nWHERE p.xmin = '{creator}'::pg_catalog.xid AND t.xmin <> '{creator}'::pg_catalog.xid",
                     table.relation_sql(),
@@ -325,17 +322,18 @@ impl Work<'_> {
             return Ok(0);
         };
         let catalog = &self.session.catalog;
-        let same_key = equal(
+        let linked = same_key(
             catalog,
             &format!("p.{}", identity.key.sql()),
-            identity.key.type_oid,
+            identity.key,
             &format!("t.{}", identity.column.sql()),
+            Some(identity.column),
         );
         let same = equal(catalog, &format!("p.{}", column.sql()), column.type_oid, tenant);
         // Nobody's row has nobody's parent.
         let same = format!("({same}) OR (p.{} IS NULL AND ({tenant}) IS NULL)", column.sql());
         let sql = format!(
-            "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {same_key}\nWHERE t.xmin = '{linker}'::pg_catalog.xid AND ({same}) IS NOT TRUE",
+            "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {linked}\nWHERE t.xmin = '{linker}'::pg_catalog.xid AND ({same}) IS NOT TRUE",
             identity.table.relation_sql(),
             identity.parent.relation_sql()
         );
@@ -357,11 +355,12 @@ impl Work<'_> {
     /// Parents of the rows that were linked under one id, and those of them that were created under the other.
     fn parents_of(&self, linker: u32, creator: u32) -> Result<(i64, i64), Problem> {
         let (column, key) = (self.identity.column.sql(), self.identity.key.sql());
-        let same = equal(
+        let same = same_key(
             &self.session.catalog,
             &format!("p.{key}"),
-            self.identity.key.type_oid,
+            self.identity.key,
             &format!("linked.{column}"),
+            Some(self.identity.column),
         );
         let sql = format!(
             "SELECT pg_catalog.count(*), pg_catalog.count(p.{key})\nFROM (SELECT DISTINCT t.{column} FROM {} AS t WHERE t.xmin = '{linker}'::pg_catalog.xid) AS linked\n\

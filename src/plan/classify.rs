@@ -286,7 +286,7 @@ impl Blueprint<'_> {
             format!(
                 "LEFT JOIN {} AS referenced ON {}",
                 self.overlays.relation_sql(self.table_of(reference.parent)),
-                self.equal(&key, self.type_of(reference.parent, reference.key), "found.value")
+                self.same_key(&key, reference.parent, reference.key, "found.value", Some(self.column))
             )
         })
     }

@@ -248,11 +248,9 @@ impl Blueprint<'_> {
                     .iter()
                     .zip(&key.parent_columns)
                     .map(|(column, parent_column)| {
-                        self.equal(
-                            &format!("{alias}.{}", self.column_sql(key.parent, *parent_column)),
-                            self.type_of(key.parent, *parent_column),
-                            &self.new_key(*column),
-                        )
+                        let of_parent = format!("{alias}.{}", self.column_sql(key.parent, *parent_column));
+                        let own = self.table.column(*column);
+                        self.same_key(&of_parent, key.parent, *parent_column, &self.new_key(*column), own)
                     })
                     .collect();
                 format!(

@@ -7,6 +7,8 @@
 mod classify;
 mod constraints;
 pub mod expression;
+pub mod fit;
+pub mod join;
 pub mod kept;
 pub mod new_row;
 mod sources;

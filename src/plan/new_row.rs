@@ -4,6 +4,7 @@ use crate::catalog::{Catalog, Column, Insertion, Table};
 
 use super::Overlays;
 use super::expression::{all_set, equal};
+use super::join::same_key;
 
 /// `expression` (bare column names) evaluated on the row `t` as it would be.
 ///
@@ -182,8 +183,8 @@ pub fn refusals_of_new_row(
             .parent_columns
             .iter()
             .filter_map(|c| above.column(*c))
-            .zip(&values)
-            .map(|(c, value)| equal(catalog, &format!("above.{}", c.sql()), c.type_oid, value))
+            .zip(values.iter().zip(&key.columns))
+            .map(|(c, (value, own))| same_key(catalog, &format!("above.{}", c.sql()), c, value, parent.column(*own)))
             .collect();
         refusals.push((
             format!(

@@ -2,6 +2,8 @@
 
 use super::Blueprint;
 use super::expression::{all_set, any, differs};
+use super::join::{collated, same_key};
+use crate::catalog::Column;
 use crate::identifier::Literal;
 use crate::rule::{Source, typed};
 
@@ -135,7 +137,10 @@ impl Blueprint<'_> {
             .iter()
             .zip(&first.key)
             .enumerate()
-            .map(|(i, (own, key))| self.equal(&format!("{alias}.key_{}", i + 1), self.type_of(first.parent, *key), own))
+            .map(|(i, (own, key))| {
+                let column = self.table.column(source.columns[i]);
+                self.same_key(&format!("{alias}.key_{}", i + 1), first.parent, *key, own, column)
+            })
             .collect();
         let from = self.overlays.relation_sql(self.table_of(first.parent));
         let join = format!(
@@ -208,11 +213,15 @@ impl Blueprint<'_> {
     /// blanks, text does not).
     fn as_target_string(&self, value: String, table: u32, column: i16) -> String {
         let base = |oid| self.catalog.base_type(oid, -1).map(|(base, _)| base);
-        match (base(self.type_of(table, column)), base(self.column.type_oid)) {
+        let value = match (base(self.type_of(table, column)), base(self.column.type_oid)) {
             (Some(from), Some(to)) if from.is_string() && to.is_string() && from.oid != to.oid => {
                 format!("{value}::{}", to.sql())
             }
             _ => value,
+        };
+        match self.table_of(table).column(column) {
+            Some(from) => collated(&value, from, self.column),
+            None => value,
         }
     }
 
@@ -286,13 +295,24 @@ impl Blueprint<'_> {
                     true => self.own(*column),
                     false => format!("{}.{}", from.0, self.column_sql(from.1, *column)),
                 };
-                self.equal(
+                let column = self.table_of(from.1).column(*column);
+                self.same_key(
                     &format!("{alias}.{}", self.column_sql(parent, *key)),
-                    self.type_of(parent, *key),
+                    parent,
+                    *key,
                     &value,
+                    column,
                 )
             })
             .collect()
+    }
+
+    /// `key`, a column of the parent, is what `value` means; `column`: where the value is from, `None` for one that was computed.
+    pub(super) fn same_key(&self, key: &str, parent: u32, number: i16, value: &str, column: Option<&Column>) -> String {
+        match self.table_of(parent).column(number) {
+            Some(of_parent) => same_key(self.catalog, key, of_parent, value, column),
+            None => "false".into(),
+        }
     }
 
     pub(super) fn start_table(&self, alias: &str) -> u32 {

@@ -2,6 +2,7 @@
 
 use super::classify::Extra;
 use super::expression::{calls_user_code, differs, indent};
+use super::fit::misfit;
 use super::kept::keeping;
 use super::sources::hop_alias;
 use super::{Blueprint, Count, Statement, View};
@@ -460,29 +461,22 @@ impl Blueprint<'_> {
                 self.catalog.base_type(column.type_oid, column.type_modifier)
             })
         };
-        // pg_type.h: the modifier of varchar(n) and char(n) is n + 4.
+        let named = |refuses: bool| {
+            misfit(target, modifier, value)
+                .filter(|_| refuses)
+                .map(|(sql, name)| (name, sql))
+        };
         if target.is_string() && modifier > 4 {
             let fits = |(source, length): (&crate::catalog::Type, i32)| {
                 source.name == target.name && length > 4 && length <= modifier
             };
-            let length = modifier - 4;
-            return (!sources().all(fits)).then(|| {
-                (
-                    format!("{}({length})", target.display),
-                    format!("pg_catalog.char_length({value}::pg_catalog.text) > {length}"),
-                )
-            });
+            return named(!sources().all(fits));
         }
         let (least, greatest) = target.integer_range()?;
         let fits = |(source, _): (&crate::catalog::Type, i32)| {
             source.integer_range().is_some_and(|(a, b)| a >= least && b <= greatest)
         };
-        (!sources().all(fits)).then(|| {
-            (
-                target.display.clone(),
-                format!("{value} NOT BETWEEN {least} AND {greatest}"),
-            )
-        })
+        named(!sources().all(fits))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
-use super::given::{limit, may_be_given, required, tenant_column, value_fits};
+use super::given::{may_be_given, required, tenant_column, value_fits};
 use super::missing::Others;
 use super::{Violation, Way, Work};
 use crate::catalog::{Column, Insertion, Table};
@@ -13,6 +13,7 @@ use crate::identifier::Literal;
 use crate::plan::Overlays;
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, indent};
+use crate::plan::fit::misfit;
 use crate::plan::kept::{json_object, keeping, same_as_kept};
 use crate::plan::new_row::refusals_of_new_row;
 use crate::problem::Problem;
@@ -235,12 +236,10 @@ impl<'a> Creation<'a> {
         let value = |c: i16| known.iter().find(|(n, _)| *n == c).map(|(_, value)| value.clone());
         let mut refusals = Vec::new();
         for key in &work.reference.key {
-            if let Some(limit) = self
-                .parent
-                .column(*key)
-                .and_then(|c| limit(catalog.base_type(c.type_oid, c.type_modifier)?, &value(*key)?))
-            {
-                refusals.push(limit);
+            let column = self.parent.column(*key);
+            let base = column.and_then(|c| catalog.base_type(c.type_oid, c.type_modifier));
+            if let (Some((base, modifier)), Some(value)) = (base, value(*key)) {
+                refusals.extend(misfit(base, modifier, &value));
             }
         }
         refusals.extend(refusals_of_new_row(

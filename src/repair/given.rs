@@ -176,20 +176,3 @@ pub(super) fn required(session: &Session, shown: &str, missing: &[&Column]) -> P
         Literal::new(&example)
     ))
 }
-
-/// What the type of the key refuses, as a condition, with the name of the type.
-pub(super) fn limit((base, modifier): (&Type, i32), value: &str) -> Option<(String, String)> {
-    if let Some((lowest, highest)) = base.integer_range() {
-        return Some((
-            format!("{value} NOT BETWEEN {lowest} AND {highest}"),
-            base.display.clone(),
-        ));
-    }
-    let bounded = base.schema == "pg_catalog" && base.name == "varchar" && modifier > 4;
-    bounded.then(|| {
-        (
-            format!("pg_catalog.char_length({value}::pg_catalog.text) > {}", modifier - 4),
-            format!("{}({})", base.display, modifier - 4),
-        )
-    })
-}

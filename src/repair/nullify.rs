@@ -13,6 +13,7 @@ use crate::catalog::{Check, Column, Details};
 use crate::identifier::Literal;
 use crate::plan::Statement;
 use crate::plan::expression::{calls_user_code, equal, indent};
+use crate::plan::join::same_key;
 use crate::plan::kept::{json_object, keeping, key_conditions, same_as_kept};
 use crate::plan::new_row::{in_new_row, of_value};
 use crate::problem::Problem;
@@ -355,12 +356,10 @@ impl Way for Nullification<'_> {
                 let of_parent = format!("p.{}", key.sql());
                 match self.columns.iter().any(|c| c.number == column.number) {
                     true => same_as_kept(&work.session.catalog, &of_parent, key, column, "kept.old_values"),
-                    false => equal(
-                        &work.session.catalog,
-                        &of_parent,
-                        key.type_oid,
-                        &format!("t.{}", column.sql()),
-                    ),
+                    false => {
+                        let own = format!("t.{}", column.sql());
+                        same_key(&work.session.catalog, &of_parent, key, &own, Some(column))
+                    }
                 }
             })
             .collect();

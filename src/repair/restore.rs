@@ -6,12 +6,13 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 use serde_json::{Value, json};
 
-use crate::catalog::{Check, Column, Details, Table};
-use crate::identifier::Identifier;
+use crate::catalog::{Check, Column, Details, Table, UniqueIndex};
+use crate::identifier::{Identifier, Literal};
 use crate::pg::{Jsonb, Settings};
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, equal, indent};
-use crate::plan::kept::{keeping, key_conditions, old_value};
+use crate::plan::join::same_key;
+use crate::plan::kept::{keeping, key_conditions, old_value, same_as_kept};
 use crate::plan::new_row::{in_new_row, of_value};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
@@ -80,6 +81,7 @@ pub fn restore(session: &Session, id: i64, dry_run: bool) -> Result<Restored, Pr
         let _own = Settings::of_one_statement();
         ledger::mark_undone(restored_by, &statement)?
     };
+    run.holds(restored_by, written)?;
     let mut outcome = run.outcome(before);
     // What somebody changed between the count and the write has stayed as it is.
     let changed = outcome.restored - written;
@@ -176,6 +178,12 @@ impl<'a> Run<'a> {
             details.checks = of_column.checks;
             details.generated = of_column.generated;
             details.code.extend(of_column.code);
+            details.triggers.extend(of_column.triggers);
+            for index in of_column.unique_indexes {
+                if !details.unique_indexes.iter().any(|known| known.name == index.name) {
+                    details.unique_indexes.push(index);
+                }
+            }
             domain_checks.extend(of_column.domain_checks.into_iter().map(|check| (column, check)));
             columns.push(column);
         }
@@ -251,6 +259,9 @@ impl<'a> Run<'a> {
             );
             refusals.push((format!("NOT {holds}"), "constraint_failed".into()));
         }
+        for index in &self.details.unique_indexes {
+            refusals.push((self.collides(index, &new_value), "constraint_failed".into()));
+        }
         // A foreign key, valid or not, refuses a new value that has no parent.
         let catalog = &self.session.catalog;
         for key in catalog.foreign_keys_of(self.table.oid).filter(|key| key.enforced) {
@@ -268,8 +279,17 @@ impl<'a> Run<'a> {
                 .parent_columns
                 .iter()
                 .filter_map(|c| parent.column(*c))
-                .zip(&own)
-                .map(|(c, own)| equal(catalog, &format!("p.{}", c.sql()), c.type_oid, own))
+                .zip(own.iter().zip(&key.columns))
+                .map(|(c, (value, column))| {
+                    let of_parent = format!("p.{}", c.sql());
+                    same_key(
+                        catalog,
+                        &of_parent,
+                        c,
+                        &format!("({value})"),
+                        self.table.column(*column),
+                    )
+                })
                 .collect();
             refusals.push((
                 format!(
@@ -282,6 +302,108 @@ impl<'a> Run<'a> {
             ));
         }
         refusals
+    }
+
+    /// The row would have the key of another row, or of one that is to be put back as well.
+    fn collides(&self, index: &UniqueIndex, new_value: &dyn Fn(&Column) -> Option<String>) -> String {
+        let catalog = &self.session.catalog;
+        let column_of = |expression: &str| {
+            self.table
+                .columns
+                .iter()
+                .find(|c| c.quoted == expression && !c.generated)
+        };
+        let in_new_row = |expression: &str| in_new_row(self.table, &self.details.generated, new_value, expression, &[]);
+        let (mut keys, mut existing, mut others) = (vec![], vec![], vec![]);
+        for (at, expression) in index.expressions.iter().enumerate() {
+            let collation = index.collations.get(at).cloned().flatten();
+            let collation = collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+            let column = column_of(expression);
+            let key = match column {
+                Some(column) => new_value(column).unwrap_or_else(|| format!("t.{}", column.sql())),
+                None => in_new_row(expression),
+            };
+            let key = format!("({key}){collation}");
+            let there = format!("({expression}){collation}");
+            let type_oid = index.types.get(at).copied().unwrap_or_default();
+            existing.push(match index.nulls_not_distinct {
+                true => format!("{there} IS NOT DISTINCT FROM {key}"),
+                false => equal(catalog, &there, type_oid, &key),
+            });
+            others.push(column.map(|column| match new_value(column) {
+                Some(_) => {
+                    let name = Literal::new(&column.name);
+                    format!("other.old_values ->> {name} = kept.old_values ->> {name}")
+                }
+                None => format!("o.{0} IS NOT DISTINCT FROM t.{0}", column.sql()),
+            }));
+            keys.push(key);
+        }
+        let table = self.table.relation_sql();
+        let same_row = match self.table.kind {
+            'p' => "existing.tableoid = t.tableoid AND existing.ctid = t.ctid",
+            _ => "existing.ctid = t.ctid",
+        };
+        existing.extend(index.predicate.iter().map(|predicate| format!("({predicate})")));
+        let mut found = format!(
+            "EXISTS (SELECT FROM {table} AS existing WHERE {} AND NOT ({same_row}))",
+            existing.join(" AND ")
+        );
+        if let (Some(others), None) = (others.into_iter().collect::<Option<Vec<String>>>(), &index.predicate) {
+            let key = key_conditions(catalog, self.table, "o", "other.row_key");
+            found = format!(
+                "({found} OR EXISTS (SELECT FROM mend.repaired_rows AS other JOIN {table} AS o ON {} WHERE other.run_id = {} \
+                 AND other.restored_by IS NULL AND other.change_id <> kept.change_id AND {}))",
+                key.join(" AND "),
+                self.id,
+                others.join(" AND ")
+            );
+        }
+        let mut conditions: Vec<String> = index
+            .predicate
+            .iter()
+            .map(|p| format!("{} IS TRUE", in_new_row(p)))
+            .collect();
+        if !index.nulls_not_distinct {
+            conditions.push(all_set(&keys));
+        }
+        conditions.push(found);
+        conditions.join(" AND ")
+    }
+
+    /// Reads back what was written.
+    ///
+    /// Errors: 27000 where a trigger has changed it: nothing is put back then.
+    fn holds(&self, restored_by: i64, written: i64) -> Result<(), Problem> {
+        let catalog = &self.session.catalog;
+        let mut conditions = key_conditions(catalog, self.table, "t", "kept.row_key");
+        conditions.extend(
+            self.columns
+                .iter()
+                .map(|c| same_as_kept(catalog, &format!("t.{}", c.sql()), c, c, "kept.old_values"))
+                .map(|same| format!("({same})")),
+        );
+        let sql = format!(
+            "SELECT pg_catalog.count(*) FROM mend.repaired_rows AS kept JOIN {} AS t ON {}\nWHERE kept.restored_by = {restored_by}",
+            self.table.relation_sql(),
+            conditions.join(" AND ")
+        );
+        let found = Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0);
+        if found == written {
+            return Ok(());
+        }
+        Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+            format!(
+                "{written} rows of {} were put back, and {found} of them have their old values",
+                self.session.catalog.display(self.table)
+            ),
+        )
+        .detail(format!(
+            "a trigger changes what is written, or another column became NULL; triggers on UPDATE: {}; nothing was put back",
+            self.details.triggers.join(", ")
+        ))
+        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction"))
     }
 
     fn count(&self) -> Result<BTreeMap<String, i64>, Problem> {

@@ -1,7 +1,7 @@
 //! The joins of a pass: each needed one once, compared as a foreign key compares; and the tenant at their end.
 
 use crate::catalog::{Catalog, Column, Table};
-use crate::plan::expression::equal;
+use crate::plan::join::same_key;
 use crate::rule::Source;
 
 use super::sides::Whose;
@@ -19,29 +19,6 @@ pub struct Side {
     pub(super) direct: bool,
     /// Its collation, where it is not the database's.
     pub(super) collation: Option<String>,
-}
-
-/// The value of `column` as a foreign key compares it with `key`: in the key's own string type (char(n) ignores trailing
-/// blanks, text does not) and by its collation.
-pub(super) fn as_key(catalog: &Catalog, value: &str, column: Option<&Column>, key: Option<&Column>) -> String {
-    let (Some(column), Some(key)) = (column, key) else {
-        return value.to_string();
-    };
-    let base = |c: &Column| catalog.base_type(c.type_oid, -1).map(|(base, _)| base);
-    let value = match (base(column), base(key)) {
-        (Some(from), Some(to)) if from.is_string() && to.is_string() && from.oid != to.oid => {
-            format!("{value}::{}", to.sql())
-        }
-        _ => value.to_string(),
-    };
-    match column.collation == key.collation {
-        true => value,
-        false => format!("{value} COLLATE {}", collation(key)),
-    }
-}
-
-pub(super) fn collation(column: &Column) -> &str {
-    column.collation.as_deref().unwrap_or("pg_catalog.\"default\"")
 }
 
 pub(super) fn type_of(table: &Table, column: i16) -> u32 {
@@ -124,17 +101,17 @@ impl<'a> Joins<'a> {
             .iter()
             .zip(columns)
             .map(|(key, column)| {
-                equal(
-                    self.catalog,
-                    &self.column(&alias, parent, *key),
-                    type_of(parent, *key),
-                    &as_key(
+                let value = self.column(from, from_table, *column);
+                match parent.column(*key) {
+                    Some(key) => same_key(
                         self.catalog,
-                        &self.column(from, from_table, *column),
+                        &self.column(&alias, parent, key.number),
+                        key,
+                        &value,
                         from_table.column(*column),
-                        parent.column(*key),
                     ),
-                )
+                    None => "false".into(),
+                }
             })
             .collect();
         on.extend(when.map(str::to_string));

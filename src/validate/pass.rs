@@ -14,8 +14,9 @@ use std::rc::Rc;
 
 use crate::catalog::{Catalog, Table};
 use crate::plan::expression::{all_set, any, differs, equal, equals_any, indent};
+use crate::plan::join::same_key;
 
-use super::joins::{Joins, Side, as_key, type_of};
+use super::joins::{Joins, Side, type_of};
 use super::reference::KeyReference;
 use super::sides::{Sides, Whose};
 
@@ -360,12 +361,10 @@ impl<'a> Pass<'a> {
             .enumerate()
             .map(|(i, (own, key))| {
                 let column = self.table.column(reference.columns[i]);
-                equal(
-                    self.catalog,
-                    &format!("{alias}.key_{}", i + 1),
-                    type_of(reference.parent, *key),
-                    &as_key(self.catalog, own, column, reference.parent.column(*key)),
-                )
+                match reference.parent.column(*key) {
+                    Some(key) => same_key(self.catalog, &format!("{alias}.key_{}", i + 1), key, own, column),
+                    None => "false".into(),
+                }
             })
             .collect();
         on.extend(when.map(str::to_string));

@@ -2,6 +2,7 @@
 //!
 //! * `property`: random schemas and rows against a row-by-row reference
 //! * `example`: the promises of the design on the example data
+//! * `agree`: one answer to each question, whichever call asks it
 //! * `concurrency`: other writers, deadlocks, cancelled and killed runs
 //! * `inference`: what is inferred from realistic schemas, and what is not
 //! * `kinds`: every kind of relation and type that is supported or refused
@@ -20,6 +21,7 @@
 //! * `documents`: the README's examples produce what the README shows
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod agree;
 mod concurrency;
 mod constraints;
 mod dead_columns;
