@@ -136,3 +136,37 @@ pub fn failure(client: &mut Client, sql: &str) -> Failure {
         }
     }
 }
+
+/// Rows whose parent is another tenant's, for each reference of the tables on the search_path.
+pub fn crossing(client: &mut Client, root: &str) -> std::collections::BTreeMap<String, i64> {
+    let sql = format!(
+        "SELECT concat_ws(' ', table_name, column_name, parent_table, parent_column) AS reference, cross_tenant::text
+         FROM public.validate_tenant_fks('{root}', samples => 0)
+         WHERE cross_tenant IS NOT NULL AND table_name <> 'total' AND to_regclass(table_name) IS NOT NULL"
+    );
+    let rows = client.simple_query(&sql).unwrap_or_else(|error| panic!("{error:?}"));
+    let rows = rows.iter().filter_map(|message| match message {
+        postgres::SimpleQueryMessage::Row(row) => Some((
+            row.get(0).unwrap_or_default().to_string(),
+            row.get(1).unwrap_or_default().parse().unwrap_or(i64::MAX),
+        )),
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// No reference leads to another tenant in more rows than before.
+pub fn nothing_crosses_now(
+    client: &mut Client,
+    root: &str,
+    before: &std::collections::BTreeMap<String, i64>,
+    context: &str,
+) {
+    for (reference, rows) in crossing(client, root) {
+        let was = before.get(&reference).copied().unwrap_or(0);
+        assert!(
+            rows <= was,
+            "{reference}: {rows} rows lead to another tenant, {was} before; {context}"
+        );
+    }
+}

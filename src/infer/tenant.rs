@@ -93,10 +93,12 @@ pub fn guard(
         .filter_map(|(&parent, value)| best_pair(catalog, parent, rows.get(&parent)?, value, root.is_some()))
         .collect();
     let mut candidates = ranked_candidates(catalog, found);
-    // Where two are as likely for these tables, the one that stands out in the whole catalog is it.
+    // The one that stands out in the whole catalog is it, where the others that are as likely only lie on the way there.
     if let Some(at) = root::known(catalog).and_then(|root| candidates.iter().position(|c| c.root == root.oid)) {
         let near = |c: &Candidate| candidates[0].points - c.points < CLEAR;
-        if near(&candidates[at]) {
+        let on_the_way = |c: &Candidate| candidates[at].row.hops.iter().any(|hop| hop.parent == c.root);
+        let mut others = candidates.iter().filter(|c| near(c) && c.root != candidates[at].root);
+        if near(&candidates[at]) && others.all(on_the_way) {
             candidates = vec![candidates.swap_remove(at)];
         }
     }

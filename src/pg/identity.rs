@@ -71,12 +71,6 @@ pub fn as_role<T>(
     work()
 }
 
-/// The oid of the role whose rights statements have now.
-pub fn current_role() -> u32 {
-    // SAFETY: a plain read of backend state.
-    unsafe { pg_sys::GetUserId().to_u32() }
-}
-
 /// Takes an exclusive lock on a pair of oids until the end of the transaction; false where another session has it and `wait` is not set.
 ///
 /// * `class`: the oid of one of our own state tables: what no SQL command locks, so that no role can hold it but by a call of ours.

@@ -140,20 +140,6 @@ impl Count {
     /// From this many rows on, one outcome could spill into the next: count plainly instead.
     pub const TOO_MANY: i64 = 1 << 31;
 
-    /// How many columns the statement of [`Blueprint::count`] returns.
-    pub fn width(&self, view: View) -> usize {
-        1 + self.outcomes.len().div_ceil(3) + self.rest(view)
-    }
-
-    /// How many columns [`Blueprint::count_plainly`] returns.
-    pub fn width_plainly(&self, view: View) -> usize {
-        1 + self.outcomes.len() + self.rest(view)
-    }
-
-    fn rest(&self, view: View) -> usize {
-        1 + usize::from(self.replaces) + if view.has_written() { 2 } else { 0 }
-    }
-
     /// The numbers in the columns of [`Blueprint::count`], read as integers.
     ///
     /// ```text

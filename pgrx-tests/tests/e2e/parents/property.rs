@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use pgrx_tests::example::lines;
+use pgrx_tests::example::{crossing, lines, nothing_crosses_now};
 use postgres::Client;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -341,6 +341,7 @@ fn every_row_and_every_parent_is_that_of_the_model() {
         let expected = format!("{set}|{filled}|{found}|{}|{{{}}}", created.len(), pairs.join(", "));
         fresh(&mut client);
         let before = contents(&mut client);
+        let crossed = crossing(&mut client, "tenants");
         client.batch_execute("BEGIN READ ONLY").unwrap();
         assert_eq!(
             lines(&mut client, &call(true, "")),
@@ -385,6 +386,7 @@ fn every_row_and_every_parent_is_that_of_the_model() {
         let mut after = contents(&mut client);
         after.sort();
         assert_eq!(after, wanted, "{}", context());
+        nothing_crosses_now(&mut client, "tenants", &crossed, &context());
         // Again: nothing.
         let again = lines(&mut client, &call(false, "")).remove(0);
         assert!(

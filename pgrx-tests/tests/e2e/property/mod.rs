@@ -9,6 +9,7 @@ mod reference;
 use std::collections::{BTreeMap, HashMap};
 
 use pgrx_tests::Database;
+use pgrx_tests::example::{crossing, nothing_crosses_now};
 use postgres::Client;
 
 use generate::{Case, quoted};
@@ -102,6 +103,8 @@ impl Case {
         let already = expected.remove("already_set").unwrap_or(0);
         let filled = expected.remove("filled").unwrap_or(0);
         let before = self.contents(&mut client);
+        let root = quoted(&self.root);
+        let crossed = crossing(&mut client, &root);
 
         client.batch_execute("BEGIN READ ONLY").unwrap();
         let dry = self
@@ -140,6 +143,9 @@ impl Case {
             assert_eq!(got, (already, filled, &expected), "{name} run, {}", explain());
             assert_eq!(result.total, self.rows.len() as i64, "{}", explain());
             assert_eq!(result.unfilled, expected.values().sum::<i64>(), "{}", explain());
+        }
+        if self.guard {
+            nothing_crosses_now(&mut client, &root, &crossed, &explain());
         }
         let after = self.contents(&mut client);
         for (id, (value, version)) in &after {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use pgrx_tests::example::lines;
+use pgrx_tests::example::{crossing, lines, nothing_crosses_now};
 use postgres::Client;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -245,6 +245,7 @@ fn every_repair_is_that_of_the_model() {
             ))
             .unwrap_or_else(|e| panic!("case {seed}: {e:?}\n{}", case.sql()));
         let before = contents(&mut client);
+        let crossed = crossing(&mut client, "tenants");
         let call = |dry_run: bool| {
             format!(
                 "SELECT violations, repaired, created, reasons::text, run_id FROM public.repair_orphans('item', 'holder_id', '{}', {dry_run},
@@ -275,6 +276,7 @@ fn every_repair_is_that_of_the_model() {
         let (numbers, id) = run(&mut client, false);
         assert_eq!(numbers, sorted(&case.expected()), "{}", context());
         assert_eq!(contents(&mut client), case.contents_expected(), "{}", context());
+        nothing_crosses_now(&mut client, "tenants", &crossed, &context());
         // A second run finds what is left, and changes nothing.
         run(&mut client, false);
         assert_eq!(contents(&mut client), case.contents_expected(), "{}", context());
