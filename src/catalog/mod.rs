@@ -12,7 +12,7 @@ mod load;
 mod resolve;
 mod types;
 
-pub use code::all_are_plain;
+pub use code::{all_are_plain, domains_of_others_run_code, is_plain, texts_can_be_read};
 pub use details::{Check, Details, Exclusion, UniqueIndex};
 pub use guarantees::{Guarantees, Index, NotNullCheck, Policy, policies};
 pub use insertion::Insertion;

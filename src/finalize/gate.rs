@@ -62,6 +62,7 @@ fn no_nulls(session: &Session, table: &Table, column: &Column, only_where: Optio
     // Whoever names a condition may read what it names, or Postgres says so.
     readable(session, table, &[column.number], false, &mut problems);
     problems.into_result()?;
+    session.hold([table.oid])?;
     let inside = condition.map(|c| format!("\nWHERE ({c}) IS TRUE")).unwrap_or_default();
     let is = column.sql();
     let sql = format!(

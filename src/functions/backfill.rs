@@ -4,7 +4,6 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::{given, object, row};
-use crate::catalog::all_are_plain;
 use crate::parents;
 use crate::pg::Jsonb;
 use crate::problem::Problem;
@@ -306,26 +305,19 @@ fn fill(spec: &RuleSpec, recorded: Option<&Jsonb>, dry_run: bool) -> Result<Outc
         will_write: !dry_run,
         ..Request::default()
     };
-    let mut blueprint = run::prepare(&session, spec, request)?;
-    if let (Some(other), Some(condition)) = (&other, &blueprint.rule.only_where)
-        && !all_are_plain(&condition.trees.iter().map(String::as_str).collect::<Vec<_>>())?
-    {
-        let hint = "read its only_where, and say it yourself: backfill(table, column, only_where => ...)";
-        let what = format!(
-            "its condition {}, which calls functions or reads tables,",
-            condition.portable
-        );
-        return Err(record::not_ones_own(other, &what, hint));
+    // Reading a condition may already run code: it is not read.
+    if let (Some(other), Some(condition)) = (&other, &spec.only_where) {
+        let hint = "look at its only_where, and say it yourself: backfill(table, column, only_where => ...)";
+        return Err(record::not_ones_own(other, &format!("its condition {condition}"), hint));
     }
+    let mut blueprint = run::prepare(&session, spec, request)?;
     let mut outcome = match dry_run {
         true => run::dry(&session, &mut blueprint, false)?,
         false => run::real(&session, &blueprint)?,
     };
     if let Some(other) = other {
         let rest = outcome.note.map(|note| format!("; {note}")).unwrap_or_default();
-        outcome.note = Some(format!(
-            "the rule, its condition included, is one that {other} has recorded{rest}"
-        ));
+        outcome.note = Some(format!("the rule is one that {other} has recorded{rest}"));
     }
     Ok(outcome)
 }

@@ -50,15 +50,18 @@ pub fn of(catalog: &Catalog, table: &Table, column: &Column) -> Option<Reference
         // The longest table name explains most of the column's name, so the shortest prefix goes first.
         let stem = column_stem(&column.name);
         for prefix in 0..stem.len() {
-            let mut named = catalog
+            let named: Vec<(&Table, Reference)> = catalog
                 .tables_of_stem(&stem[prefix..])
                 .filter(|parent| parent.is_table() && !parent.is_partition && !parent.of_extension)
                 .filter(|parent| parent.schema == table.schema)
-                .filter_map(|parent| by_name(catalog, column, parent));
-            match (named.next(), named.next()) {
-                (Some(only), None) => return Some(only),
-                (Some(_), Some(_)) => return None,
-                (None, _) => continue,
+                .filter_map(|parent| Some((parent, by_name(catalog, column, parent)?)))
+                .collect();
+            // A table that somebody else put beside it does not hide the one of the same owner.
+            let mut own = named.iter().filter(|(parent, _)| parent.owner == table.owner);
+            match (named.as_slice(), own.next(), own.next()) {
+                ([], ..) => continue,
+                ([(_, only)], ..) | (_, Some((_, only)), None) => return Some(only.clone()),
+                _ => return None,
             }
         }
         None

@@ -375,9 +375,9 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
     let named = request.users.as_deref().unwrap_or_default();
     let (users, key) = users(&session, named)?;
     let known = format!(
-        "SELECT EXISTS (SELECT FROM {} AS u WHERE u.{}::pg_catalog.text OPERATOR(pg_catalog.=) $1)",
+        "SELECT EXISTS (SELECT FROM {} AS u WHERE ({}) OPERATOR(pg_catalog.=) $1)",
         qualified(users),
-        key.quoted
+        catalog.text_sql(&format!("u.{}", key.sql()), key.type_oid)
     );
     let _settings = settings(false);
     let _policies = Settings::push(&[("row_security", "on")]);
@@ -448,10 +448,10 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
         by_column.insert(column.name.clone(), row[name].clone());
     }
     let mut sql = format!(
-        "INSERT INTO {name} ({})\nSELECT {} FROM (SELECT pg_catalog.jsonb_populate_record(NULL::{name}, $1) AS tenant OFFSET 0) AS given\nRETURNING {}::pg_catalog.text",
+        "INSERT INTO {name} ({})\nSELECT {} FROM (SELECT pg_catalog.jsonb_populate_record(NULL::{name}, $1) AS tenant OFFSET 0) AS given\nRETURNING {}",
         list.join(", "),
         values.join(", "),
-        own.quoted
+        catalog.text_sql(&own.sql().to_string(), own.type_oid)
     );
     let inserted = Spi::connect_mut(|client| {
         client
@@ -475,7 +475,7 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
             };
             sql = format!(
                 "INSERT INTO {}.{} ({}, {}{role_column})\nSELECT t.{own}, u.{key}{role_value} FROM {name} AS t, {}.{} AS u\n\
-                 WHERE t.{own}::pg_catalog.text OPERATOR(pg_catalog.=) $1 AND u.{key}::pg_catalog.text OPERATOR(pg_catalog.=) $2",
+                 WHERE ({own_text}) OPERATOR(pg_catalog.=) $1 AND ({key_text}) OPERATOR(pg_catalog.=) $2",
                 members.quoted_schema,
                 members.quoted_name,
                 tenant.quoted,
@@ -484,6 +484,8 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
                 users.quoted_name,
                 own = own.quoted,
                 key = key.quoted,
+                own_text = catalog.text_sql(&format!("t.{}", own.sql()), own.type_oid),
+                key_text = catalog.text_sql(&format!("u.{}", key.sql()), key.type_oid),
             );
             let arguments = [inserted.as_str().into(), owner.into()];
             Spi::connect_mut(|client| client.update(&sql, None, &arguments).map(|_| ()))?;

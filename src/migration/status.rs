@@ -11,6 +11,7 @@ use super::world::{Claim, Id, Need, Told, World};
 use crate::identifier::Identifier;
 use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
+use crate::run::hold::{Found, hold};
 use crate::run::settings;
 use crate::script::Step;
 use crate::script::ast::Kind;
@@ -356,6 +357,10 @@ fn about(
 /// Errors: those of SPI, but for missing rights.
 pub fn rows_of(relation: &super::actual::Relation, fresh: bool) -> Result<Option<i64>, Problem> {
     if !relation.may_select || !matches!(relation.kind, 'r' | 'p') {
+        return Ok(None);
+    }
+    let found = Found::named(relation.oid, &relation.schema, &relation.name, relation.kind);
+    if hold(&[found]).is_err() {
         return Ok(None);
     }
     let sql = format!(

@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
 use super::execute::{Work, arguments};
-use crate::catalog::Column;
+use crate::catalog::{Column, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::Settings;
 use crate::plan::{Blueprint, Extra, View};
@@ -37,6 +37,9 @@ impl Work<'_> {
             )
             .hint("leave max_rows out to link all rows"));
         };
+        for column in key.columns.iter().filter_map(|c| table.column(*c)) {
+            texts_can_be_read(&self.session.catalog, column)?;
+        }
         let (overlays, _) = self.overlays();
         let page = Blueprint {
             overlays: overlays.clone(),

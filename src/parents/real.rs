@@ -281,6 +281,7 @@ impl Work<'_> {
                 if !refers {
                     continue;
                 }
+                self.session.hold([table.oid])?;
                 let own = format!("t.{}", column.sql());
                 let same = same_key(catalog, &format!("p.{}", key.sql()), key, &own, Some(column));
                 let sql = format!(

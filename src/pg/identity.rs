@@ -93,6 +93,14 @@ pub fn lock_for_us(class: u32, object: u32, wait: bool) -> bool {
     }
 }
 
+/// Locks a relation as a SELECT does, until the end of the transaction; waits where it must.
+pub fn lock_for_reading(relation: u32) {
+    // SAFETY: the lock is on the id alone; there may be no such relation any more.
+    unsafe {
+        pg_sys::LockRelationOid(pg_sys::Oid::from(relation), pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+    }
+}
+
 /// Does the transaction keep one snapshot for all of its statements (REPEATABLE READ, SERIALIZABLE)?
 pub fn keeps_one_snapshot() -> bool {
     // SAFETY: a plain read of backend state.

@@ -16,7 +16,7 @@ pub mod tree;
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 
-pub use identity::{Confinement, as_role, keeps_one_snapshot, lock_for_us};
+pub use identity::{Confinement, as_role, keeps_one_snapshot, lock_for_reading, lock_for_us};
 pub use jsonb::Jsonb;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;

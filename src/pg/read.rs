@@ -26,6 +26,16 @@ impl Instant {
         Instant(())
     }
 
+    /// As [`Instant::now`], also in a transaction that keeps its first snapshot.
+    pub fn latest() -> Instant {
+        // SAFETY: as in `now`.
+        unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        }
+        Instant(())
+    }
+
     /// [`Instant::now`] in a transaction that has written: there, as SPI has it, each statement sees what is committed by then; in any
     /// other, what its caller sees.
     pub fn of_statement() -> Option<Instant> {

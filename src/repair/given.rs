@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use serde_json::Value;
 
 use super::Work;
-use crate::catalog::{Column, Insertion, Table, Type};
+use crate::catalog::{Column, Insertion, Table, Type, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg;
 use crate::problem::{Problem, nearest};
@@ -131,6 +131,9 @@ pub(super) fn value_fits(
                 base.labels.first().cloned().unwrap_or_default()
             )),
         });
+        return false;
+    }
+    if problems.keep(texts_can_be_read(&session.catalog, column)).is_none() {
         return false;
     }
     // Of a domain the base: its own CHECKs are asked of each row.

@@ -228,6 +228,8 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
             .hint("one call by the extension's owner gives a role all that it needs: SELECT grant_mend('role')"),
         );
     }
+    let reads = work.pass.reads().iter().map(|(table, _)| *table);
+    session.hold(reads.chain([work.reference.parent.oid]))?;
     match request.action {
         Action::CreateParent => {
             let plan = create::Creation::prepare(&work, &mut problems)?;

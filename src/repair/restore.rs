@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 use serde_json::{Value, json};
 
-use crate::catalog::{Check, Column, Details, Table, UniqueIndex};
+use crate::catalog::{Check, Column, Details, Table, UniqueIndex, texts_can_be_read};
 use crate::identifier::{Identifier, Literal};
 use crate::pg::{Jsonb, Settings};
 use crate::plan::Statement;
@@ -59,6 +59,8 @@ pub fn restore(session: &Session, id: i64, dry_run: bool) -> Result<Restored, Pr
     }
     let run = Run::find(session, id)?;
     run.may(dry_run)?;
+    let parents = session.catalog.foreign_keys_of(run.table.oid).map(|key| key.parent);
+    session.hold(parents.chain([run.table.oid]))?;
     if run.columns.is_empty() {
         // A repair that found nothing to do.
         return Ok(run.outcome(BTreeMap::new()));
@@ -224,6 +226,19 @@ impl<'a> Run<'a> {
             &reads,
             &[],
         ));
+        let key = self
+            .table
+            .primary_key()
+            .map(|key| key.columns.clone())
+            .unwrap_or_default();
+        for column in self
+            .columns
+            .iter()
+            .copied()
+            .chain(key.iter().filter_map(|c| self.table.column(*c)))
+        {
+            problems.keep(texts_can_be_read(&self.session.catalog, column));
+        }
         for column in self.columns.iter().filter(|_| !dry_run) {
             updatable(self.session, self.table, column, &mut problems);
         }

@@ -110,6 +110,7 @@ fn empty_columns<'a>(
             "row-level security of {shown} would hide rows from you: ask as its owner or as a role with BYPASSRLS"
         )));
     }
+    session.hold([table.oid])?;
     let _settings = Settings::push(&[("row_security", "off"), ("jit", "off"), ("transaction_read_only", "on")]);
     // With its inheritance children: dropping the column drops it there too.
     let relation = table.sql();

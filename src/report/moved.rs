@@ -60,6 +60,7 @@ pub(super) fn count(session: &Session, moved: &[Moved]) -> Result<Vec<Counted>, 
         readable(session, of.table, &columns, false, &mut problems);
     }
     problems.into_result()?;
+    session.hold(moved.iter().map(|of| of.table.oid))?;
     let _settings = reading();
     let mut counted = Vec::new();
     for of in moved {

@@ -462,6 +462,7 @@ fn look_for_nulls(session: &Session, keys: &[KeyPaths]) -> Result<Vec<Nulls>, Pr
         table.may_use_schema && column.may_select && !table.row_security_active
     };
     let asked: Vec<&(usize, &Table, &Column)> = nullable.iter().filter(readable).collect();
+    session.hold(asked.iter().map(|(_, table, _)| table.oid))?;
     for some in asked.chunks(AT_ONCE) {
         pgrx::check_for_interrupts!();
         let questions: Vec<String> = some

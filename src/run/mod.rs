@@ -10,6 +10,7 @@
 mod access;
 mod attempts;
 mod execute;
+pub mod hold;
 pub mod ledger;
 pub mod obstacles;
 mod outcome;

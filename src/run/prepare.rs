@@ -11,7 +11,7 @@ use super::obstacles::{
     tree_can_be_followed,
 };
 use super::{Reader, Session};
-use crate::catalog::{Column, Details, Table};
+use crate::catalog::{Column, Details, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::infer::reference::{self, Reference};
 use crate::infer::tenant::{self, Guard, TenantPath};
@@ -254,6 +254,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     }
     everything_can_be_read(session, &blueprint, request.will_write, &mut problems);
     problems.into_result()?;
+    session.hold(blueprint.reads().into_iter().map(|(table, _)| table))?;
     Ok(blueprint)
 }
 
@@ -343,6 +344,10 @@ fn tenant_reads_as_key(session: &Session, path: &TenantPath, wanted: &str, probl
         .and_then(|t| t.column(path.column))
         .and_then(|c| catalog.base_type(c.type_oid, -1));
     let Some((base, _)) = base else { return };
+    let column = catalog.table(path.owner).and_then(|t| t.column(path.column));
+    if column.is_some_and(|column| problems.keep(texts_can_be_read(catalog, column)).is_none()) {
+        return;
+    }
     // A constant is read by the input function of the type; a cast from a text could be somebody's own function.
     let sql = format!("SELECT {}::{} IS NULL", Literal::new(wanted), base.sql());
     let result = pg::subtransaction(AssertUnwindSafe(|| {

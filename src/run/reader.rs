@@ -70,7 +70,7 @@ impl Reader {
         match reader.unreadable(reads)? {
             None => Ok(reader),
             Some(unreadable) => Err(cannot(format!(
-                "as the owner it cannot be run either: {owner} may not read {unreadable}"
+                "as the owner it cannot be run either: {owner} may not read {unreadable}, or does not trust its owner"
             ))),
         }
     }
@@ -117,14 +117,19 @@ impl Reader {
         })
     }
 
-    /// What of these tables the owner may not read, as displayed; views and foreign tables of others count.
+    /// What of these tables the owner may not read, or does not trust the owner of, as displayed.
     fn unreadable(self, reads: &[u32]) -> Result<Option<String>, Problem> {
         let sql = "SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname)
                    FROM pg_class c
                    WHERE c.oid = ANY ($1)
                      AND NOT (has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
                               AND NOT row_security_active(c.oid)
-                              AND (c.relkind IN ('r', 'p', 'm') OR pg_has_role(c.relowner, CURRENT_USER, 'MEMBER')))";
+                              -- Planning runs what indexes and statistics hold of constants, comparing what casts of types hold.
+                              AND pg_has_role(c.relowner, CURRENT_USER, 'MEMBER')
+                              AND NOT EXISTS (
+                                SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                                  AND NOT pg_has_role(t.typowner, CURRENT_USER, 'MEMBER')))";
         let reads: Vec<pg_sys::Oid> = reads.iter().map(|oid| pg_sys::Oid::from(*oid)).collect();
         self.run(|| {
             Ok(Spi::connect(|client| {

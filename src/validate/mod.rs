@@ -192,6 +192,7 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
         may_be_read(session, &step.pass, &mut problems);
     }
     problems.into_result()?;
+    session.hold(steps.iter().flat_map(|step| step.pass.reads()).map(|(table, _)| *table))?;
 
     let _settings = reading();
     let memory = Memory::read()?;
@@ -212,7 +213,8 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
             .filter(|(place, _)| *place == steps.len())
             .map(|(_, row)| row),
     );
-    let total = total(&result, sides.root());
+    let root = sides.root().map(|root| catalog.display(root));
+    let total = total(&result, root.as_deref());
     result.push(total);
     Ok(result)
 }
@@ -232,6 +234,7 @@ pub fn check_one(session: &Session, sides: &Sides, reference: &KeyReference) -> 
     let mut problems = Problems::default();
     may_be_read(session, &step.pass, &mut problems);
     problems.into_result()?;
+    session.hold(step.pass.reads().iter().map(|(table, _)| *table))?;
     let _settings = reading();
     let mut checked = step.check(session, sides, 0, &Memory::read()?)?;
     Ok(checked.remove(0))
@@ -458,7 +461,7 @@ fn not_checked(reference: Unchecked) -> Checked {
 }
 
 /// How many references and rows were checked, and what that comes to.
-fn total(rows: &[Checked], root: Option<&Table>) -> Checked {
+fn total(rows: &[Checked], root: Option<&str>) -> Checked {
     let sum = |number: fn(&Checked) -> Option<i64>| -> Option<i64> {
         let some: Vec<i64> = rows.iter().filter_map(number).collect();
         (!some.is_empty()).then(|| some.iter().sum())
@@ -504,7 +507,7 @@ fn total(rows: &[Checked], root: Option<&Table>) -> Checked {
         verdict,
         sample: Some(Jsonb::from(&json!({
             "references": references, "ok": ok, "violations": bad, "not_checked": not_checked,
-            "tenant_root": root.map(|root| root.name.clone())
+            "tenant_root": root
         }))),
         fix,
         declaration: None,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Actual;
+use crate::catalog::domains_of_others_run_code;
 use crate::pg::Settings;
 use crate::pg::read_json;
 use crate::problem::Problem;
@@ -224,6 +225,7 @@ SELECT jsonb_build_object(
         let arguments = [names.into()];
         let mut actual: Actual = read_json(&sql, &arguments)?;
         actual.path = path;
+        actual.code_of_others = domains_of_others_run_code()?;
         let names = actual.relations.iter().enumerate();
         actual.by_name = names.map(|(at, r)| ((r.schema.clone(), r.name.clone()), at)).collect();
         Ok(actual)

@@ -355,6 +355,9 @@ pub struct Actual {
     pub schemas: Vec<Schema>,
     /// All extensions, by name and oid.
     pub extensions: Vec<(String, u32)>,
+    /// See [`crate::catalog::domains_of_others_run_code`].
+    #[serde(skip)]
+    pub code_of_others: bool,
     /// CURRENT_USER.
     pub user: String,
     /// The roles whose rights the caller has.

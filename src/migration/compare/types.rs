@@ -81,6 +81,7 @@ pub(super) fn partition_keys(written: Option<&PartitionKey>, is: &actual::Relati
             let mut parts = Vec::new();
             for (column, expression, behind) in &written.parts {
                 let part = match (column, expression) {
+                    (_, Some(_)) if setting.code_of_others => return None,
                     (_, Some(expression)) => {
                         match analysis::stored(*expression, Use::Partition, is.oid, &setting.setting) {
                             Ok(text) => text,

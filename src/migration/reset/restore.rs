@@ -65,7 +65,7 @@ pub fn restore(session: &Session, id: i64, dry_run: bool, overwrite: bool) -> Re
         }
         for (table, columns, rows) in kept {
             all.push(match dry_run {
-                true => counted(table, &columns, rows)?,
+                true => counted(session, table, &columns, rows)?,
                 false => put_back(session, id, table, &columns, rows)?,
             });
         }
@@ -135,8 +135,12 @@ pub fn columns_now(table: &str) -> Result<Option<Columns>, Problem> {
     Ok(Some((columns.into_iter().map(|(shown, ..)| shown).collect(), written)))
 }
 
-fn counted(table: String, columns: &[String], rows: i64) -> Result<Restored, Problem> {
-    let reason = match columns_now(&table)? {
+fn counted(session: &Session, table: String, columns: &[String], rows: i64) -> Result<Restored, Problem> {
+    let is_table = session
+        .catalog
+        .resolve_table(&table)
+        .is_ok_and(|found| found.is_table());
+    let reason = match columns_now(&table)?.filter(|_| is_table) {
         None => Some("table_missing"),
         Some((now, _)) if now != columns => Some("columns_differ"),
         Some(_) => None,
@@ -153,7 +157,7 @@ fn counted(table: String, columns: &[String], rows: i64) -> Result<Restored, Pro
 
 fn put_back(session: &Session, id: i64, table: String, columns: &[String], rows: i64) -> Result<Restored, Problem> {
     let started = record::clock()?;
-    let mut restored = counted(table.clone(), columns, rows)?;
+    let mut restored = counted(session, table.clone(), columns, rows)?;
     let Some((_, written)) = columns_now(&table)?.filter(|_| restored.restored > 0) else {
         return Ok(restored);
     };

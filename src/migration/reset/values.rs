@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::plan::qualified;
 use super::restore::{Restored, advance_sequences, columns_now};
-use crate::catalog::{Column, Table};
+use crate::catalog::{Column, Table, is_plain, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::Settings;
 use crate::plan::Statement;
@@ -191,6 +191,7 @@ fn may(session: &Session, table: &Table, column: &Column, dry_run: bool) -> Resu
     let mut problems = Problems::default();
     let all: Vec<i16> = table.columns.iter().map(|c| c.number).collect();
     readable(session, table, &all, false, &mut problems);
+    problems.keep(texts_can_be_read(&session.catalog, column));
     if !dry_run {
         updatable(session, table, column, &mut problems);
     }
@@ -278,14 +279,16 @@ impl Work<'_> {
 
     /// Its default, where that is the same for every row. A rewrite of the table forgets what ADD COLUMN gave.
     fn default(&self) -> Result<Option<String>, Problem> {
-        // 16384: FirstNormalObjectId (transam.h); behind it are functions of users, which are not run here.
-        let sql = "SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
-                   WHERE d.adrelid = $1 AND d.adnum = $2 AND d.adbin::pg_catalog.text !~ ':seqid' AND NOT EXISTS (
-                     SELECT FROM pg_catalog.regexp_matches(d.adbin::pg_catalog.text, ':(?:op)?funcid (\\d+)', 'g') AS called (oids)
-                     JOIN pg_catalog.pg_proc p ON p.oid = called.oids[1]::pg_catalog.oid WHERE p.provolatile = 'v' OR p.oid >= 16384)";
+        let sql = format!(
+            "SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
+             WHERE d.adrelid = $1 AND d.adnum = $2 AND d.adbin::pg_catalog.text !~ ':seqid' AND {}
+               AND NOT EXISTS (SELECT FROM pg_catalog.regexp_matches(d.adbin::pg_catalog.text, ':(?:op)?funcid (\\d+)', 'g') AS called (oids)
+                               JOIN pg_catalog.pg_proc p ON p.oid = called.oids[1]::pg_catalog.oid WHERE p.provolatile = 'v')",
+            is_plain("d.adbin::pg_catalog.text")
+        );
         let arguments = [pg_sys::Oid::from(self.table.oid).into(), self.column.number.into()];
         Ok(Spi::connect(|client| {
-            let found = client.select(sql, None, &arguments)?;
+            let found = client.select(&sql, None, &arguments)?;
             match found.is_empty() {
                 true => Ok(None),
                 false => found.first().get_one::<String>(),

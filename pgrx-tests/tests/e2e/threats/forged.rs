@@ -427,6 +427,171 @@ fn what_the_owners_code_sets_ends_with_it() {
         .unwrap();
 }
 
+/// What a hostile tester found, again. Each call is refused or does without; the canary is silent.
+#[test]
+fn texts_and_constants_of_others_types_are_not_read_with_the_callers_rights() {
+    let (database, mut admin) = database_with("");
+    let (hostile, app, low) = (
+        role(&database, "att", ""),
+        role(&database, "app", ""),
+        role(&database, "low", ""),
+    );
+    admin
+        .batch_execute(&format!(
+            "SELECT grant_mend('{hostile}'), grant_mend('{app}'), grant_mend('{low}');
+             CREATE SCHEMA att AUTHORIZATION {hostile}; CREATE SCHEMA app AUTHORIZATION {app}; CREATE SCHEMA low AUTHORIZATION {low};
+             SET ROLE {hostile}; {}
+             CREATE DOMAIN att.d AS int CHECK (att.yes('domain', VALUE)); CREATE TYPE att.key AS (x att.d);
+             CREATE TABLE att.t (id int PRIMARY KEY, tags att.d[], k att.key, p_id int REFERENCES att.p, v int);
+             CREATE TABLE att.c (id int PRIMARY KEY, p_id int REFERENCES att.p, v int,
+                                 CHECK (v IS NULL OR cardinality('{{1}}'::att.d[]) > 0));
+             INSERT INTO att.c VALUES (1, 1, NULL); INSERT INTO att.t VALUES (1, NULL, NULL, 1, NULL);
+             CREATE TABLE att.keyed (id att.key PRIMARY KEY); CREATE TABLE att.of_key (id int PRIMARY KEY, keyed_id att.key REFERENCES att.keyed);
+             CREATE TABLE att.wide (id int PRIMARY KEY, arr att.d[]); CREATE TABLE att.low (id int PRIMARY KEY, wide_id int);
+             INSERT INTO att.low VALUES (1, 7);
+             RESET ROLE",
+            super::hooks::SHARED
+        ))
+        .unwrap();
+    let mut listener = super::Listener::connect(&database, "postgres");
+    for call in [
+        "SELECT * FROM migration_status($$ALTER TABLE att.t ALTER tags SET DEFAULT '{1}'$$)",
+        "SELECT * FROM migration_status($$ALTER TABLE att.t ADD CHECK (k <> '(1)')$$)",
+        "SELECT * FROM migration_reset($$ALTER TABLE att.t ALTER tags SET DEFAULT '{1}'$$)",
+        "SELECT * FROM backfill_tenant_ids('att.keyed', tenant => '(1)')",
+        "SELECT declare_reference('att.low', 'wide_id', 'att.wide(id)')",
+        "SELECT * FROM repair_orphans('att.low', 'wide_id', 'create_parent', root => '', set => '{\"arr\": [1]}')",
+        "SELECT * FROM backfill('att.t', 'v', ARRAY['p_id -> att.p.tenant_id'])",
+        "SELECT * FROM backfill('att.c', 'v', ARRAY['p_id -> att.p.tenant_id'])",
+        "SELECT * FROM repair_orphans('att.c', 'p_id', 'nullify', root => '')",
+    ] {
+        for (hook, by, restricted) in listener.hear(call).1 {
+            assert!(by == hostile && restricted, "{hook} runs as {by}: {call}");
+        }
+    }
+    // Nor does a caller get its own code run as the owner: by a constant of its own type, or by a table of its own.
+    admin
+        .batch_execute(&format!(
+            "SET ROLE {app}; CREATE FUNCTION app.ok(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+             CREATE TABLE app.t (id int PRIMARY KEY, ref int, v int CHECK (app.ok(v))); INSERT INTO app.t VALUES (1, 1); GRANT SELECT ON app.t TO {low};
+             GRANT USAGE ON SCHEMA app TO {low}; RESET ROLE;
+             SET ROLE {low}; CREATE FUNCTION low.steal(text, int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+               $f$ BEGIN RAISE WARNING 'canary|%|%|f', $1, current_user; RETURN 1; END $f$;
+             CREATE DOMAIN low.dom AS int CHECK (low.steal('constant', VALUE) = 1);
+             CREATE TABLE low.s (id int PRIMARY KEY, v int); INSERT INTO low.s VALUES (1, 1); CREATE INDEX ON low.s ((low.steal('index', 1)));
+             GRANT USAGE ON SCHEMA low TO PUBLIC; GRANT SELECT ON low.s TO PUBLIC; RESET ROLE"
+        ))
+        .unwrap();
+    let mut listener = super::Listener::connect(&database, &low);
+    for (arguments, refused) in [
+        (
+            "ARRAY['ref'], only_where => $$cardinality('{1}'::low.dom[]) > 0$$",
+            true,
+        ),
+        ("ARRAY['ref -> low.s.v']", true),
+        ("ARRAY['ref']", false),
+    ] {
+        let (failed, songs) = listener.hear(&format!("SELECT * FROM backfill('app.t', 'v', {arguments})"));
+        assert_eq!(
+            failed.map(|(code, _)| code),
+            refused.then(|| "42501".into()),
+            "{arguments}"
+        );
+        for (hook, by, _) in songs {
+            assert_eq!(by, low, "{hook}: {arguments}");
+        }
+    }
+    drop(listener);
+    admin
+        .batch_execute(&format!(
+            "DROP SCHEMA att, app, low CASCADE; DROP OWNED BY {hostile}, {app}, {low}; DROP ROLE {hostile}, {app}, {low}"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn a_view_in_the_place_of_a_table_is_not_read() {
+    let (database, mut admin) = database_with("");
+    let hostile = role(&database, "att", "");
+    admin
+        .batch_execute(&format!(
+            "CREATE SCHEMA att AUTHORIZATION {hostile}; SET ROLE {hostile}; {}
+             CREATE TABLE att.par (id int PRIMARY KEY); CREATE TABLE att.a_first (id int PRIMARY KEY, p int REFERENCES att.par);
+             RESET ROLE",
+            super::hooks::SHARED
+        ))
+        .unwrap();
+    let mut owner = database.connect_as(&hostile);
+    for call in [
+        "SELECT * FROM validate_tenant_fks('')",
+        "SELECT * FROM dead_columns()",
+        "SELECT * FROM backfill('att.m', 'v', ARRAY['p -> att.a_first.p'])",
+    ] {
+        owner
+            .batch_execute("CREATE TABLE att.m (id int PRIMARY KEY, p int REFERENCES att.par, v int); BEGIN; LOCK TABLE att.a_first IN ACCESS EXCLUSIVE MODE")
+            .unwrap();
+        let mut listener = super::Listener::connect(&database, "postgres");
+        let pid = one(&mut listener.client, "SELECT pg_backend_pid()");
+        let running = {
+            let call = call.to_string();
+            std::thread::spawn(move || listener.hear(&call))
+        };
+        while one(&mut admin, &format!("SELECT cardinality(pg_blocking_pids({pid}))")) == "0" {
+            assert!(!running.is_finished(), "{call} did not wait");
+            std::thread::yield_now();
+        }
+        owner
+            .batch_execute("ALTER TABLE att.m RENAME TO gone; CREATE VIEW att.m AS SELECT 1 AS id, att.num('view', 1) AS p, 1 AS v; COMMIT")
+            .unwrap();
+        let (failed, songs) = running.join().unwrap();
+        assert!(songs.is_empty(), "{call}: {songs:?}");
+        assert_eq!(failed.map(|(code, _)| code).as_deref(), Some("40001"), "{call}");
+        owner.batch_execute("DROP VIEW att.m; DROP TABLE att.gone").unwrap();
+    }
+    // Also in a transaction that sees the catalog as it was.
+    let mut listener = super::Listener::connect(&database, "postgres");
+    owner
+        .batch_execute("CREATE TABLE att.m (id int PRIMARY KEY, p int REFERENCES att.par)")
+        .unwrap();
+    listener
+        .client
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        .unwrap();
+    owner
+        .batch_execute("ALTER TABLE att.m RENAME TO gone; CREATE VIEW att.m AS SELECT 1 AS id, att.num('view', 1) AS p")
+        .unwrap();
+    let (failed, songs) = listener.hear("SELECT * FROM validate_tenant_fks('')");
+    assert_eq!(
+        (failed.map(|(code, _)| code).as_deref(), songs.len()),
+        (Some("40001"), 0)
+    );
+    drop((owner, listener));
+    admin
+        .batch_execute(&format!(
+            "DROP SCHEMA att CASCADE; DROP OWNED BY {hostile}; DROP ROLE {hostile}"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn a_table_beside_it_does_not_hide_what_a_column_means() {
+    let (database, mut admin) = database_with(
+        "CREATE TABLE customers (id int PRIMARY KEY); CREATE TABLE orders (id int PRIMARY KEY, customer_id int); INSERT INTO orders VALUES (1, 7)",
+    );
+    let hostile = role(&database, "att", "");
+    let orphans = "SELECT orphans FROM validate_tenant_fks('') WHERE table_name = 'orders'";
+    assert_eq!(one(&mut admin, orphans), "1");
+    admin
+        .batch_execute(&format!(
+            "GRANT CREATE ON SCHEMA public TO {hostile}; SET ROLE {hostile}; CREATE TABLE public.\"Customer\" (id int PRIMARY KEY); RESET ROLE"
+        ))
+        .unwrap();
+    assert_eq!(one(&mut admin, orphans), "1");
+    admin
+        .batch_execute(&format!("DROP OWNED BY {hostile}; DROP ROLE {hostile}"))
+        .unwrap();
+}
+
 #[test]
 fn keys_are_shown_as_they_are() {
     let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));

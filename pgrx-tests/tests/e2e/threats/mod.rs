@@ -46,16 +46,16 @@ impl Runs {
 }
 
 /// What a canary says: its hook, the role that ran it, whether in a restricted operation.
-type Song = (String, String, bool);
+pub(crate) type Song = (String, String, bool);
 
 /// A session that hears canaries.
-struct Listener {
-    client: Client,
+pub(crate) struct Listener {
+    pub(crate) client: Client,
     heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl Listener {
-    fn connect(database: &Database, role: &str) -> Listener {
+    pub(crate) fn connect(database: &Database, role: &str) -> Listener {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ears = heard.clone();
         let mut config = database.config();
@@ -71,7 +71,7 @@ impl Listener {
     }
 
     /// Runs one call; its SQLSTATE if it failed, and the songs: hook, role, restricted.
-    fn hear(&mut self, sql: &str) -> (Option<(String, String)>, Vec<Song>) {
+    pub(crate) fn hear(&mut self, sql: &str) -> (Option<(String, String)>, Vec<Song>) {
         self.heard.lock().unwrap().clear();
         let failed = self.client.simple_query(sql).err().map(|error| {
             let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
