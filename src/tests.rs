@@ -85,7 +85,7 @@ mod tests {
             .iter()
             .filter(|t| t.is_table() && !t.of_extension)
         {
-            let _path = Settings::push(&[("search_path", &session.search_path)]);
+            let _path = Settings::push(&session.caller.as_pairs());
             let oid = pg_sys::Oid::from(table.oid);
             let regclass = Spi::get_one_with_args::<String>("SELECT $1::regclass::text", &[oid.into()])
                 .unwrap()
@@ -107,7 +107,7 @@ mod tests {
             &table.relation_sql(),
             table.oid,
             "t",
-            &session.search_path,
+            &session.caller.as_pairs(),
         );
         let qualified = qualified.unwrap();
         assert_eq!(qualified.prefixed, "(public.is_glad(t.mood) AND (t.id > 1))");

@@ -343,10 +343,18 @@ impl Catalog {
         }
     }
 
-    /// The value `sql` of this type as an argument of `jsonb_build_object`: as it is where the type is Postgres's own, else as text.
+    /// The value `sql` of this type as an argument of `jsonb_build_object`: as it is where JSON has it too (numbers, booleans, texts, and
+    /// dates, which it writes as ISO does), else as text. Either way `->>` and the input function of the type give the value again.
     pub fn json_sql(&self, sql: &str, type_oid: Oid) -> String {
+        let kept = |base: &Type| {
+            let number = matches!(
+                base.name.as_str(),
+                "int2" | "int4" | "int8" | "numeric" | "float4" | "float8"
+            );
+            base.is_built_in() && (number || matches!(base.category, 'B' | 'S' | 'D'))
+        };
         match self.base_type(type_oid, -1) {
-            Some((base, _)) if base.is_built_in() => sql.to_string(),
+            Some((base, _)) if kept(base) => sql.to_string(),
             _ => self.text_sql(sql, type_oid),
         }
     }

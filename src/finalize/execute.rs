@@ -198,7 +198,9 @@ fn nothing_held() -> Result<(), Problem> {
 fn run(session: &Session, sides: &Sides, facts: &Facts, step: &Step, lock_timeout: i64) -> Result<(), Problem> {
     let result = pg::subtransaction(AssertUnwindSafe(|| {
         // Every name in the statements is qualified, and there is no operator; event triggers look theirs up as they are used to.
-        let _settings = Settings::push(&[("search_path", &session.search_path), ("row_security", "off")]);
+        let mut settings = session.caller.as_pairs();
+        settings.push(("row_security", "off"));
+        let _settings = Settings::push(&settings);
         Spi::connect_mut(|client| {
             for statement in &step.statements {
                 client.update(statement.as_str(), None, &[])?;

@@ -71,7 +71,7 @@ fn no_nulls(session: &Session, table: &Table, column: &Column, only_where: Optio
     let (rows, nulls) = {
         let _settings = reading();
         // Functions and operators of the condition are named with their schemas; what those bodies name is the caller's.
-        let _path = only_where.map(|_| pg::Settings::push(&[("search_path", &session.search_path)]));
+        let _callers = only_where.map(|_| pg::Settings::push(&session.caller.as_pairs()));
         Spi::connect(|client| client.select(&sql, None, &[])?.first().get_two::<i64, i64>())?
     };
     let (rows, nulls) = (rows.unwrap_or(0), nulls.unwrap_or(0));
@@ -94,9 +94,9 @@ fn no_nulls(session: &Session, table: &Table, column: &Column, only_where: Optio
 
 /// In the form in which it may be embedded.
 fn condition(session: &Session, table: &Table, relation: &str, typed: &str) -> Result<String, Problem> {
-    let (oid, path) = (table.oid, session.search_path.as_str());
+    let (oid, caller) = (table.oid, session.caller.as_pairs());
     let result = pg::subtransaction(AssertUnwindSafe(|| {
-        pg::qualify_condition(typed, relation, oid, "t", path)
+        pg::qualify_condition(typed, relation, oid, "t", &caller)
     }));
     result.map(|typed| typed.prefixed).map_err(|p| Problem {
         message: format!("only_where: {}", p.message),

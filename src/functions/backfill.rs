@@ -313,7 +313,7 @@ fn fill(spec: &RuleSpec, recorded: Option<&Jsonb>, dry_run: bool) -> Result<Outc
     let mut blueprint = run::prepare(&session, spec, request)?;
     let mut outcome = match dry_run {
         true => run::dry(&session, &mut blueprint, false)?,
-        false => run::real(&session, &blueprint)?,
+        false => run::real(&session, &blueprint, &[])?,
     };
     if let Some(other) = other {
         let rest = outcome.note.map(|note| format!("; {note}")).unwrap_or_default();

@@ -53,7 +53,7 @@ pub struct Compared {
 /// Where new objects go: what Postgres searches by itself is no such place.
 fn path_of(session: &Session) -> Vec<String> {
     // Unless the caller says where it comes in.
-    let said = session.search_path.contains("pg_catalog");
+    let said = session.search_path().contains("pg_catalog");
     let all = session.catalog.search_path.iter();
     all.filter(|name| (said || *name != "pg_catalog") && !name.starts_with("pg_temp"))
         .cloned()

@@ -116,11 +116,9 @@ pub fn rehearse(session: &Session, steps: &[Step], request: &Request) -> Result<
     };
     let mut done = false;
     let rolled_back: Result<(), Problem> = subtransaction(AssertUnwindSafe(|| {
-        let _settings = Settings::push(&[
-            ("search_path", &session.search_path),
-            ("row_security", &session.row_security),
-            ("lock_timeout", &request.lock_timeout),
-        ]);
+        let mut settings = session.caller.as_pairs();
+        settings.push(("lock_timeout", &request.lock_timeout));
+        let _settings = Settings::push(&settings);
         stage.held = locks(&stage.oids)?;
         stage.all(steps)?;
         if !(stage.failed && request.stop_at_error) {

@@ -352,8 +352,9 @@ pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
     if !request.dry_run && !missing.is_empty() {
         subtransaction(AssertUnwindSafe(|| {
             let session = Session::begin()?;
-            let path = session.search_path.clone();
-            let _timeout = Settings::push(&[("lock_timeout", &request.lock_timeout), ("search_path", &path)]);
+            let mut settings = session.caller.as_pairs();
+            settings.push(("lock_timeout", &request.lock_timeout));
+            let _settings = Settings::push(&settings);
             for statement in &missing {
                 Spi::connect_mut(|client| client.update(statement, None, &[]).map(|_| ()))?;
             }

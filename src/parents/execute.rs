@@ -13,7 +13,7 @@ use crate::plan::{Blueprint, Overlays, Statement, View};
 use crate::problem::Problem;
 use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
 use crate::run::record;
-use crate::run::{self, Counts, Outcome, Reader, Session, may_write, settings};
+use crate::run::{self, Counts, Outcome, Reader, Session, Write, may_write, settings};
 use crate::validate::sides::Sides;
 use crate::validate::tenants;
 
@@ -29,7 +29,7 @@ pub struct Parents {
     /// Rows that wait for the next call; they are `excluded`.
     pub(super) waiting: i64,
     /// The ids under which rows were linked.
-    pub(super) transactions: Vec<(u32, i64)>,
+    pub(super) writes: Vec<Write>,
 }
 
 /// One call, ready to be counted.
@@ -43,6 +43,8 @@ pub(super) struct Work<'a> {
     pub(super) on_conflict: OnConflict,
     /// How many rows this page has, where it is limited.
     pub(super) limited: Option<i64>,
+    /// What the call has written of the table before, see [`Write`].
+    pub(super) before: Vec<Vec<u32>>,
 }
 
 /// What the rows come to, with a parent for each group that can be created.
@@ -197,6 +199,7 @@ impl<'a> Work<'a> {
             identity,
             on_conflict: request.on_conflict,
             limited: None,
+            before: vec![],
         })
     }
 
@@ -245,7 +248,7 @@ impl<'a> Work<'a> {
         let inner = overlays.with_sql(sql);
         let statement = self.plain.statement(format!("SELECT * FROM (\n{inner}\n) AS answer"));
         match self.plain.reader.is_none() && self.plain.asks_user_code() {
-            true => statement.under_callers_settings(&self.session.search_path, &self.session.row_security, false),
+            true => statement.under_callers_settings(&self.session.caller, false),
             false => statement,
         }
     }
@@ -388,7 +391,7 @@ impl<'a> Work<'a> {
             found: predicted.found,
             created: predicted.created,
             waiting,
-            transactions: vec![],
+            writes: vec![],
         })
     }
 

@@ -71,9 +71,9 @@ pub(super) fn given<'a>(
                 continue;
             }
         };
-        let (relation, path) = (table.relation_sql(), session.search_path.as_str());
+        let (relation, caller) = (table.relation_sql(), session.caller.as_pairs());
         let read = pg::subtransaction(AssertUnwindSafe(|| {
-            pg::qualify_expression(&expression, &place, &relation, table.oid, "t", path)
+            pg::qualify_expression(&expression, &place, &relation, table.oid, "t", &caller)
         }));
         let read = read.map_err(|problem| Problem {
             message: match problem.message.starts_with(&place) {

@@ -8,7 +8,7 @@ use crate::infer::tenant::Guard;
 use crate::plan::expression::{equal, indent};
 use crate::plan::kept::json_object;
 use crate::plan::new_row::refusals_of_new_row;
-use crate::plan::{Blueprint, Extra, Overlays, View};
+use crate::plan::{Blueprint, Extra, Overlays, Versions, View};
 use crate::rule::OnConflict;
 
 /// The rows of the target that find no parent, as `t`, with `mend_order`: the first of them is the first.
@@ -405,13 +405,20 @@ pub fn create_each(catalog: &Catalog, identity: &Identity, default: &str, candid
 }
 
 /// The rows that get a parent of their own: `stand_in`, `set_1 ...`.
-pub fn candidates(identity: &Identity, blueprint: &Blueprint, groups: &str) -> String {
+///
+/// * `versions`: only these.
+pub fn candidates(identity: &Identity, blueprint: &Blueprint, groups: &str, versions: &Versions) -> String {
     let mut select = vec!["given.match_1 AS stand_in".to_string(), "given.mend_ctid".into()];
     select.extend(numbers(identity.set.len(), "set").iter().map(|s| format!("given.{s}")));
     format!(
-        "SELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'\n  AND given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled')",
+        "SELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'\n  AND given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled'){}",
         select.join(", "),
         indent(&blueprint.classification(View::All, Extra::None), 6),
+        versions.condition("t").map_or(String::new(), |of| format!(
+            "\n  AND EXISTS (SELECT FROM {} AS t WHERE {} = given.match_1 AND t.ctid = given.mend_ctid AND {of})",
+            identity.table.relation_sql(),
+            identity.matched[0].sql
+        ))
     )
 }
 

@@ -24,7 +24,7 @@ use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::{Condition, OnConflict};
 use crate::run::obstacles::required_columns;
-use crate::run::{self, Outcome, PASSES, PartyRequest, Sequence, Session, Step, record};
+use crate::run::{self, Origin, Outcome, PASSES, PartyRequest, Sequence, Session, Step, record};
 use crate::validate::sides::{Sides, Whose};
 
 /// What was done with one column, or would be.
@@ -419,7 +419,7 @@ fn create<'a>(
         false => {
             work.plain.touched.extend(&sequence.touched);
             work.page.touched.extend(&sequence.touched);
-            sequence.will_write(work.identity.table.oid, work.identity.column.number)?;
+            work.before = sequence.shares_of(work.identity.table.oid);
             let only_where = work.plain.rule.only_where.as_ref().map(|c| c.portable.clone());
             work.real(&Request {
                 only_where,
@@ -430,11 +430,12 @@ fn create<'a>(
     if dry_run && parents.outcome.counts.filled > 0 {
         sequence.overlays = work.after();
     }
-    // Rows with a parent of their own have it from nowhere else: nothing can change under them.
-    let proved = work.identity.each.is_none();
-    for (transaction, rows) in &parents.transactions {
-        sequence.wrote(&work.plain, Some(*transaction), if proved { *rows } else { 0 });
-    }
+    let origin = match work.identity.each {
+        Some(_) => Origin::Own,
+        // The parents were made for what the rows said.
+        None => Origin::Derived { in_place: false },
+    };
+    sequence.wrote(&work.plain, &parents.writes, &parents.outcome.counts, origin);
     let parts = [parents.outcome.note.take(), Some(work.said(0, dry_run))];
     let note: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
     parents.outcome.note = Some(note.join("; "));

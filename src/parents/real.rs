@@ -13,20 +13,20 @@ use crate::pg::{self, Settings};
 use crate::plan::expression::{equal, equals_text};
 use crate::plan::join::same_key;
 use crate::plan::kept::keeping;
-use crate::plan::{Blueprint, Overlays, Statement};
+use crate::plan::{Blueprint, Overlays, Statement, Versions, written_as};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
-use crate::run::{self, PASSES, attempts, lock, settings};
+use crate::run::{self, PASSES, Write, Writes, attempts, lock, settings};
 
 /// What one attempt did.
 struct Done {
     created: i64,
     filled: i64,
     found: i64,
-    /// The id under which rows were linked.
-    transaction: Option<u32>,
+    /// The ids under which rows were linked.
+    writes: Vec<Write>,
 }
 
 impl Work<'_> {
@@ -54,14 +54,14 @@ impl Work<'_> {
             self.limit(most)?;
         }
         let (mut filled, mut created, mut found) = (0, 0, 0);
-        let mut transactions = Vec::new();
+        let mut writes: Vec<Write> = Vec::new();
         for _ in 0..PASSES {
             pgrx::check_for_interrupts!();
             let done = self.create_and_link(run)?;
             created += done.created;
             filled += done.filled;
             found += done.found;
-            transactions.extend(done.transaction.map(|transaction| (transaction, done.filled)));
+            writes.extend(done.writes);
             // With fresh eyes: nothing may be left that could be linked.
             let (mut outcome, mut counts) = self.after_all()?;
             if counts.filled > 0 && self.limited.is_none() {
@@ -86,7 +86,7 @@ impl Work<'_> {
                 found,
                 created,
                 waiting,
-                transactions,
+                writes,
             };
             parents.outcome.run_id = Some(self.record(request, &parents, run)?);
             return Ok(parents);
@@ -112,19 +112,21 @@ impl Work<'_> {
         attempts(&others, |again| {
             let creator = pg::current_transaction_id();
             self.hold()?;
-            let created = self.create(run, again)?;
-            if created > 0 {
-                self.adopts_nobody(creator)?;
-            }
             if self.identity.each.is_some() {
+                let mut writes = Writes::of(&self.before);
+                let created = writes.each(|versions| self.create(run, again, versions))?;
+                let creators = writes.ids();
+                if created > 0 {
+                    self.adopts_nobody(&creators)?;
+                }
                 // Read back: as many rows as parents, each with its own, in its own tenant.
-                let (parents, new) = self.parents_of(creator, creator)?;
+                let (parents, new) = self.parents_of(&creators, &creators)?;
                 if created > 0 && (parents, new) != (created, created) {
                     return Err(self.not_accepted(format!(
                         "{created} new parents, and rows that were linked have {parents}, {new} of them new"
                     )));
                 }
-                let strangers = self.strangers(creator)?;
+                let strangers = self.strangers(&creators)?;
                 if strangers > 0 {
                     return Err(self.not_accepted(format!("{strangers} rows would have a parent of another tenant")));
                 }
@@ -132,14 +134,19 @@ impl Work<'_> {
                     created,
                     filled: created,
                     found: 0,
-                    transaction: Some(creator),
+                    writes: writes.done(),
                 });
             }
-            let linked = run::proved(self.session, &self.page, run)?;
+            let created = self.create(run, again, &Versions::All)?;
+            if created > 0 {
+                self.adopts_nobody(&[creator])?;
+            }
+            let linked = run::proved(self.session, &self.page, run, &self.before)?;
             let filled = linked.counts.filled;
-            let (parents, new) = match linked.transaction.filter(|_| filled > 0) {
-                Some(linker) => self.parents_of(linker, creator)?,
-                None => (0, 0),
+            let linkers: Vec<u32> = linked.writes.iter().map(|write| write.id).collect();
+            let (parents, new) = match filled > 0 {
+                true => self.parents_of(&linkers, &[creator])?,
+                false => (0, 0),
             };
             if new < created {
                 again.set(true);
@@ -149,7 +156,7 @@ impl Work<'_> {
                 created,
                 filled,
                 found: parents - new,
-                transaction: linked.transaction,
+                writes: linked.writes,
             })
         })
     }
@@ -200,7 +207,7 @@ impl Work<'_> {
             ),
             parameters,
         }
-        .under_callers_settings(&self.session.search_path, &self.session.row_security, false);
+        .under_callers_settings(&self.session.caller, false);
         // What the statement sets for its own execution ends with this guard.
         let _settings = settings(false);
         Ok(Spi::connect_mut(|client| {
@@ -209,9 +216,11 @@ impl Work<'_> {
     }
 
     /// Creates what is missing; returns how many. With a parent for each row, the rows are linked as well.
-    fn create(&self, run: i64, again: &Cell<bool>) -> Result<i64, Problem> {
+    ///
+    /// * `versions`: of the rows that are linked.
+    fn create(&self, run: i64, again: &Cell<bool>, versions: &Versions) -> Result<i64, Problem> {
         let (overlays, groups) = self.overlays();
-        let statement = self.creating(&overlays, &groups, false);
+        let statement = self.creating(&overlays, &groups, versions, false);
         let _settings = settings(false);
         let _hash = Settings::push(&[("enable_nestloop", "off")]);
         let table = record::qualified(self.identity.parent);
@@ -228,21 +237,21 @@ impl Work<'_> {
     }
 
     /// Creates what is missing on this page, under the caller's settings for triggers and defaults.
-    fn creating(&self, overlays: &Overlays, groups: &str, for_review: bool) -> Statement {
+    fn creating(&self, overlays: &Overlays, groups: &str, versions: &Versions, for_review: bool) -> Statement {
         let page = Blueprint {
             overlays: overlays.clone(),
             for_review,
             ..self.page.clone()
         };
         let mut statement = page.statement(match self.identity.each {
-            Some(_) => groups::candidates(&self.identity, &page, groups),
+            Some(_) => groups::candidates(&self.identity, &page, groups, versions),
             None => {
                 let fits = self.limited.is_none() && groups::every_row_fits(&self.identity, &page);
                 groups::insert(&self.identity, &page, groups, fits)
             }
         });
         if !for_review {
-            statement = statement.under_callers_settings(&self.session.search_path, &self.session.row_security, true);
+            statement = statement.under_callers_settings(&self.session.caller.with_exact_texts(), true);
         }
         let create = match &self.identity.each {
             Some(default) => groups::create_each(&self.session.catalog, &self.identity, default, &statement.sql),
@@ -263,7 +272,7 @@ impl Work<'_> {
     /// A row whose parent is gone must not find itself with the new one that happens to get the same key.
     ///
     /// Errors: 23000 with the rows that would.
-    fn adopts_nobody(&self, creator: u32) -> Result<(), Problem> {
+    fn adopts_nobody(&self, creators: &[u32]) -> Result<(), Problem> {
         let catalog = &self.session.catalog;
         let (parent, key) = (self.identity.parent, self.identity.key);
         for table in catalog
@@ -285,9 +294,11 @@ impl Work<'_> {
                 let own = format!("t.{}", column.sql());
                 let same = same_key(catalog, &format!("p.{}", key.sql()), key, &own, Some(column));
                 let sql = format!(
-                    "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {same}\nWHERE p.xmin = '{creator}'::pg_catalog.xid AND t.xmin <> '{creator}'::pg_catalog.xid",
+                    "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {same}\nWHERE {} AND NOT {}",
                     table.relation_sql(),
-                    parent.relation_sql()
+                    parent.relation_sql(),
+                    written_as("p", creators),
+                    written_as("t", creators)
                 );
                 let _settings = settings(false);
                 let rows =
@@ -313,8 +324,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Rows that were linked under this id to a parent that is another tenant's.
-    fn strangers(&self, linker: u32) -> Result<i64, Problem> {
+    /// Rows that were linked under these ids to a parent that is another tenant's.
+    fn strangers(&self, linkers: &[u32]) -> Result<i64, Problem> {
         let identity = &self.identity;
         let (Some(tenant), Some(column)) = (
             identity.tenant_of_row(),
@@ -334,15 +345,16 @@ impl Work<'_> {
         // Nobody's row has nobody's parent.
         let same = format!("({same}) OR (p.{} IS NULL AND ({tenant}) IS NULL)", column.sql());
         let sql = format!(
-            "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {linked}\nWHERE t.xmin = '{linker}'::pg_catalog.xid AND ({same}) IS NOT TRUE",
+            "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {linked}\nWHERE {} AND ({same}) IS NOT TRUE",
             identity.table.relation_sql(),
-            identity.parent.relation_sql()
+            identity.parent.relation_sql(),
+            written_as("t", linkers)
         );
         let statement = Statement {
             sql,
             parameters: vec![],
         }
-        .under_callers_settings(&self.session.search_path, &self.session.row_security, true);
+        .under_callers_settings(&self.session.caller, true);
         let _settings = settings(false);
         let count = Spi::connect(|client| {
             client
@@ -353,8 +365,8 @@ impl Work<'_> {
         Ok(count.unwrap_or(0))
     }
 
-    /// Parents of the rows that were linked under one id, and those of them that were created under the other.
-    fn parents_of(&self, linker: u32, creator: u32) -> Result<(i64, i64), Problem> {
+    /// Parents of the rows that were linked under some ids, and those of them that were created under others.
+    fn parents_of(&self, linkers: &[u32], creators: &[u32]) -> Result<(i64, i64), Problem> {
         let (column, key) = (self.identity.column.sql(), self.identity.key.sql());
         let same = same_key(
             &self.session.catalog,
@@ -364,10 +376,12 @@ impl Work<'_> {
             Some(self.identity.column),
         );
         let sql = format!(
-            "SELECT pg_catalog.count(*), pg_catalog.count(p.{key})\nFROM (SELECT DISTINCT t.{column} FROM {} AS t WHERE t.xmin = '{linker}'::pg_catalog.xid) AS linked\n\
-             LEFT JOIN {} AS p ON {same} AND p.xmin = '{creator}'::pg_catalog.xid",
+            "SELECT pg_catalog.count(*), pg_catalog.count(p.{key})\nFROM (SELECT DISTINCT t.{column} FROM {} AS t WHERE {}) AS linked\n\
+             LEFT JOIN {} AS p ON {same} AND {}",
             self.identity.table.relation_sql(),
-            self.identity.parent.relation_sql()
+            written_as("t", linkers),
+            self.identity.parent.relation_sql(),
+            written_as("p", creators)
         );
         let _settings = settings(false);
         let (all, new) = Spi::connect(|client| client.select(&sql, None, &[])?.first().get_two::<i64, i64>())?;
@@ -385,7 +399,7 @@ impl Work<'_> {
             table: record::qualified(self.identity.table),
             column: self.identity.column.name.clone(),
             rule,
-            statement: self.creating(&overlays, &groups, true).sql,
+            statement: self.creating(&overlays, &groups, &Versions::All, true).sql,
             counts: (
                 counts.already_set,
                 counts.filled,

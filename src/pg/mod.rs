@@ -22,6 +22,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 pub use read::{Instant, Returned, Texts, read_json, read_row, read_rows};
 
+use crate::plan::EXACT_TEXTS;
 use crate::problem::Problem;
 
 /// Settings that hold until this value is dropped, like the SET clause of a function.
@@ -85,7 +86,8 @@ impl Settings {
     /// one for each statement, or the next one would be planned under the caller's search_path.
     pub fn of_one_statement() -> Settings {
         // Only what was saved at this level is put back: a SET LOCAL by itself would go on to the level above.
-        let now = |name: &CStr| {
+        let now = |name: &str| {
+            let name = CString::new(name).unwrap_or_default();
             // SAFETY: the name is that of a setting every server has; the value is copied before anything else runs.
             unsafe {
                 let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
@@ -95,8 +97,11 @@ impl Settings {
                 }
             }
         };
-        let (path, policies) = (now(c"search_path"), now(c"row_security"));
-        Settings::push(&[("search_path", &path), ("row_security", &policies)])
+        let names = ["search_path", "row_security"].into_iter();
+        let names = names.chain(EXACT_TEXTS.iter().map(|(name, _)| *name));
+        let values: Vec<(&str, String)> = names.map(|name| (name, now(name))).collect();
+        let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Settings::push(&values)
     }
 }
 
@@ -275,8 +280,7 @@ pub struct Qualified {
 ///
 /// * `relation`: the table as SQL text (`public."T"`), `oid` its id.
 /// * `alias`: the name that the result gives to the table.
-/// * `search_path`: the caller's own, under which names in the condition are looked up.
-///
+/// * `caller`: the caller's own settings, under which names in the condition are looked up and constants are read.
 ///
 /// The result names every function, operator and type with its schema as far as the *current* search_path needs it, so
 /// with `pg_catalog` alone in the path it means the same whatever the path is later. Only a single condition is
@@ -288,7 +292,7 @@ pub fn qualify_condition(
     relation: &str,
     oid: u32,
     alias: &str,
-    search_path: &str,
+    caller: &[(&str, &str)],
 ) -> Result<Qualified, Problem> {
     let not_one = || {
         Problem::new(
@@ -307,7 +311,7 @@ pub fn qualify_condition(
     // is checked before it is cast; lists are only asked for their length and first cell.
     unsafe {
         let quals = {
-            let _path = Settings::push(&[("search_path", search_path)]);
+            let _callers = Settings::push(caller);
             let statements = pg_sys::pg_parse_query(text.as_ptr());
             if statements.is_null() || (*statements).length != 1 {
                 return Err(not_one());
@@ -369,7 +373,7 @@ pub fn qualify_expression(
     relation: &str,
     oid: u32,
     alias: &str,
-    search_path: &str,
+    caller: &[(&str, &str)],
 ) -> Result<Qualified, Problem> {
     let not_one = || {
         Problem::new(
@@ -387,7 +391,7 @@ pub fn qualify_expression(
     // SAFETY: as in `qualify_condition`; the only target is asked for its expression after the list's length was checked.
     unsafe {
         let value = {
-            let _path = Settings::push(&[("search_path", search_path)]);
+            let _callers = Settings::push(caller);
             let statements = pg_sys::pg_parse_query(text.as_ptr());
             if statements.is_null() || (*statements).length != 1 {
                 return Err(not_one());

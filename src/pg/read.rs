@@ -36,6 +36,17 @@ impl Instant {
         Instant(())
     }
 
+    /// From now on, what this transaction has written since is seen as well; what others have committed since is not.
+    ///
+    /// Call it only while no later instant is in force.
+    pub fn with_own_writes(&self) {
+        // SAFETY: the snapshot that is active is the copy that `now` pushed: nobody else refers to it.
+        unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::UpdateActiveSnapshotCommandId();
+        }
+    }
+
     /// [`Instant::now`] in a transaction that has written: there, as SPI has it, each statement sees what is committed by then; in any
     /// other, what its caller sees.
     pub fn of_statement() -> Option<Instant> {

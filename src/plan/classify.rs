@@ -16,7 +16,7 @@
 use super::constraints::refused_by;
 use super::expression::{any, differs, equal, equals_text};
 use super::sources::{SourceSql, hop_alias};
-use super::{Blueprint, COMPUTED, Computed, View};
+use super::{Blueprint, COMPUTED, Computed, View, written_as};
 use crate::catalog::{Table, UniqueIndex};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::tenant::{Guard, TenantPath};
@@ -131,7 +131,7 @@ impl Blueprint<'_> {
         from.extend(self.owner_joins());
         from.extend(self.foreign_key_joins());
         from.extend(self.old_key_joins());
-        if matches!(view, View::Missing(_)) && !self.overwrites() {
+        if view == View::Missing && !self.overwrites() {
             from.push(format!("WHERE t.{} IS NULL", self.column.sql()));
         }
         let derived = format!("SELECT\n  {}\n{}", select.join(",\n  "), from.join("\n"));
@@ -347,8 +347,8 @@ impl Blueprint<'_> {
 
     pub(super) fn written_sql(&self, view: View) -> String {
         match view {
-            View::Proof(_) | View::Set | View::Level => self.written_row("t", view).unwrap_or_else(|| "false".into()),
-            View::All | View::Missing(_) => "false".into(),
+            View::Proof | View::Level => self.written_row("t", view).unwrap_or_else(|| "false".into()),
+            View::All | View::Missing => "false".into(),
         }
     }
 
@@ -356,14 +356,14 @@ impl Blueprint<'_> {
     fn written_row(&self, alias: &str, view: View) -> Option<String> {
         let column = self.column.sql();
         match view {
-            View::Proof(id) | View::Missing(Some(id)) => Some(format!(
-                "({alias}.xmin = '{id}'::pg_catalog.xid AND {alias}.{column} IS NOT NULL)"
+            View::Proof | View::Missing if !self.written_as.is_empty() => Some(format!(
+                "({} AND {alias}.{column} IS NOT NULL)",
+                written_as(alias, &self.written_as)
             )),
-            View::Set => Some(format!("{alias}.{column} IS NOT NULL")),
             View::Level if self.overlays.replaces(self.table) => {
                 Some(format!("({alias}.mend_written AND {alias}.{column} IS NOT NULL)"))
             }
-            View::Level | View::All | View::Missing(None) => None,
+            View::Level | View::All | View::Missing | View::Proof => None,
         }
     }
 
@@ -403,12 +403,7 @@ impl Blueprint<'_> {
         if self.overlays.replaces(self.table) {
             return Some("t.mend_touched".into());
         }
-        let ids: Vec<String> = self
-            .touched
-            .iter()
-            .map(|id| format!("'{id}'::pg_catalog.xid"))
-            .collect();
-        (!ids.is_empty()).then(|| format!("t.xmin = ANY (ARRAY[{}])", ids.join(", ")))
+        (!self.touched.is_empty()).then(|| written_as("t", &self.touched))
     }
 
     /// What happened to each source, in words, and whose the value's row is.

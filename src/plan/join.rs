@@ -15,7 +15,8 @@ pub fn same_key(catalog: &Catalog, key: &str, key_column: &Column, value: &str, 
     equal(catalog, key, key_column.type_oid, &value)
 }
 
-fn as_key(catalog: &Catalog, value: &str, column: &Column, key: &Column) -> String {
+/// `value`, of the type of `column`, in the string type and the collation of `key`: two values are equal then where they mean one parent.
+pub fn as_key(catalog: &Catalog, value: &str, column: &Column, key: &Column) -> String {
     let base = |c: &Column| catalog.base_type(c.type_oid, -1).map(|(base, _)| base);
     let value = match (base(column), base(key)) {
         (Some(from), Some(to)) if from.is_string() && to.is_string() && from.oid != to.oid => {

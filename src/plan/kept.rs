@@ -31,13 +31,14 @@ pub fn same_as_kept(catalog: &Catalog, own: &str, column: &Column, kept: &Column
 
 /// The value of a column that is kept as text in `json`, by the input function of its type.
 ///
-/// * `row`: a row of the table, by its alias; what it holds does not matter.
-pub fn old_value(catalog: &Catalog, column: &Column, json: &str, row: &str) -> String {
+/// * `table`: that of the column.
+pub fn old_value(catalog: &Catalog, table: &Table, column: &Column, json: &str) -> String {
     let name = Literal::new(&column.name);
     match catalog.base_type(column.type_oid, -1) {
         Some((base, _)) if base.is_built_in() => format!("({json} ->> {name})::{}", base.sql()),
         _ => format!(
-            "(pg_catalog.jsonb_populate_record({row}, pg_catalog.jsonb_build_object({name}, {json} ->> {name}))).{}",
+            "(pg_catalog.jsonb_populate_record(NULL::{}, pg_catalog.jsonb_build_object({name}, {json} ->> {name}))).{}",
+            table.sql(),
             column.sql()
         ),
     }

@@ -51,6 +51,8 @@ pub struct Blueprint<'a> {
     pub overlays: Overlays,
     /// Transaction ids under which this transaction has written rows before.
     pub touched: Vec<u32>,
+    /// Those of them under which this rule has written rows of the target.
+    pub written_as: Vec<u32>,
     /// Values that are computed from the row and stand for columns of it, see [`COMPUTED`].
     pub computed: Vec<Computed>,
     /// The role (oid) with whose rights statements that only read are run, see `run::Reader`; `None`: the caller.
@@ -61,6 +63,44 @@ pub struct Blueprint<'a> {
 
 /// The column number of the first computed value, far behind the 1,600 that a table may have.
 pub const COMPUTED: i16 = 20_000;
+
+/// Rows of the target, by the ids under which this call has written them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Versions {
+    /// All, whoever wrote them.
+    #[default]
+    All,
+    /// Written under one of these.
+    WrittenAs(Vec<u32>),
+    /// Written under none of these.
+    NotWrittenAs(Vec<u32>),
+}
+
+impl Versions {
+    /// The condition that rows called `alias` are of them; `None`: all are.
+    ///
+    /// ```text
+    /// t.xmin = ANY ('{731,732}'::pg_catalog.xid[])
+    /// ```
+    pub fn condition(&self, alias: &str) -> Option<String> {
+        match self {
+            Versions::All => None,
+            Versions::WrittenAs(ids) => Some(written_as(alias, ids)),
+            Versions::NotWrittenAs(ids) => Some(format!("NOT {}", written_as(alias, ids))),
+        }
+    }
+}
+
+/// Rows called `alias` were written under one of these transaction ids.
+pub fn written_as(alias: &str, ids: &[u32]) -> String {
+    match ids {
+        [id] => format!("{alias}.xmin = '{id}'::pg_catalog.xid"),
+        ids => {
+            let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+            format!("{alias}.xmin = ANY ('{{{}}}'::pg_catalog.xid[])", ids.join(","))
+        }
+    }
+}
 
 /// A value that is computed from a row of the target, to be looked up like one of its columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,19 +130,47 @@ impl Statement {
     /// the user that it calls (triggers, CHECKs) find what they find in any other statement of the caller.
     ///
     /// The statement must end in a WHERE clause, or in a FROM clause (`filtered` false).
-    pub fn under_callers_settings(mut self, search_path: &str, row_security: &str, filtered: bool) -> Statement {
-        let join = if filtered { "\n  AND" } else { "\nWHERE" };
-        let first = self.parameters.len() + 1;
-        self.sql.push_str(&format!(
-            "{join} (SELECT pg_catalog.set_config('search_path', ${first}, true)) IS NOT NULL\n  \
-             AND (SELECT pg_catalog.set_config('row_security', ${}, true)) IS NOT NULL",
-            first + 1
-        ));
-        self.parameters
-            .extend([search_path.to_string(), row_security.to_string()]);
+    pub fn under_callers_settings(mut self, caller: &CallersSettings, filtered: bool) -> Statement {
+        let mut join = if filtered { "\n  AND" } else { "\nWHERE" };
+        for (name, value) in &caller.0 {
+            self.parameters.push(value.clone());
+            let number = self.parameters.len();
+            let set = format!("{join} (SELECT pg_catalog.set_config('{name}', ${number}, true)) IS NOT NULL");
+            self.sql.push_str(&set);
+            join = "\n  AND";
+        }
         self
     }
 }
+
+/// Settings of the caller that differ from those under which our statements are planned, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallersSettings(pub Vec<(&'static str, String)>);
+
+impl CallersSettings {
+    /// Without those that decide how values look as texts: for statements whose texts are kept.
+    pub fn with_exact_texts(&self) -> CallersSettings {
+        let exact = |name: &str| EXACT_TEXTS.iter().any(|(of_texts, _)| *of_texts == name);
+        CallersSettings(self.0.iter().filter(|(name, _)| !exact(name)).cloned().collect())
+    }
+
+    /// As `Settings::push` takes them.
+    pub fn as_pairs(&self) -> Vec<(&str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+}
+
+/// Settings under which a text that Postgres writes of a value gives that value again, whatever the session has set. How dates are read
+/// (the order of day and month), and in which time zone, stays as the caller has it: texts of ISO say both.
+pub const EXACT_TEXTS: [(&str, &str); 7] = [
+    ("datestyle", "ISO"),
+    ("intervalstyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("xmloption", "content"),
+    ("array_nulls", "on"),
+];
 
 /// A statement that counts, and what its columns mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,14 +325,10 @@ impl Overlays {
 pub enum View {
     /// Before the run: every row.
     All,
-    /// Only rows that the write may write: their target column is NULL, or the rule overwrites. With the id under which the
-    /// run has written before, if it has.
-    Missing(Option<u32>),
-    /// After the run: every row, those that the run wrote (their xmin is this transaction id) judged as if they were
-    /// still empty.
-    Proof(u32),
-    /// After the run: every row whose column is set, whoever wrote it, judged as if it were still empty.
-    Set,
+    /// Only rows that the write may write: their target column is NULL, or the rule overwrites.
+    Missing,
+    /// After the run: every row, those that the run wrote ([`Blueprint::written_as`]) judged as if they were still empty.
+    Proof,
     /// As `Proof`, in a dry run over a table that fills itself: what earlier levels would have written is in the overlay.
     Level,
 }
@@ -272,6 +336,6 @@ pub enum View {
 impl View {
     /// Are there rows that the run itself wrote?
     pub fn has_written(self) -> bool {
-        matches!(self, View::Proof(_) | View::Set | View::Level)
+        matches!(self, View::Proof | View::Level)
     }
 }

@@ -5,7 +5,7 @@ use super::expression::{calls_user_code, differs, indent};
 use super::fit::misfit;
 use super::kept::keeping;
 use super::sources::hop_alias;
-use super::{Blueprint, Count, Statement, View};
+use super::{Blueprint, Count, Statement, Versions, View};
 use crate::catalog::ForeignKey;
 use crate::identifier::Literal;
 use crate::infer::tenant::Guard;
@@ -105,10 +105,10 @@ impl Blueprint<'_> {
     /// versions do not look at the ctid again in a nested loop over TIDs; the condition on the column and the proof do
     /// not rely on it.)
     ///
-    /// `transaction`: the id under which this run has written before, if it has.
-    pub fn write(&self, transaction: Option<u32>) -> Statement {
-        let view = View::Missing(transaction);
-        if let Some(sql) = self.write_directly(view) {
+    /// * `versions`: the rows that are written; all are judged.
+    pub fn write(&self, versions: &Versions) -> Statement {
+        let view = View::Missing;
+        if let Some(sql) = self.write_directly(view).filter(|_| *versions == Versions::All) {
             return self.statement(sql);
         }
         let target = format!("t.{}", self.column.sql());
@@ -124,12 +124,13 @@ impl Blueprint<'_> {
         };
         self.statement(format!(
             "UPDATE {} AS t\nSET {} = classified.value{}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\n  \
-             AND {}\n  AND {unchanged}",
+             AND {}\n  AND {unchanged}{}",
             self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
             indent(&self.classification(view, extra), 2),
-            self.same_row("classified", "row_ctid", "row_table")
+            self.same_row("classified", "row_ctid", "row_table"),
+            versions.condition("t").map(|of| format!("\n  AND {of}")).unwrap_or_default()
         ))
     }
 
@@ -251,14 +252,14 @@ impl Blueprint<'_> {
 
     /// Puts right what the run itself wrote and what its sources no longer say (they changed while it wrote): the value
     /// that they give now, or NULL again.
-    pub fn correct(&self, transaction: u32) -> Statement {
+    pub fn correct(&self) -> Statement {
         self.statement(format!(
             "UPDATE {} AS t\nSET {} = CASE WHEN classified.outcome = 'filled' THEN classified.value{} END\nFROM (\n{}\n) AS classified\n\
              WHERE classified.written AND (classified.outcome <> 'filled' OR classified.agrees IS NOT TRUE)\n  AND {}",
             self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
-            indent(&self.classification(View::Proof(transaction), Extra::Row), 2),
+            indent(&self.classification(View::Proof, Extra::Row), 2),
             self.same_row("classified", "row_ctid", "row_table")
         ))
     }

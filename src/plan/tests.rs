@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::classify::Extra;
-use super::{Blueprint, Overlays, View};
+use super::{Blueprint, Overlays, Versions, View};
 use crate::catalog::testing::Builder;
 use crate::catalog::{Catalog, Check, Details, UniqueIndex};
 use crate::infer::tenant::Guard;
@@ -49,6 +49,7 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
         restriction: None,
         overlays: Overlays::default(),
         touched: vec![],
+        written_as: vec![],
         computed: vec![],
         reader: None,
         for_review: false,
@@ -59,7 +60,7 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
 fn a_write_from_one_source_reads_as_by_hand() {
     let catalog = catalog();
     assert_eq!(
-        blueprint(&catalog, Details::default()).write(None).sql,
+        blueprint(&catalog, Details::default()).write(&Versions::All).sql,
         r#"UPDATE public."Entry" AS t
 SET "partyId" = found.value
 FROM public."Contact" AS source_1
@@ -85,7 +86,7 @@ fn any_other_write_joins_the_target_with_its_own_classification() {
     let mut blueprint = blueprint(&catalog, Details::default());
     blueprint.rule.sources.push(blueprint.rule.sources[0].clone());
     assert_eq!(
-        blueprint.write(None).sql,
+        blueprint.write(&Versions::All).sql,
         r#"UPDATE public."Entry" AS t
 SET "partyId" = classified.value
 FROM (
@@ -162,7 +163,11 @@ fn the_count_has_one_column_for_each_outcome_that_can_be() {
 #[test]
 fn a_proof_judges_what_was_written_as_if_it_were_empty() {
     let catalog = catalog();
-    let sql = blueprint(&catalog, Details::default()).classification(View::Proof(7), Extra::None);
+    let written = Blueprint {
+        written_as: vec![7],
+        ..blueprint(&catalog, Details::default())
+    };
+    let sql = written.classification(View::Proof, Extra::None);
     let written = "(t.xmin = '7'::pg_catalog.xid AND t.\"partyId\" IS NOT NULL)";
     assert!(
         sql.contains(&format!(
@@ -200,7 +205,7 @@ fn parameters_become_literals_for_review_only() {
         Guard::By(guard) => Some(guard.row.clone()),
         _ => None,
     };
-    let statement = blueprint.write(None);
+    let statement = blueprint.write(&Versions::All);
     assert!(
         statement
             .sql
@@ -208,14 +213,14 @@ fn parameters_become_literals_for_review_only() {
     );
     assert_eq!(statement.parameters, ["o'neil"]);
     blueprint.for_review = true;
-    let statement = blueprint.write(None);
+    let statement = blueprint.write(&Versions::All);
     assert!(statement.sql.contains("CAST('o''neil' AS pg_catalog.int4)") && statement.parameters.is_empty());
 }
 
 #[test]
 fn three_outcomes_share_a_sum_and_are_told_apart_again() {
     let catalog = catalog();
-    let count = blueprint(&catalog, Details::default()).count(View::Proof(7));
+    let count = blueprint(&catalog, Details::default()).count(View::Proof);
     assert_eq!(count.outcomes.len(), 7);
     let most = (1_i128 << 31) - 1;
     let columns = [

@@ -86,13 +86,21 @@ impl<'a> Creation<'a> {
                 continue;
             };
             if may_be_given(work, &insertion, tenant, column, problems)
-                && value_fits(session, parent, column, value, problems)
+                && value_fits(work, parent, column, value, problems)
             {
                 let placeholder = value
                     .as_str()
                     .is_some_and(|text| text.contains("{key}") || text.contains("{tenant}"));
                 given.push((column, placeholder));
-                types.insert(column.number, catalog.stored_type(column)?);
+                // What a placeholder becomes may be too long: that is a reason of its own.
+                let is_string = catalog
+                    .base_type(column.type_oid, -1)
+                    .is_some_and(|(base, _)| base.is_string());
+                let stored = match placeholder && is_string {
+                    true => "pg_catalog.text".into(),
+                    false => catalog.stored_type(column)?,
+                };
+                types.insert(column.number, stored);
                 clean.insert(column.name.clone(), value.clone());
             }
         }
@@ -180,8 +188,17 @@ impl<'a> Creation<'a> {
         for (column, _) in self.given.iter().filter(|(_, placeholder)| *placeholder) {
             let name = Literal::new(&column.name);
             object = format!(
-                "{object} || pg_catalog.jsonb_build_object({name}, pg_catalog.replace(pg_catalog.replace(${}::pg_catalog.jsonb ->> {name}, '{{key}}', {key_text}), '{{tenant}}', COALESCE({tenant_text}, '')))",
-                parameters.len()
+                "{object} || pg_catalog.jsonb_build_object({name}, pg_catalog.replace(pg_catalog.replace(${}::pg_catalog.jsonb ->> {name}, '{{key}}', {key_text}), '{{tenant}}', {}))",
+                parameters.len(),
+                // What is no text has no value where there is no tenant.
+                match self
+                    .types
+                    .get(&column.number)
+                    .is_some_and(|stored| stored == "pg_catalog.text")
+                {
+                    true => format!("COALESCE({tenant_text}, '')"),
+                    false => tenant_text.clone(),
+                }
             );
         }
         let given: Vec<String> = self
@@ -242,6 +259,11 @@ impl<'a> Creation<'a> {
                 refusals.extend(misfit(base, modifier, &value));
             }
         }
+        for (column, _) in self.given.iter().filter(|(_, placeholder)| *placeholder) {
+            let base = catalog.base_type(column.type_oid, column.type_modifier);
+            let limit = base.and_then(|(base, modifier)| misfit(base, modifier, &format!("given.{}", column.sql())));
+            refusals.extend(limit);
+        }
         refusals.extend(refusals_of_new_row(
             catalog,
             self.parent,
@@ -258,7 +280,8 @@ impl<'a> Creation<'a> {
         let known = self.known(work);
         let is_known = |c: i16| known.iter().any(|(n, _)| *n == c);
         let names = self.insertion.unpredicted(&is_known);
-        names.into_iter().map(String::from).collect()
+        let partition = (self.parent.kind == 'p').then_some("a partition for each new row");
+        names.into_iter().chain(partition).map(String::from).collect()
     }
 
     fn insert(&self, work: &Work) -> Statement {
@@ -360,7 +383,7 @@ impl Way for Creation<'_> {
     fn write(&self, work: &Work, run: i64) -> Result<i64, Problem> {
         let insert = self.insert(work);
         // Triggers and defaults find what they find in any other statement of the caller.
-        let insert = insert.under_callers_settings(&work.session.search_path, &work.session.row_security, true);
+        let insert = insert.under_callers_settings(&work.session.caller.with_exact_texts(), true);
         let catalog = &work.session.catalog;
         let key = work.reference.key.iter().filter_map(|c| self.parent.column(*c));
         let key = json_object(key.map(|c| (c, catalog.json_sql(&c.sql().to_string(), c.type_oid))));

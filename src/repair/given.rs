@@ -94,13 +94,8 @@ pub(super) fn may_be_given(
 }
 
 /// Is it a value of the column's type? Asked of Postgres itself.
-pub(super) fn value_fits(
-    session: &Session,
-    parent: &Table,
-    column: &Column,
-    value: &Value,
-    problems: &mut Problems,
-) -> bool {
+pub(super) fn value_fits(work: &Work, parent: &Table, column: &Column, value: &Value, problems: &mut Problems) -> bool {
+    let session = work.session;
     let place = format!("{} of {}", column.quoted, session.catalog.display(parent));
     if value.is_null() && column.not_null {
         problems.push(
@@ -149,7 +144,34 @@ pub(super) fn value_fits(
         Literal::new(&column.name),
         name = column.sql()
     );
-    // A text with a placeholder is looked at as it is: too long is too long.
+    if let Some(text) = value
+        .as_str()
+        .filter(|text| text.contains("{key}") || text.contains("{tenant}"))
+    {
+        // A text is judged when the placeholder has become one. Of other types only the placeholder itself can be a value.
+        let whole = matches!(text, "{key}" | "{tenant}");
+        let is_string = base.is_some_and(|(base, _)| base.is_string());
+        let of_its_type = is_string || whole && stands_for(work, text, column);
+        if !of_its_type {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("set: {place} cannot be \"{text}\""),
+                )
+                .detail(format!(
+                    "it is of type {}, and what the placeholder stands for is not",
+                    session
+                        .catalog
+                        .type_of(column.type_oid)
+                        .map(|t| t.display.clone())
+                        .unwrap_or_default()
+                ))
+                .hint("placeholders stand in texts; alone, also in columns of the type of what they stand for"),
+            );
+            return false;
+        }
+        return true;
+    }
     let read = pg::subtransaction(AssertUnwindSafe(|| {
         let argument = [pg::Jsonb::from(value).into()];
         Ok(Spi::connect(|client| client.select(&sql, None, &argument).map(|_| ()))?)
@@ -164,6 +186,20 @@ pub(super) fn value_fits(
             ..problem
         }))
         .is_some()
+}
+
+/// Is what the placeholder stands for of the column's type?
+fn stands_for(work: &Work, placeholder: &str, column: &Column) -> bool {
+    let catalog = &work.session.catalog;
+    let base = |type_oid: u32| catalog.base_type(type_oid, -1).map(|(base, _)| base.oid);
+    let of = match placeholder {
+        "{key}" => match work.reference.columns.as_slice() {
+            [only] => work.reference.table.column(*only).map(|c| c.type_oid),
+            _ => None,
+        },
+        _ => work.conditions.tenants.as_ref().map(|tenants| tenants.own.type_oid),
+    };
+    of.is_some_and(|of| base(of).is_some() && base(of) == base(column.type_oid))
 }
 
 pub(super) fn required(session: &Session, shown: &str, missing: &[&Column]) -> Problem {

@@ -5,6 +5,7 @@ use super::Work;
 use crate::catalog::{Catalog, Table};
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, calls_user_code};
+use crate::plan::join::as_key;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::validate::pass::Pass;
@@ -59,12 +60,13 @@ impl<'a> Others<'a> {
     ///
     /// * `with_tenant`: the parent belongs to a tenant.
     pub(super) fn missing(&self, work: &Work, with_tenant: bool) -> Statement {
+        let catalog = &work.session.catalog;
         let own = columns(work.reference.table, &work.reference.columns);
         let tenant = match (with_tenant, &work.conditions.tenants) {
             (true, Some(tenants)) => tenants.own.any.first(),
             _ => None,
         };
-        let mut select = keys(&own);
+        let mut select = keys(catalog, &work.reference);
         select.push(format!(
             "{} AS tenant",
             tenant.map_or("NULL::pg_catalog.text", |t| t.as_str())
@@ -89,16 +91,16 @@ impl<'a> Others<'a> {
             parameters: work.pass.parameters.clone(),
         };
         if work.only_where.as_ref().is_some_and(|c| calls_user_code(c)) {
-            all = all.under_callers_settings(&work.session.search_path, &work.session.row_security, true);
+            all = all.under_callers_settings(&work.session.caller.with_exact_texts(), true);
         }
         for other in self.references.iter().filter(|_| tenant.is_some()) {
-            let mut pass = Pass::over(&work.session.catalog, work.sides, other.table);
+            let mut pass = Pass::over(catalog, work.sides, other.table);
             // Its parameters come after those of the others.
             pass.parameters = std::mem::take(&mut all.parameters);
             let conditions = pass.conditions(other);
             let theirs = columns(other.table, &other.columns);
             for tenant in conditions.tenants.iter().flat_map(|tenants| &tenants.own.any) {
-                let mut select = keys(&theirs);
+                let mut select = keys(catalog, other);
                 select.push(format!("{tenant} AS tenant, false AS mine"));
                 all.sql.push_str(&format!(
                     "\nUNION ALL\nSELECT {}\n{}\nWHERE ({}) AND {}",
@@ -135,9 +137,17 @@ fn columns(table: &Table, columns: &[i16]) -> Vec<String> {
     columns.map(|c| format!("t.{}", c.sql())).collect()
 }
 
-fn keys(columns: &[String]) -> Vec<String> {
-    let numbered = columns.iter().enumerate();
-    numbered.map(|(i, c)| format!("{c} AS key_{}", i + 1)).collect()
+/// The values of a reference as the parent's key has them, so that what would be one parent is one.
+fn keys(catalog: &Catalog, reference: &KeyReference) -> Vec<String> {
+    let own = reference.columns.iter().filter_map(|c| reference.table.column(*c));
+    let of_parent = reference.key.iter().filter_map(|c| reference.parent.column(*c));
+    own.zip(of_parent)
+        .enumerate()
+        .map(|(i, (c, key))| {
+            let value = as_key(catalog, &format!("t.{}", c.sql()), c, key);
+            format!("{value} AS key_{}", i + 1)
+        })
+        .collect()
 }
 
 /// Are keys of both grouped alike: of one type and collation, or integers?

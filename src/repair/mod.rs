@@ -589,10 +589,10 @@ fn find<'a>(session: &'a Session, request: &RepairRequest) -> Result<KeyReferenc
 
 fn condition(session: &Session, table: &Table, typed: &str) -> Result<pg::Qualified, Problem> {
     let relation = table.relation_sql();
-    let (oid, path) = (table.oid, session.search_path.as_str());
+    let (oid, caller) = (table.oid, session.caller.as_pairs());
     // A subtransaction, so that Postgres's own complaint about the condition joins the list.
     let result = pg::subtransaction(AssertUnwindSafe(|| {
-        pg::qualify_condition(typed, &relation, oid, "t", path)
+        pg::qualify_condition(typed, &relation, oid, "t", &caller)
     }));
     result.map_err(|problem| Problem {
         message: format!("only_where: {}", problem.message),

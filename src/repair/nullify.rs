@@ -173,7 +173,7 @@ impl<'a> Nullification<'a> {
             .chain(&work.only_where);
         let asks = work.reader.get().is_caller() && code.into_iter().any(|expression| calls_user_code(expression));
         match writes || asks {
-            true => statement.under_callers_settings(&work.session.search_path, &work.session.row_security, true),
+            true => statement.under_callers_settings(&work.session.caller.with_exact_texts(), true),
             false => statement,
         }
     }

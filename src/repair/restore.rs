@@ -7,7 +7,7 @@ use pgrx::spi::SpiError;
 use serde_json::{Value, json};
 
 use crate::catalog::{Check, Column, Details, Table, UniqueIndex, texts_can_be_read};
-use crate::identifier::{Identifier, Literal};
+use crate::identifier::Identifier;
 use crate::pg::{Jsonb, Settings};
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, equal, indent};
@@ -245,8 +245,13 @@ impl<'a> Run<'a> {
         problems.into_result()
     }
 
+    /// The old value of a column in `json`.
+    fn old_in(&self, column: &Column, json: &str) -> String {
+        old_value(&self.session.catalog, self.table, column, json)
+    }
+
     fn old(&self, column: &Column) -> String {
-        old_value(&self.session.catalog, column, "kept.old_values", "t")
+        self.old_in(column, "kept.old_values")
     }
 
     /// Why a row cannot have its values again, in order.
@@ -322,36 +327,35 @@ impl<'a> Run<'a> {
     /// The row would have the key of another row, or of one that is to be put back as well.
     fn collides(&self, index: &UniqueIndex, new_value: &dyn Fn(&Column) -> Option<String>) -> String {
         let catalog = &self.session.catalog;
-        let column_of = |expression: &str| {
-            self.table
-                .columns
-                .iter()
-                .find(|c| c.quoted == expression && !c.generated)
+        // The key of a row as it would be: of this one, and of another one (`o`, with what is kept of it in `other`).
+        let of_other = |c: &Column| {
+            let written = self.columns.iter().any(|column| column.number == c.number);
+            Some(match written {
+                true => self.old_in(c, "other.old_values"),
+                false => format!("o.{}", c.sql()),
+            })
         };
-        let in_new_row = |expression: &str| in_new_row(self.table, &self.details.generated, new_value, expression, &[]);
+        let as_it_would_be = |expression: &str, new_value: &dyn Fn(&Column) -> Option<String>| {
+            let plain = self.table.columns.iter();
+            match plain.into_iter().find(|c| c.quoted == expression && !c.generated) {
+                Some(column) => new_value(column).unwrap_or_else(|| format!("t.{}", column.sql())),
+                None => in_new_row(self.table, &self.details.generated, new_value, expression, &[]),
+            }
+        };
         let (mut keys, mut existing, mut others) = (vec![], vec![], vec![]);
         for (at, expression) in index.expressions.iter().enumerate() {
             let collation = index.collations.get(at).cloned().flatten();
             let collation = collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
-            let column = column_of(expression);
-            let key = match column {
-                Some(column) => new_value(column).unwrap_or_else(|| format!("t.{}", column.sql())),
-                None => in_new_row(expression),
-            };
-            let key = format!("({key}){collation}");
+            let key = format!("({}){collation}", as_it_would_be(expression, new_value));
             let there = format!("({expression}){collation}");
+            let other = format!("({}){collation}", as_it_would_be(expression, &of_other));
             let type_oid = index.types.get(at).copied().unwrap_or_default();
-            existing.push(match index.nulls_not_distinct {
+            let same = |there: &str| match index.nulls_not_distinct {
                 true => format!("{there} IS NOT DISTINCT FROM {key}"),
-                false => equal(catalog, &there, type_oid, &key),
-            });
-            others.push(column.map(|column| match new_value(column) {
-                Some(_) => {
-                    let name = Literal::new(&column.name);
-                    format!("other.old_values ->> {name} = kept.old_values ->> {name}")
-                }
-                None => format!("o.{0} IS NOT DISTINCT FROM t.{0}", column.sql()),
-            }));
+                false => equal(catalog, there, type_oid, &key),
+            };
+            existing.push(same(&there));
+            others.push(same(&other));
             keys.push(key);
         }
         let table = self.table.relation_sql();
@@ -360,25 +364,25 @@ impl<'a> Run<'a> {
             _ => "existing.ctid = t.ctid",
         };
         existing.extend(index.predicate.iter().map(|predicate| format!("({predicate})")));
-        let mut found = format!(
-            "EXISTS (SELECT FROM {table} AS existing WHERE {} AND NOT ({same_row}))",
-            existing.join(" AND ")
+        let applies = |new_value: &dyn Fn(&Column) -> Option<String>| {
+            let predicate = index.predicate.as_ref()?;
+            Some(format!(
+                "{} IS TRUE",
+                in_new_row(self.table, &self.details.generated, new_value, predicate, &[])
+            ))
+        };
+        others.extend(applies(&of_other));
+        let key = key_conditions(catalog, self.table, "o", "other.row_key");
+        let found = format!(
+            "(EXISTS (SELECT FROM {table} AS existing WHERE {} AND NOT ({same_row})) \
+             OR EXISTS (SELECT FROM mend.repaired_rows AS other JOIN {table} AS o ON {} WHERE other.run_id = {} \
+             AND other.restored_by IS NULL AND other.change_id <> kept.change_id AND {}))",
+            existing.join(" AND "),
+            key.join(" AND "),
+            self.id,
+            others.join(" AND ")
         );
-        if let (Some(others), None) = (others.into_iter().collect::<Option<Vec<String>>>(), &index.predicate) {
-            let key = key_conditions(catalog, self.table, "o", "other.row_key");
-            found = format!(
-                "({found} OR EXISTS (SELECT FROM mend.repaired_rows AS other JOIN {table} AS o ON {} WHERE other.run_id = {} \
-                 AND other.restored_by IS NULL AND other.change_id <> kept.change_id AND {}))",
-                key.join(" AND "),
-                self.id,
-                others.join(" AND ")
-            );
-        }
-        let mut conditions: Vec<String> = index
-            .predicate
-            .iter()
-            .map(|p| format!("{} IS TRUE", in_new_row(p)))
-            .collect();
+        let mut conditions: Vec<String> = applies(new_value).into_iter().collect();
         if !index.nulls_not_distinct {
             conditions.push(all_set(&keys));
         }
@@ -486,7 +490,7 @@ impl<'a> Run<'a> {
             ),
             parameters: vec![],
         };
-        let update = update.under_callers_settings(&self.session.search_path, &self.session.row_security, true);
+        let update = update.under_callers_settings(&self.session.caller.with_exact_texts(), true);
         Statement {
             sql: keeping(
                 &format!(

@@ -12,9 +12,10 @@ use super::outcome::{Counts, Outcome, outcome};
 use super::reader::Reader;
 use super::record;
 use super::session::{SAFE_PATH, Session};
+use super::written::{Write, Writes};
 use crate::catalog::Table;
 use crate::pg::{self, Instant, Jsonb, Settings};
-use crate::plan::{Blueprint, Count, Numbers, Statement, View};
+use crate::plan::{Blueprint, Count, EXACT_TEXTS, Numbers, Statement, Versions, View};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 
@@ -37,8 +38,9 @@ struct Proof {
 /// Settings under which our statements are planned: policies must not hide rows, and compiling a plan takes longer than
 /// most counts. A dry run is READ ONLY, so that a function in a CHECK cannot write either.
 pub fn settings(dry_run: bool) -> Settings {
-    // search_path as well, so that what a statement sets for its own execution ends with this guard.
+    // search_path and the texts as well, so that what a statement sets for its own execution ends with this guard.
     let mut settings = vec![("search_path", SAFE_PATH), ("row_security", "off"), ("jit", "off")];
+    settings.extend(EXACT_TEXTS);
     if dry_run {
         settings.push(("transaction_read_only", "on"));
     }
@@ -118,18 +120,20 @@ pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) 
 ///
 /// Errors: 25006 in a read-only transaction, 40001 where other writers never pause, 27000 where a trigger changes what
 /// was written, 21000 for a conflict under `on_conflict => 'error'`, and whatever the table's own triggers raise.
-pub fn real(session: &Session, blueprint: &Blueprint) -> Result<Outcome, Problem> {
+///
+/// * `before`: what this call has written of the table before, see [`Write`].
+pub fn real(session: &Session, blueprint: &Blueprint, before: &[Vec<u32>]) -> Result<Outcome, Problem> {
     may_write()?;
     let started = record::clock()?;
     let run = ledger::open(session, "backfill", &record::qualified(blueprint.table), &started)?;
-    let mut outcome = proved(session, blueprint, run)?;
+    let mut outcome = proved(session, blueprint, run, before)?;
     ledger::close(run, &record::of_backfill(blueprint, &outcome)?)?;
     outcome.run_id = Some(run);
     Ok(outcome)
 }
 
 /// As [`real`], as a part of the run `run` that somebody else opened and closes.
-pub fn proved(session: &Session, blueprint: &Blueprint, run: i64) -> Result<Outcome, Problem> {
+pub fn proved(session: &Session, blueprint: &Blueprint, run: i64, before: &[Vec<u32>]) -> Result<Outcome, Problem> {
     may_write()?;
     lock(session, blueprint.table);
     // Whoever writes the same rows in another order can deadlock with us. The same where what was written cannot be corrected in place.
@@ -138,7 +142,7 @@ pub fn proved(session: &Session, blueprint: &Blueprint, run: i64) -> Result<Outc
             run,
             replaced: Cell::new(0),
         });
-        let mut done = write_and_prove(session, blueprint, kept.as_ref(), changed)?;
+        let mut done = write_and_prove(session, blueprint, kept.as_ref(), before, changed)?;
         if let Some(kept) = &kept {
             done.counts.replaced = kept.replaced.get();
         }
@@ -146,7 +150,7 @@ pub fn proved(session: &Session, blueprint: &Blueprint, run: i64) -> Result<Outc
     })?;
     no_conflict_if_forbidden(blueprint, &done.counts)?;
     let mut outcome = outcome(session, blueprint, done.counts, false, done.skipped_by_trigger);
-    outcome.transaction = Some(done.transaction);
+    outcome.writes = done.writes;
     Ok(outcome)
 }
 
@@ -167,7 +171,7 @@ pub fn sql(blueprint: &Blueprint) -> Vec<(String, String)> {
             "SET search_path = pg_catalog, pg_temp".into(),
         ),
         ("count what would happen".into(), count.clone()),
-        (write.into(), blueprint.write(None).sql),
+        (write.into(), blueprint.write(&Versions::All).sql),
         ("count again, to prove it".into(), count),
         ("settings of before".into(), "RESET search_path".into()),
     ]
@@ -213,8 +217,20 @@ struct Done {
     counts: Counts,
     /// Rows that a trigger refused without an error.
     skipped_by_trigger: Option<i64>,
-    /// The id under which it wrote.
-    transaction: u32,
+    /// The ids under which it wrote.
+    writes: Vec<Write>,
+}
+
+/// May what a rule wrote be corrected in place, where its sources changed meanwhile? Correcting writes a row a second time: a trigger may
+/// have changed what its value was derived from, and a foreign key that is NOT VALID would be checked now. Nor can it put back a value
+/// that it replaced. There, everything is rolled back and begun anew instead.
+pub fn may_correct(blueprint: &Blueprint) -> bool {
+    blueprint.details.triggers.is_empty()
+        && !blueprint.overwrites()
+        && blueprint
+            .catalog
+            .foreign_keys_of(blueprint.table.oid)
+            .all(|key| key.validated || !key.enforced)
 }
 
 /// `changed` is set where what was written does not hold and another attempt may help.
@@ -222,6 +238,7 @@ fn write_and_prove(
     session: &Session,
     blueprint: &Blueprint,
     kept: Option<&Kept>,
+    before: &[Vec<u32>],
     changed: &Cell<bool>,
 ) -> Result<Done, Problem> {
     let mut expected: i64 = 0;
@@ -231,36 +248,31 @@ fn write_and_prove(
     } else {
         PASSES
     };
-    // Correcting writes a row a second time. A trigger may have changed what its value was derived from, and a foreign key
-    // that is NOT VALID would be checked now: there, everything is rolled back and begun anew instead.
-    // Nor can it put back a value that it replaced.
-    let may_correct = blueprint.details.triggers.is_empty()
-        && kept.is_none()
-        && blueprint
-            .catalog
-            .foreign_keys_of(blueprint.table.oid)
-            .all(|key| key.validated || !key.enforced);
-    let mut written_as = None;
+    let may_correct = may_correct(blueprint);
+    // The moment before the first write, to tell a trigger that changes what is written from a source that changed since.
+    let moment = (!blueprint.details.triggers.is_empty()).then(Instant::now);
+    let mut written = blueprint.clone();
+    let mut writes = Writes::of(before);
     for _ in 0..passes {
         pgrx::check_for_interrupts!();
-        let written_now = match kept {
-            Some(kept) => replace(session, blueprint, kept, written_as)?,
-            None => execute(session, blueprint.write(written_as))?,
-        };
-        let transaction = pg::current_transaction_id();
-        written_as = Some(transaction);
-        let mut proof = prove(session, blueprint, View::Proof(transaction))?;
+        let written_now = writes.each(|versions| match kept {
+            Some(kept) => replace(session, &written, kept, versions),
+            None => execute(session, written.write(versions)),
+        })?;
+        written.written_as = writes.ids();
+        let mut proof = prove(session, &written, View::Proof)?;
         let mut corrections = 0;
         expected += written_now;
         while proof.written != proof.counts.filled {
             pgrx::check_for_interrupts!();
             if corrections == PASSES || !may_correct {
                 changed.set(!may_correct);
-                return Err(changed_under_us(blueprint));
+                return Err(disagrees(session, &written, moment.as_ref()));
             }
             let before = proof.written;
-            execute(session, blueprint.correct(transaction))?;
-            proof = prove(session, blueprint, View::Proof(transaction))?;
+            writes.again(|ids| correct(session, &written, ids))?;
+            written.written_as = writes.ids();
+            proof = prove(session, &written, View::Proof)?;
             // Rows whose sources no longer give a value are NULL again.
             expected -= before - proof.written;
             corrections += 1;
@@ -272,7 +284,7 @@ fn write_and_prove(
             return Ok(Done {
                 counts: proof.counts,
                 skipped_by_trigger: None,
-                transaction,
+                writes: writes.done(),
             });
         }
         idle = if written_now == 0 { idle + 1 } else { 0 };
@@ -285,7 +297,7 @@ fn write_and_prove(
             return Ok(Done {
                 counts: proof.counts,
                 skipped_by_trigger: Some(proof.left),
-                transaction,
+                writes: writes.done(),
             });
         }
     }
@@ -332,51 +344,27 @@ fn reconcile(blueprint: &Blueprint, total: i64, sum: i64) -> Result<(), Problem>
     }
 }
 
-/// What a run wrote that is part of a call which writes more: to be looked at again when all of it is done.
-pub struct Written<'a> {
-    /// Its rule.
-    pub blueprint: Blueprint<'a>,
-    /// The id under which it wrote.
-    pub transaction: u32,
-    /// Rows that it wrote.
-    pub rows: i64,
-    /// Where a later run wrote the same table, so that some of its rows are that run's now: how many rows, of all that are set, did not
-    /// say what their sources say before.
-    pub disagreed: Option<i64>,
+/// Puts right what was written under these ids.
+///
+/// Errors: those of the statement.
+pub fn correct(session: &Session, blueprint: &Blueprint, ids: &[u32]) -> Result<i64, Problem> {
+    let blueprint = Blueprint {
+        written_as: ids.to_vec(),
+        ..blueprint.clone()
+    };
+    execute(session, blueprint.correct())
 }
 
-impl Written<'_> {
-    /// Rows that are set and do not say what their sources say.
-    fn disagreeing(&self, session: &Session, now: &Instant) -> Result<i64, Problem> {
-        let (_, numbers) = count_at(session, &self.blueprint, View::Set, Some(now))?;
-        Ok(numbers.written - numbers.proved)
-    }
-
-    /// The table is about to be written again: from then on, fewer of its rows can be told by who wrote them.
-    ///
-    /// Errors: those of SPI only.
-    pub fn give_way(&mut self, session: &Session, now: &Instant) -> Result<(), Problem> {
-        if self.disagreed.is_none() {
-            self.disagreed = Some(self.disagreeing(session, now)?);
-        }
-        Ok(())
-    }
-
-    /// Does everything that was written still say what its sources say?
-    ///
-    /// Errors: those of SPI only.
-    pub fn holds(&self, session: &Session, now: &Instant) -> Result<bool, Problem> {
-        let (_, numbers) = count_at(session, &self.blueprint, View::Proof(self.transaction), Some(now))?;
-        let agrees = numbers.proved == numbers.written;
-        Ok(match self.disagreed {
-            None => agrees && numbers.written == self.rows,
-            Some(before) => agrees && self.disagreeing(session, now)? == before,
-        })
-    }
-
-    /// What a caller is told where it does not.
-    pub fn changed(&self) -> Problem {
-        changed_under_us(&self.blueprint)
+/// What was written does not say what its sources say now. Where it did not say what they said before either, it was a trigger.
+fn disagrees(session: &Session, blueprint: &Blueprint, moment: Option<&Instant>) -> Problem {
+    let Some(moment) = moment else {
+        return sources_change(blueprint);
+    };
+    moment.with_own_writes();
+    match count_at(session, blueprint, View::Proof, Some(moment)) {
+        Ok((_, numbers)) if numbers.written == numbers.proved => sources_change(blueprint),
+        Ok(_) => trigger_changes(blueprint),
+        Err(problem) => problem,
     }
 }
 
@@ -385,13 +373,13 @@ fn count(session: &Session, blueprint: &Blueprint, view: View) -> Result<(Counts
 }
 
 /// * `now`: the moment as of which is counted; `None`: that of the statement.
-fn count_at(
+pub fn count_at(
     session: &Session,
     blueprint: &Blueprint,
     view: View,
     now: Option<&Instant>,
 ) -> Result<(Counts, Numbers), Problem> {
-    let _settings = settings(!matches!(view, View::Proof(_) | View::Set));
+    let _settings = settings(view != View::Proof);
     let count = blueprint.count(view);
     let parsed = |statement: &Statement| -> Result<Vec<i128>, Problem> {
         one_row(session, blueprint, statement.clone(), now)?
@@ -454,7 +442,7 @@ fn one_row(
 /// could notice them.
 fn under_callers_settings(session: &Session, blueprint: &Blueprint, statement: Statement) -> Statement {
     match blueprint.reader.is_none() && blueprint.asks_user_code() {
-        true => statement.under_callers_settings(&session.search_path, &session.row_security, false),
+        true => statement.under_callers_settings(&session.caller, false),
         false => statement,
     }
 }
@@ -462,7 +450,7 @@ fn under_callers_settings(session: &Session, blueprint: &Blueprint, statement: S
 /// Runs an UPDATE under the caller's own settings; returns the number of rows.
 fn execute(session: &Session, statement: Statement) -> Result<i64, Problem> {
     let _settings = settings(false);
-    let statement = statement.under_callers_settings(&session.search_path, &session.row_security, true);
+    let statement = statement.under_callers_settings(&session.caller, true);
     let rows = Spi::connect_mut(|client| {
         Ok::<_, SpiError>(client.update(&statement.sql, None, &arguments(&statement))?.len())
     })?;
@@ -470,11 +458,11 @@ fn execute(session: &Session, statement: Statement) -> Result<i64, Problem> {
 }
 
 /// As [`execute`], for a rule that overwrites: the old values are kept in the same statement.
-fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept, written_as: Option<u32>) -> Result<i64, Problem> {
+fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept, versions: &Versions) -> Result<i64, Problem> {
     let _settings = settings(false);
     let write = blueprint
-        .write(written_as)
-        .under_callers_settings(&session.search_path, &session.row_security, true);
+        .write(versions)
+        .under_callers_settings(&session.caller.with_exact_texts(), true);
     let statement = blueprint.keeping_old_values(write);
     let table = record::qualified(blueprint.table);
     let numbers = ledger::keep(kept.run, Change::Replaced, &table, None, &statement)?;
@@ -520,17 +508,19 @@ fn no_conflict_if_forbidden(blueprint: &Blueprint, counts: &Counts) -> Result<()
     )))
 }
 
-fn changed_under_us(blueprint: &Blueprint) -> Problem {
-    if blueprint.details.triggers.is_empty() {
-        return Problem::new(
-            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            format!(
-                "the sources of {} change faster than they can be read",
-                shown(blueprint)
-            ),
-        )
-        .hint("run it again at a quieter time");
-    }
+/// What a caller is told where sources change, time and again.
+pub fn sources_change(blueprint: &Blueprint) -> Problem {
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        format!(
+            "the sources of {} change faster than they can be read",
+            shown(blueprint)
+        ),
+    )
+    .hint("run it again at a quieter time")
+}
+
+fn trigger_changes(blueprint: &Blueprint) -> Problem {
     Problem::new(
         PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
         format!("a trigger changes the values that are written to {}", shown(blueprint)),

@@ -21,6 +21,7 @@ pub mod record;
 mod session;
 mod steps;
 mod tenants;
+mod written;
 
 pub use access::{readable, updatable};
 pub use attempts::attempts;
@@ -30,5 +31,6 @@ pub use party::{PartyRequest, party};
 pub use prepare::{Request, prepare, who_reads};
 pub use reader::Reader;
 pub use session::{Session, register_settings};
-pub use steps::{Sequence, Step, together};
+pub use steps::{Origin, Sequence, Step, together};
 pub use tenants::{Coverage, TenantRequest, tenant_coverage, tenant_keys, tenants};
+pub use written::{Write, Writes};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::execute::shown;
 use super::session::Session;
+use super::written::Write;
 use crate::infer::tenant::{Guard, describe};
 use crate::plan::Blueprint;
 
@@ -22,8 +23,8 @@ pub struct Outcome {
     pub run_id: Option<i64>,
     /// What a reader should know besides the numbers.
     pub note: Option<String>,
-    /// The id under which a real run wrote.
-    pub transaction: Option<u32>,
+    /// The ids under which a real run wrote.
+    pub writes: Vec<Write>,
 }
 
 /// Rows per reason. `already_set + filled + the others = total`, always: each row is in exactly one.
@@ -88,7 +89,7 @@ pub(super) fn outcome(
         dry_run,
         counts,
         run_id: None,
-        transaction: None,
+        writes: vec![],
         note: (!note.is_empty()).then(|| note.join("; ")),
     }
 }

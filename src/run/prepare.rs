@@ -135,10 +135,10 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     let given = spec.only_where.as_ref().filter(|text| !text.trim().is_empty());
     let only_where = given.and_then(|typed| {
         let relation = table.relation_sql();
-        let (oid, path) = (table.oid, session.search_path.as_str());
+        let (oid, caller) = (table.oid, session.caller.as_pairs());
         // A subtransaction, so that Postgres's own complaint about the condition joins the list.
         let result = pg::subtransaction(AssertUnwindSafe(|| {
-            pg::qualify_condition(typed, &relation, oid, "t", path)
+            pg::qualify_condition(typed, &relation, oid, "t", &caller)
         }));
         let result = result.map_err(|p| {
             let hint = p.hint.clone().unwrap_or_else(|| {
@@ -245,6 +245,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         restriction,
         overlays: Overlays::default(),
         touched: session.transaction.into_iter().collect(),
+        written_as: vec![],
         computed: request.computed,
         reader: None,
         for_review: false,

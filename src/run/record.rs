@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Outcome;
 use crate::catalog::{Catalog, Details, Table};
 use crate::pg::Jsonb;
-use crate::plan::Blueprint;
+use crate::plan::{Blueprint, Versions};
 use crate::problem::Problem;
 
 /// The time now, as text that Postgres reads back exactly.
@@ -55,7 +55,7 @@ pub fn of_backfill(blueprint: &Blueprint, outcome: &Outcome) -> Result<Record, P
         for_review: true,
         ..blueprint.clone()
     }
-    .write(None)
+    .write(&Versions::All)
     .sql;
     let reads = blueprint.reads().into_iter().map(|(table, _)| table).collect();
     Ok(Record {

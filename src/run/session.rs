@@ -9,6 +9,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use super::ledger::State;
 use crate::catalog::{self, Catalog, Table};
 use crate::pg::Settings;
+use crate::plan::{CallersSettings, EXACT_TEXTS};
 use crate::problem::Problem;
 
 static TENANT_ROOT: GucSetting<Option<std::ffi::CString>> = GucSetting::<Option<std::ffi::CString>>::new(None);
@@ -28,15 +29,13 @@ pub fn register_settings() {
     );
 }
 
-/// From its creation to its end, names in our SQL are looked up in pg_catalog only; the caller's search_path is kept
-/// for the names that the caller typed.
+/// From its creation to its end, names in our SQL are looked up in pg_catalog only, and texts of values are exact; the caller's settings
+/// are kept for what the caller typed, and for the code of tables (triggers, CHECKs).
 pub struct Session {
     /// The database.
     pub catalog: Catalog,
-    /// The caller's setting, as text.
-    pub search_path: String,
-    /// The caller's setting, `on` or `off`.
-    pub row_security: String,
+    /// The settings of the caller.
+    pub caller: CallersSettings,
     /// The role whose rights the call has (current_user).
     pub role: String,
     /// pg_mend's own tables, found as they were installed.
@@ -51,30 +50,48 @@ pub struct Session {
 impl Session {
     /// Reads the catalog. Assigns no transaction id.
     pub fn begin() -> Result<Session, Problem> {
-        // The two calls are qualified and use no operator, so they are safe under any search_path.
-        let (search_path, row_security, transaction, schemas, role) = Spi::connect(|client| {
-            let row = client
-                .select(
-                    "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('row_security'),
-                            pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text,
-                            pg_catalog.current_schemas(true)::pg_catalog.text[], CURRENT_USER::pg_catalog.text",
-                    None,
-                    &[],
-                )?
-                .first();
+        // The calls are qualified and use no operator, so they are safe under any search_path.
+        let (caller, transaction, schemas, role) = Spi::connect(|client| {
+            let names = ["search_path", "row_security"].into_iter();
+            let names: Vec<&'static str> = names.chain(EXACT_TEXTS.map(|(name, _)| name)).collect();
+            let settings: String = names
+                .iter()
+                .map(|name| format!(", pg_catalog.current_setting('{name}')"))
+                .collect();
+            let sql = format!(
+                "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text,
+                        pg_catalog.current_schemas(true)::pg_catalog.text[], CURRENT_USER::pg_catalog.text{settings}"
+            );
+            let row = client.select(&sql, None, &[])?.first();
             let text = |column: usize| Ok::<_, spi::Error>(row.get::<String>(column)?.unwrap_or_default());
-            let schemas = row.get::<Vec<Option<String>>>(4)?.unwrap_or_default();
-            Ok::<_, spi::Error>((text(1)?, text(2)?, text(3)?, schemas, text(5)?))
+            let schemas = row.get::<Vec<Option<String>>>(2)?.unwrap_or_default();
+            let mut caller = vec![];
+            for (at, name) in names.into_iter().enumerate() {
+                let value = text(4 + at)?;
+                // DateStyle has two parts, of which we set the first.
+                let ours = EXACT_TEXTS.iter().any(|(of_texts, exact)| {
+                    *of_texts == name
+                        && value
+                            .split(',')
+                            .next()
+                            .is_some_and(|first| first.eq_ignore_ascii_case(exact))
+                });
+                if !ours {
+                    caller.push((name, value));
+                }
+            }
+            Ok::<_, spi::Error>((CallersSettings(caller), text(1)?, schemas, text(3)?))
         })?;
         // Rows carry the lower half of the id in xmin.
         let transaction = transaction.parse::<u64>().ok().map(|id| id as u32);
-        let settings = Settings::push(&[("search_path", SAFE_PATH)]);
+        let mut ours = vec![("search_path", SAFE_PATH)];
+        ours.extend(EXACT_TEXTS);
+        let settings = Settings::push(&ours);
         let state = State::check()?;
         let catalog = catalog::load(schemas.into_iter().flatten().collect())?;
         let session = Session {
             catalog,
-            search_path,
-            row_security,
+            caller,
             role,
             state,
             transaction,
@@ -87,6 +104,13 @@ impl Session {
             session.catalog.settle_tenant_root(root.oid);
         }
         Ok(session)
+    }
+
+    /// The caller's search_path.
+    pub fn search_path(&self) -> &str {
+        let mut all = self.caller.0.iter();
+        all.find(|(name, _)| *name == "search_path")
+            .map_or("", |(_, value)| value)
     }
 
     /// Was the role given what it needs to use pg_mend, the records of its runs included?

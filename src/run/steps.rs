@@ -3,9 +3,9 @@
 use std::cell::Cell;
 
 use super::attempts::attempts;
-use super::execute::Written;
-use super::{Outcome, Session, execute};
-use crate::pg::{self, Instant};
+use super::written::{Write, WrittenRows};
+use super::{Counts, Outcome, Session, execute};
+use crate::pg;
 use crate::plan::{Blueprint, Overlays};
 use crate::problem::Problem;
 
@@ -31,7 +31,7 @@ pub struct Sequence<'a> {
     /// In a real run: the ids under which rows were written.
     pub touched: Vec<u32>,
     /// In a real run: what was written, to be looked at again at the end.
-    written: Vec<Written<'a>>,
+    written: WrittenRows<'a>,
 }
 
 impl<'a> Sequence<'a> {
@@ -42,7 +42,7 @@ impl<'a> Sequence<'a> {
             dry_run,
             overlays: Overlays::default(),
             touched: vec![],
-            written: vec![],
+            written: WrittenRows::default(),
         }
     }
 
@@ -74,9 +74,10 @@ impl<'a> Sequence<'a> {
             }
         } else {
             step.blueprint.touched.extend(&self.touched);
-            self.will_write(step.blueprint.table.oid, step.blueprint.column.number)?;
-            let outcome = execute::real(self.session, &step.blueprint)?;
-            self.wrote(&step.blueprint, outcome.transaction, outcome.counts.filled);
+            let before = self.shares_of(step.blueprint.table.oid);
+            let outcome = execute::real(self.session, &step.blueprint, &before)?;
+            let origin = Origin::Derived { in_place: true };
+            self.wrote(&step.blueprint, &outcome.writes, &outcome.counts, origin);
             outcome
         };
         if let Some(note) = step.instead_of_note {
@@ -91,53 +92,51 @@ impl<'a> Sequence<'a> {
 }
 
 impl<'a> Sequence<'a> {
-    /// A column is about to be written. (Rows of the same column are none that were written before: those are set.)
-    ///
-    /// Errors: those of SPI only.
-    pub fn will_write(&mut self, table: u32, column: i16) -> Result<(), Problem> {
-        let session = self.session;
-        let before = self.written.iter_mut();
-        for written in before.filter(|w| w.blueprint.table.oid == table && w.blueprint.column.number != column) {
-            let now = Instant::now();
-            written.give_way(session, &now)?;
-        }
-        Ok(())
+    /// What was written of a table so far, in shares, see [`Write`].
+    pub fn shares_of(&self, table: u32) -> Vec<Vec<u32>> {
+        self.written.shares_of(table)
     }
 
-    /// Rows of a table were written under this id.
+    /// Rows of a table were written.
     ///
-    /// * `rows`: how many; none are nothing to look at again.
-    pub fn wrote(&mut self, blueprint: &Blueprint<'a>, transaction: Option<u32>, rows: i64) {
-        self.touched.extend(transaction);
-        if let Some(transaction) = transaction.filter(|_| rows > 0) {
-            self.written.push(Written {
-                blueprint: blueprint.clone(),
-                transaction,
-                rows,
-                disagreed: None,
-            });
-        }
-    }
-
-    /// Looks at all that was written again, as of one moment after the last write. What one step has proved, others may have changed
-    /// while the later ones went on.
-    ///
-    /// Errors: 40001 or 27000 where something does not say what its sources say; `again` is set then.
-    fn prove(&self, again: &Cell<bool>) -> Result<(), Problem> {
-        // A single one was proved after its last write.
-        if self.written.len() < 2 {
-            return Ok(());
-        }
-        let now = Instant::now();
-        for written in &self.written {
-            pgrx::check_for_interrupts!();
-            if !written.holds(self.session, &now)? {
-                again.set(true);
-                return Err(written.changed());
+    /// * `counts`: what the caller is told.
+    /// * `origin`: what becomes of the values when others change what they come from.
+    pub fn wrote(&mut self, blueprint: &Blueprint<'a>, writes: &[Write], counts: &Counts, origin: Origin) {
+        self.touched.extend(writes.iter().map(|write| write.id));
+        match origin {
+            Origin::Own => self.written.pass(blueprint.table.oid, writes),
+            Origin::Derived { in_place } => {
+                let (rows, unguarded) = (counts.filled, counts.unguarded);
+                self.written.add(blueprint, writes, rows, unguarded, in_place);
             }
         }
-        Ok(())
     }
+
+    /// Proves all that was written, as of one moment after the last write. What one step has proved, others may have changed while the
+    /// later ones went on: it is put right in place where that can be done.
+    ///
+    /// Errors: 40001 where something does not say what its sources say; `again` is set then.
+    fn prove(&mut self, again: &Cell<bool>) -> Result<(), Problem> {
+        // A single one was proved after its last write.
+        if !self.written.may_be_stale() {
+            return Ok(());
+        }
+        self.written
+            .prove(self.session, execute::PASSES)
+            .inspect_err(|_| again.set(true))
+    }
+}
+
+/// Where the values that a step wrote come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// From nowhere else: a row has it for itself.
+    Own,
+    /// From rows that others may change; then they are put right in place, or the call begins anew.
+    Derived {
+        /// Nothing else that was counted hangs on them.
+        in_place: bool,
+    },
 }
 
 /// Runs several steps as one: in a real run everything that was written is proved at the end, and what does not hold is begun anew.

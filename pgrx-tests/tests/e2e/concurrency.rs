@@ -389,5 +389,95 @@ fn a_customer_that_moves_while_a_later_table_waits_leaves_no_row_with_its_old_te
             ),
             "0"
         );
+        // Put right in place: a call that begins anew would have used up ids.
+        assert_eq!(one(&mut watcher, "SELECT max(run_id) = count(*) FROM mend.runs"), "t", "{call}");
     }
+}
+
+/// Two columns of one table: the second write does not hide which rows the first one wrote, whatever else changes in the table.
+#[test]
+fn a_second_column_of_the_same_table_hides_nothing_of_the_first() {
+    let schema = r#"
+        CREATE TABLE "Tenant" (id int PRIMARY KEY);
+        CREATE TABLE "Party" (id int PRIMARY KEY, "tenantId" int NOT NULL REFERENCES "Tenant");
+        CREATE TABLE "Contact" (id int PRIMARY KEY, "tenantId" int NOT NULL REFERENCES "Tenant", "partyId" int REFERENCES "Party");
+        CREATE TABLE "Deal" (id int PRIMARY KEY, "tenantId" int NOT NULL REFERENCES "Tenant",
+          "buyerContactId" int REFERENCES "Contact", "buyerPartyId" int REFERENCES "Party",
+          "sellerContactId" int REFERENCES "Contact", "sellerPartyId" int REFERENCES "Party", touched int);
+        INSERT INTO "Tenant" VALUES (1), (2);
+        INSERT INTO "Party" SELECT i, 1 FROM generate_series(1, 10) i;
+        INSERT INTO "Contact" SELECT i, 1, i FROM generate_series(1, 10) i;
+        -- The second one disagreed before; the third is held by another session, and has nothing to get in the first column.
+        INSERT INTO "Deal" VALUES (1, 1, 1, NULL, 2, NULL), (2, 1, 3, 9, 4, 4), (3, 1, 5, 5, 6, NULL)"#;
+    let changes = [
+        (r#"UPDATE "Party" SET "tenantId" = 2 WHERE id = 1"#, "-"),
+        (r#"UPDATE "Contact" SET "partyId" = 7 WHERE id = 1"#, "7"),
+    ];
+    for (change, expected) in changes {
+        for fixed in ["", r#"; UPDATE "Deal" SET "buyerPartyId" = 3 WHERE id = 2"#] {
+            let database = pgrx_tests::database();
+            let (mut writer, mut watcher) = (database.connect(), database.connect());
+            writer.batch_execute(schema).unwrap();
+            writer
+                .batch_execute(r#"BEGIN; UPDATE "Deal" SET touched = 1 WHERE id = 3"#)
+                .unwrap();
+            let run = start(&database, "SELECT sum(filled) FROM backfill_party_ids(NULL, false)");
+            run.blocked(&mut watcher);
+            writer.batch_execute(&format!("{change}{fixed}; COMMIT")).unwrap();
+            run.result().unwrap();
+            assert_eq!(
+                one(&mut watcher, r#"SELECT "buyerPartyId" FROM "Deal" WHERE id = 1"#),
+                expected,
+                "{change}{fixed}"
+            );
+            assert_eq!(
+                one(&mut watcher, r#"SELECT "sellerPartyId" FROM "Deal" WHERE id = 1"#),
+                "2",
+                "{change}{fixed}"
+            );
+        }
+    }
+}
+
+/// Sources that never rest are one thing, a trigger that changes what is written another.
+#[test]
+fn a_harmless_trigger_is_not_blamed_for_sources_that_change() {
+    let (database, mut writer, mut watcher) = prepared();
+    writer
+        .batch_execute(
+            "CREATE SEQUENCE turn;
+             CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.id = 100 THEN PERFORM pg_advisory_xact_lock(nextval('turn')); END IF; RETURN NEW; END $$;
+             CREATE TRIGGER waits BEFORE UPDATE ON entry FOR EACH ROW EXECUTE FUNCTION waits();
+             SELECT pg_advisory_lock(g) FROM generate_series(1, 5) g",
+        )
+        .unwrap();
+    let run = start(&database, CALL);
+    for turn in 1..=5 {
+        run.blocked(&mut watcher);
+        writer
+            .batch_execute(&format!(
+                "UPDATE contact SET party_id = {turn} + 100 WHERE id = 1; SELECT pg_advisory_unlock({turn})"
+            ))
+            .unwrap();
+        // Until it waits for the next turn, or is at its end.
+        let next = turn + 1;
+        let waits = format!(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {next} AND NOT granted"
+        );
+        while turn < 5 && one(&mut watcher, &waits) == "0" && !run.thread.is_finished() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+    assert_eq!(run.result(), Err("40001".into()));
+    // And one that does change it.
+    writer
+        .batch_execute(
+            "DROP TRIGGER waits ON entry;
+             CREATE FUNCTION spoils() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.party_id := 150; RETURN NEW; END $$;
+             CREATE TRIGGER spoils BEFORE UPDATE ON entry FOR EACH ROW EXECUTE FUNCTION spoils()",
+        )
+        .unwrap();
+    assert_eq!(start(&database, CALL).result(), Err("27000".into()));
+    assert_eq!(one(&mut watcher, "SELECT count(party_id) FROM entry"), "0");
 }

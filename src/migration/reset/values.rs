@@ -239,7 +239,8 @@ impl Work<'_> {
             return format!("kept.old_value::{}", self.group.type_name);
         }
         format!(
-            "(pg_catalog.jsonb_populate_record(t, pg_catalog.jsonb_build_object({}, kept.old_value))).{}",
+            "(pg_catalog.jsonb_populate_record(NULL::{}, pg_catalog.jsonb_build_object({}, kept.old_value))).{}",
+            self.table.sql(),
             Literal::new(&self.column.name),
             self.column.sql()
         )
@@ -352,7 +353,7 @@ impl Work<'_> {
             sql: update.clone(),
             parameters: vec![],
         }
-        .under_callers_settings(&self.session.search_path, &self.session.row_security, true);
+        .under_callers_settings(&self.session.caller.with_exact_texts(), true);
         let arguments = crate::validate::arguments(&written.parameters);
         {
             let _own = Settings::of_one_statement();

@@ -1,6 +1,7 @@
 //! `repair_orphans` and `restore_repaired`: dry = real, what is refused, what is kept, what concurrent writers do.
 
 mod property;
+mod values;
 
 use pgrx_tests::database_with;
 use pgrx_tests::example::{failure, lines, one};

@@ -1,0 +1,269 @@
+//! Which rows of a table a call has written, and for which of its rules.
+//!
+//! A row carries the id of its last writer only (xmin). Where two rules of a call write the same table, the second would hide which rows
+//! are the first one's. So each later write is done in parts, one for the rows of every combination of rules before it, each under an id
+//! of its own: from the id of a row one can always tell which rules have written it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
+
+use super::Session;
+use super::execute::{correct, count_at, may_correct, sources_change};
+use crate::pg::{self, Instant};
+use crate::plan::{Blueprint, Versions, View};
+use crate::problem::Problem;
+
+/// One part of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    /// Which rows: those of this share of what was written before; `None`: of no share.
+    pub of: Option<usize>,
+    /// The id under which they are now.
+    pub id: u32,
+}
+
+/// The ids under which one rule writes, part by part.
+pub struct Writes<'a> {
+    before: &'a [Vec<u32>],
+    done: Vec<Write>,
+}
+
+impl<'a> Writes<'a> {
+    /// * `before`: the shares of the table, by their ids.
+    pub fn of(before: &'a [Vec<u32>]) -> Self {
+        Writes { before, done: vec![] }
+    }
+
+    /// Runs `write` once per part; returns how many rows all of them wrote.
+    ///
+    /// Errors: those of `write`.
+    pub fn each(&mut self, mut write: impl FnMut(&Versions) -> Result<i64, Problem>) -> Result<i64, Problem> {
+        if self.before.is_empty() {
+            let rows = write(&Versions::All)?;
+            self.wrote(None, pg::current_transaction_id());
+            return Ok(rows);
+        }
+        // A rule that writes in several passes can come to a row again.
+        let ids_of = |done: &[Write], share: usize| {
+            let mut ids = self.before[share].clone();
+            ids.extend(done.iter().filter(|w| w.of == Some(share)).map(|w| w.id));
+            ids
+        };
+        let mut rows = 0;
+        for share in 0..self.before.len() {
+            let ids = ids_of(&self.done, share);
+            rows += self.part(Some(share), || write(&Versions::WrittenAs(ids)))?;
+        }
+        let all = (0..self.before.len()).flat_map(|share| ids_of(&self.done, share));
+        let all = Versions::NotWrittenAs(all.collect());
+        rows += self.part(None, || write(&all))?;
+        Ok(rows)
+    }
+
+    /// Runs `write` once per part that was written: with the ids of its rows.
+    ///
+    /// Errors: those of `write`.
+    pub fn again(&mut self, mut write: impl FnMut(&[u32]) -> Result<i64, Problem>) -> Result<(), Problem> {
+        let parts: BTreeSet<Option<usize>> = self.done.iter().map(|write| write.of).collect();
+        for of in parts {
+            let ids: Vec<u32> = self.done.iter().filter(|w| w.of == of).map(|w| w.id).collect();
+            match self.before.is_empty() {
+                true => {
+                    write(&ids)?;
+                    self.wrote(of, pg::current_transaction_id());
+                }
+                false => {
+                    self.part(of, || write(&ids))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One part, under an id of its own.
+    fn part(&mut self, of: Option<usize>, write: impl FnOnce() -> Result<i64, Problem>) -> Result<i64, Problem> {
+        let (rows, id) = as_one(write)?;
+        if let Some(id) = id {
+            self.wrote(of, id);
+        }
+        Ok(rows)
+    }
+
+    fn wrote(&mut self, of: Option<usize>, id: u32) {
+        let write = Write { of, id };
+        if !self.done.contains(&write) {
+            self.done.push(write);
+        }
+    }
+
+    /// The ids so far.
+    pub fn ids(&self) -> Vec<u32> {
+        self.done.iter().map(|write| write.id).collect()
+    }
+
+    /// What was done.
+    pub fn done(self) -> Vec<Write> {
+        self.done
+    }
+}
+
+/// Runs `write` in a subtransaction; the id under which it wrote, if it wrote rows.
+fn as_one(write: impl FnOnce() -> Result<i64, Problem>) -> Result<(i64, Option<u32>), Problem> {
+    pg::subtransaction(AssertUnwindSafe(|| {
+        let rows = write()?;
+        Ok((rows, (rows > 0).then(pg::current_transaction_id)))
+    }))
+}
+
+/// Rows of a table that the same rules have written.
+#[derive(Debug, Clone)]
+struct Share {
+    ids: Vec<u32>,
+    rules: BTreeSet<usize>,
+}
+
+/// What one rule of a call wrote.
+struct Written<'a> {
+    blueprint: Blueprint<'a>,
+    rows: i64,
+    /// Rows where nothing could be compared, as the caller was told.
+    unguarded: i64,
+    /// May it be put right in place?
+    correctable: bool,
+}
+
+/// How what was written looks some time later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// All of it says what its sources say.
+    Holds,
+    /// All of it is there, and some sources have changed.
+    Stale,
+    /// It is not what was counted.
+    Differs,
+}
+
+/// What a call wrote so far, rule by rule.
+#[derive(Default)]
+pub struct WrittenRows<'a> {
+    rules: Vec<Written<'a>>,
+    shares: HashMap<u32, Vec<Share>>,
+}
+
+impl<'a> WrittenRows<'a> {
+    /// The shares of a table, by their ids.
+    pub fn shares_of(&self, table: u32) -> Vec<Vec<u32>> {
+        let shares = self.shares.get(&table).into_iter().flatten();
+        shares.map(|share| share.ids.clone()).collect()
+    }
+
+    /// A rule wrote rows.
+    ///
+    /// * `rows`, `unguarded`: as its caller is told.
+    /// * `in_place`: what changes under it may be put right in place.
+    pub fn add(&mut self, blueprint: &Blueprint<'a>, writes: &[Write], rows: i64, unguarded: i64, in_place: bool) {
+        let rule = self.rules.len();
+        self.rules.push(Written {
+            blueprint: blueprint.clone(),
+            rows,
+            unguarded,
+            correctable: in_place && may_correct(blueprint),
+        });
+        let before: Vec<BTreeSet<usize>> = self.rules_of_shares(blueprint.table.oid);
+        for write in writes {
+            let mut rules = write.of.and_then(|of| before.get(of).cloned()).unwrap_or_default();
+            rules.insert(rule);
+            self.share(blueprint.table.oid, rules, write.id);
+        }
+    }
+
+    /// Rows were written by something whose values cannot change: they are told from others by their id.
+    pub fn pass(&mut self, table: u32, writes: &[Write]) {
+        let before = self.rules_of_shares(table);
+        for write in writes {
+            let rules = write.of.and_then(|of| before.get(of).cloned()).unwrap_or_default();
+            if !rules.is_empty() {
+                self.share(table, rules, write.id);
+            }
+        }
+    }
+
+    fn rules_of_shares(&self, table: u32) -> Vec<BTreeSet<usize>> {
+        let shares = self.shares.get(&table).into_iter().flatten();
+        shares.map(|share| share.rules.clone()).collect()
+    }
+
+    fn share(&mut self, table: u32, rules: BTreeSet<usize>, id: u32) {
+        let shares = self.shares.entry(table).or_default();
+        match shares.iter_mut().find(|share| share.rules == rules) {
+            Some(share) => share.ids.push(id),
+            None => shares.push(Share { ids: vec![id], rules }),
+        }
+    }
+
+    /// Several rules wrote: what the first ones did can have become stale while the later ones went on.
+    pub fn may_be_stale(&self) -> bool {
+        self.rules.len() > 1
+    }
+
+    /// Looks at all that was written, as of one moment: the rules that do not hold.
+    ///
+    /// * `again`: some of it was put right since it was counted.
+    fn look(&self, session: &Session, again: bool) -> Result<Vec<(usize, Look)>, Problem> {
+        let now = Instant::now();
+        let mut found = vec![];
+        for (rule, written) in self.rules.iter().enumerate().filter(|(_, written)| written.rows > 0) {
+            pgrx::check_for_interrupts!();
+            let shares = self.shares.get(&written.blueprint.table.oid).into_iter().flatten();
+            let of_rule = shares.filter(|share| share.rules.contains(&rule));
+            let blueprint = Blueprint {
+                written_as: of_rule.flat_map(|share| share.ids.iter().copied()).collect(),
+                ..written.blueprint.clone()
+            };
+            let (counts, numbers) = count_at(session, &blueprint, View::Proof, Some(&now))?;
+            let look = match numbers.written == written.rows {
+                false => Look::Differs,
+                true if numbers.proved != numbers.written => Look::Stale,
+                true if again && counts.unguarded != written.unguarded => Look::Differs,
+                true => Look::Holds,
+            };
+            if look != Look::Holds {
+                found.push((rule, look));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Proves everything as of one moment after the last write, and puts right what sources have changed since.
+    ///
+    /// * `most`: how often.
+    ///
+    /// Errors: 40001 where something cannot be put right in place, or changes again each time.
+    pub fn prove(&mut self, session: &Session, most: usize) -> Result<(), Problem> {
+        let mut failed = 0;
+        for pass in 0..most {
+            let found = self.look(session, pass > 0)?;
+            let Some((first, _)) = found.first() else {
+                return Ok(());
+            };
+            failed = *first;
+            for (rule, look) in found {
+                if look == Look::Differs || !self.rules[rule].correctable {
+                    return Err(sources_change(&self.rules[rule].blueprint));
+                }
+                self.correct(session, rule)?;
+            }
+        }
+        Err(sources_change(&self.rules[failed].blueprint))
+    }
+
+    fn correct(&mut self, session: &Session, rule: usize) -> Result<(), Problem> {
+        let blueprint = &self.rules[rule].blueprint;
+        let shares = self.shares.get_mut(&blueprint.table.oid).into_iter().flatten();
+        for share in shares.filter(|share| share.rules.contains(&rule)) {
+            let (_, id) = as_one(|| correct(session, blueprint, &share.ids))?;
+            share.ids.extend(id);
+        }
+        Ok(())
+    }
+}
