@@ -20,4 +20,4 @@ pub use load::load;
 pub use resolve::ResolveError;
 #[cfg(test)]
 pub use types::testing;
-pub use types::{Catalog, Column, ForeignKey, Key, Operator, State, Table, Type};
+pub use types::{Catalog, Column, ForeignKey, Key, Operator, State, Table, Type, numeric_modifier};

@@ -512,6 +512,32 @@ impl Column {
 }
 
 impl Type {
+    /// As displayed, with the modifier of a column.
+    ///
+    /// ```text
+    /// varchar, 12          character varying(8)
+    /// numeric, 196612      numeric(3,0)
+    /// timestamptz, 3       timestamp(3) with time zone
+    /// ```
+    pub fn with_modifier(&self, modifier: i32) -> String {
+        if modifier < 0 || !self.is_built_in() {
+            return self.display.clone();
+        }
+        let modifier = match self.name.as_str() {
+            // pg_type.h: the modifier of varchar(n) and char(n) is n + 4.
+            "varchar" | "bpchar" => (modifier - 4).to_string(),
+            "numeric" => {
+                let (precision, scale) = numeric_modifier(modifier);
+                format!("{precision},{scale}")
+            }
+            _ => modifier.to_string(),
+        };
+        match self.display.split_once(' ').filter(|_| self.category == 'D') {
+            Some((first, rest)) => format!("{first}({modifier}) {rest}"),
+            None => format!("{}({modifier})", self.display),
+        }
+    }
+
     /// Postgres's own, or of a role whose code may run with the caller's rights.
     pub fn is_trusted(&self) -> bool {
         self.is_built_in() || self.owner_is_trusted
@@ -692,5 +718,26 @@ pub mod testing {
         pub fn build(self) -> Catalog {
             self.0.index()
         }
+    }
+}
+
+/// Precision and scale of a numeric with a modifier: numerictypmodin (numeric.c), precision above, scale (signed, since 15) below.
+pub fn numeric_modifier(modifier: i32) -> (i32, i32) {
+    let scale = match cfg!(any(feature = "pg13", feature = "pg14")) {
+        true => (modifier - 4) & 0xffff,
+        false => (((modifier - 4) & 0x7ff) ^ 1024) - 1024,
+    };
+    ((modifier - 4) >> 16 & 0xffff, scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numeric_modifier;
+
+    #[test]
+    fn precision_and_scale_of_a_modifier() {
+        // SELECT atttypmod: numeric(3,0), numeric(12,2)
+        assert_eq!(numeric_modifier(196_612), (3, 0));
+        assert_eq!(numeric_modifier(786_438), (12, 2));
     }
 }

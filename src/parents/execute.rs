@@ -8,7 +8,7 @@ use super::groups;
 use super::identity::Identity;
 use super::propose::proposed;
 use crate::infer::reference::Reference;
-use crate::pg::Settings;
+use crate::pg::{Settings, WholeFunctions};
 use crate::plan::{Blueprint, Overlays, Statement, View};
 use crate::problem::Problem;
 use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
@@ -238,6 +238,11 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Statements call what users made as it is.
+    pub(super) fn whole_functions(&self) -> WholeFunctions {
+        WholeFunctions::where_needed(self.plain.asks_user_code() || !self.identity.insertion.code.is_empty())
+    }
+
     /// Who runs the statements that read.
     pub(super) fn reader(&self) -> Reader {
         Reader::for_blueprint(&self.plain)
@@ -378,6 +383,7 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn dry(&self) -> Result<Parents, Problem> {
+        let _whole = self.whole_functions();
         let (outcome, mut predicted) = self.predict(true)?;
         let waiting = match self.limited {
             Some(rows) => wait(&mut predicted.counts, rows),

@@ -6,10 +6,9 @@ use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
 use super::identity::invalid;
-use crate::catalog::{Catalog, Column, Table};
+use crate::catalog::{Catalog, Column, Table, numeric_modifier};
 use crate::identifier::Literal;
 use crate::pg;
-use crate::plan::fit::numeric;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::Session;
@@ -250,7 +249,7 @@ fn no_number(catalog: &Catalog, column: &Column, from: u32, sql: &str) -> Option
         "int4" => (i32::MIN.to_string(), i32::MAX.to_string()),
         "int8" => (i64::MIN.to_string(), i64::MAX.to_string()),
         "numeric" if modifier >= 4 => {
-            let (precision, scale) = numeric(modifier);
+            let (precision, scale) = numeric_modifier(modifier);
             let limit = format!("(10::pg_catalog.numeric ^ ({}))", precision - scale);
             let number = |value: &str| {
                 format!("pg_catalog.abs(pg_catalog.round({value}, {scale})) >= {limit} AND {value} <> 'NaN'")

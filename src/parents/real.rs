@@ -31,6 +31,7 @@ struct Done {
 
 impl Work<'_> {
     pub(super) fn real(&mut self, request: &Request) -> Result<Parents, Problem> {
+        let _whole = self.whole_functions();
         let started = record::clock()?;
         lock(self.session, self.identity.table);
         let table = record::qualified(self.identity.table);

@@ -12,6 +12,7 @@ mod identity;
 mod jsonb;
 mod read;
 pub mod tree;
+mod whole;
 
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, UnwindSafe};
@@ -21,6 +22,7 @@ pub use jsonb::Jsonb;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 pub use read::{Instant, Returned, Texts, read_json, read_row, read_rows};
+pub use whole::{WholeFunctions, register_hook};
 
 use crate::plan::EXACT_TEXTS;
 use crate::problem::Problem;

@@ -1,6 +1,6 @@
 //! What a type itself refuses: too long, out of range, more digits than it stores.
 
-use crate::catalog::Type;
+use crate::catalog::{Type, numeric_modifier};
 
 /// The condition under which a column of this type refuses `value`, and the name of the type; `None`: it refuses nothing. NULL where the
 /// value is.
@@ -24,44 +24,23 @@ pub fn misfit(base: &Type, modifier: i32, value: &str) -> Option<(String, String
         _ if !base.is_built_in() || length < 1 => None,
         "varchar" => Some((
             format!("pg_catalog.char_length({value}::pg_catalog.text) > {length}"),
-            format!("{}({length})", base.display),
+            base.with_modifier(modifier),
         )),
         "bpchar" => Some((
             format!("pg_catalog.char_length(pg_catalog.rtrim({value}::pg_catalog.text, ' ')) > {length}"),
-            format!("{}({length})", base.display),
+            base.with_modifier(modifier),
         )),
         "numeric" => {
-            let (precision, scale) = numeric(modifier);
+            let (precision, scale) = numeric_modifier(modifier);
             let number = format!("({value})::pg_catalog.numeric");
             Some((
                 format!(
                     "({number} <> 'NaN' AND (pg_catalog.abs({number}) >= 10::pg_catalog.numeric ^ ({}) OR pg_catalog.round({number}, {scale}) <> {number}))",
                     precision - scale
                 ),
-                format!("{}({precision},{scale})", base.display),
+                base.with_modifier(modifier),
             ))
         }
         _ => None,
-    }
-}
-
-/// Precision and scale of a numeric with a modifier: numerictypmodin (numeric.c), precision above, scale (signed, since 15) below.
-pub fn numeric(modifier: i32) -> (i32, i32) {
-    let scale = match cfg!(any(feature = "pg13", feature = "pg14")) {
-        true => (modifier - 4) & 0xffff,
-        false => (((modifier - 4) & 0x7ff) ^ 1024) - 1024,
-    };
-    ((modifier - 4) >> 16 & 0xffff, scale)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::numeric;
-
-    #[test]
-    fn precision_and_scale_of_a_modifier() {
-        // SELECT atttypmod: numeric(3,0), numeric(12,2)
-        assert_eq!(numeric(196_612), (3, 0));
-        assert_eq!(numeric(786_438), (12, 2));
     }
 }

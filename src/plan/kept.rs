@@ -54,7 +54,10 @@ pub fn json_object<'a>(values: impl IntoIterator<Item = (&'a Column, String)>) -
     let parts: Vec<String> = parts
         .map(|part| format!("pg_catalog.jsonb_build_object({})", part.join(", ")))
         .collect();
-    parts.join(" || ")
+    match parts.is_empty() {
+        true => "'{}'::pg_catalog.jsonb".into(),
+        false => parts.join(" || "),
+    }
 }
 
 /// Columns of a statement whose changes are kept; those that it does not have are NULL. All are text but the last.

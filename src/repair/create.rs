@@ -233,7 +233,8 @@ impl<'a> Creation<'a> {
         let columns: Vec<String> = self
             .known(work)
             .iter()
-            .filter_map(|(c, value)| Some(format!("{value} AS {}", self.parent.column(*c)?.sql())))
+            // Not by the names of the parent's columns: one may be called like ours.
+            .map(|(c, value)| format!("{value} AS column_{c}"))
             .collect();
         Statement {
             sql: format!(
@@ -286,17 +287,16 @@ impl<'a> Creation<'a> {
 
     fn insert(&self, work: &Work) -> Statement {
         let judged = self.judged(work);
-        let columns: Vec<String> = self
-            .known(work)
-            .iter()
-            .filter_map(|(c, _)| Some(self.parent.column(*c)?.sql().to_string()))
-            .collect();
+        let known = self.known(work);
+        let names = known.iter().filter_map(|(c, _)| self.parent.column(*c));
+        let names: Vec<String> = names.map(|c| c.sql().to_string()).collect();
+        let values: Vec<String> = known.iter().map(|(c, _)| format!("column_{c}")).collect();
         Statement {
             sql: format!(
                 "INSERT INTO {} ({})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM (\n{}\n) AS judged\nWHERE mend_outcome = 'repaired'",
                 self.parent.sql(),
-                columns.join(", "),
-                columns.join(", "),
+                names.join(", "),
+                values.join(", "),
                 indent(&judged.sql, 2)
             ),
             parameters: judged.parameters,

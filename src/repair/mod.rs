@@ -25,6 +25,7 @@ use crate::catalog::Table;
 use crate::identifier::Literal;
 use crate::pg;
 use crate::plan::Statement;
+use crate::plan::expression::calls_user_code;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::{self, Change};
@@ -171,6 +172,8 @@ struct Work<'a> {
     typed: Option<String>,
     /// Who counts; known once it is known what the tables enforce.
     reader: Cell<Reader>,
+    /// Statements call functions of users.
+    calls_code: Cell<bool>,
     sides: &'a Sides<'a>,
 }
 
@@ -216,6 +219,7 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
         only_where,
         typed,
         reader: Cell::default(),
+        calls_code: Cell::default(),
         sides: &sides,
     };
     may_be_read(session, &work.pass, &mut problems);
@@ -269,6 +273,8 @@ impl Work<'_> {
         reads.push(table.oid);
         reads.extend(others);
         let typed: Vec<&str> = self.typed.iter().map(String::as_str).collect();
+        self.calls_code
+            .set(!code.is_empty() || self.only_where.as_ref().is_some_and(|c| calls_user_code(c)));
         if let Some(reader) = problems.keep(Reader::of(self.session, &[(table, code)], &reads, &typed)) {
             self.reader.set(reader);
         }
@@ -430,6 +436,7 @@ impl Work<'_> {
     /// Runs a statement that returns (text, number) rows.
     fn pairs(&self, statement: &Statement) -> Result<BTreeMap<String, i64>, Problem> {
         let _own = pg::Settings::of_one_statement();
+        let _whole = pg::WholeFunctions::where_needed(self.calls_code.get());
         let arguments = crate::validate::arguments(&statement.parameters);
         self.reader.get().run(|| {
             Ok(Spi::connect(|client| {
@@ -446,6 +453,7 @@ impl Work<'_> {
     /// Runs a statement that writes and keeps what was there before; rows written.
     fn keep(&self, run: i64, change: Change, table: &Table, statement: &Statement) -> Result<i64, Problem> {
         let _own = pg::Settings::of_one_statement();
+        let _whole = pg::WholeFunctions::where_needed(self.calls_code.get());
         let numbers = ledger::keep(run, change, &record::qualified(table), None, statement)?;
         Ok(numbers[0])
     }
@@ -453,6 +461,7 @@ impl Work<'_> {
     /// Runs a statement that writes and returns one number.
     fn number(&self, statement: &Statement) -> Result<i64, Problem> {
         let _own = pg::Settings::of_one_statement();
+        let _whole = pg::WholeFunctions::where_needed(self.calls_code.get());
         let arguments = crate::validate::arguments(&statement.parameters);
         let number = Spi::connect_mut(|client| {
             client

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::{Check, Column, Details, Table, UniqueIndex, texts_can_be_read};
 use crate::identifier::Identifier;
-use crate::pg::{Jsonb, Settings};
+use crate::pg::{Jsonb, Settings, WholeFunctions};
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, equal, indent};
 use crate::plan::join::same_key;
@@ -61,6 +61,7 @@ pub fn restore(session: &Session, id: i64, dry_run: bool) -> Result<Restored, Pr
     run.may(dry_run)?;
     let parents = session.catalog.foreign_keys_of(run.table.oid).map(|key| key.parent);
     session.hold(parents.chain([run.table.oid]))?;
+    let _whole = WholeFunctions::where_needed(!run.details.code.is_empty());
     if run.columns.is_empty() {
         // A repair that found nothing to do.
         return Ok(run.outcome(BTreeMap::new()));

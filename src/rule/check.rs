@@ -301,6 +301,6 @@ fn assignable(
 fn type_name(catalog: &Catalog, column: &Column) -> String {
     catalog
         .type_of(column.type_oid)
-        .map(|t| t.display.clone())
+        .map(|t| t.with_modifier(column.type_modifier))
         .unwrap_or_else(|| "of an unknown type".into())
 }

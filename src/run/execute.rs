@@ -14,7 +14,7 @@ use super::record;
 use super::session::{SAFE_PATH, Session};
 use super::written::{Write, Writes};
 use crate::catalog::Table;
-use crate::pg::{self, Instant, Jsonb, Settings};
+use crate::pg::{self, Instant, Jsonb, Settings, WholeFunctions};
 use crate::plan::{Blueprint, Count, EXACT_TEXTS, Numbers, Statement, Versions, View};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
@@ -73,7 +73,7 @@ pub fn may_write() -> Result<(), Problem> {
             "a real run must see what others have committed since the transaction began",
         )
         .detail("the transaction is REPEATABLE READ or SERIALIZABLE; a source that changed meanwhile would be written as it was, and found right")
-        .hint("run it outside of BEGIN, or after BEGIN ISOLATION LEVEL READ COMMITTED; a dry run works here"));
+        .hint("BEGIN ISOLATION LEVEL READ COMMITTED; where it is the default: SET default_transaction_isolation = 'read committed'"));
     }
     Ok(())
 }
@@ -193,6 +193,7 @@ pub fn unfilled(
     };
     let _settings = settings(true);
     let statement = under_callers_settings(session, blueprint, blueprint.unfilled(limit, view));
+    let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
     let _now = Instant::of_statement();
     let rows = Reader::for_blueprint(blueprint).run(|| pg::read_rows(&statement.sql, &statement.parameters))?;
     let explained = rows.into_iter().map(|row| {
@@ -257,7 +258,7 @@ fn write_and_prove(
         pgrx::check_for_interrupts!();
         let written_now = writes.each(|versions| match kept {
             Some(kept) => replace(session, &written, kept, versions),
-            None => execute(session, written.write(versions)),
+            None => execute(session, &written, written.write(versions)),
         })?;
         written.written_as = writes.ids();
         let mut proof = prove(session, &written, View::Proof)?;
@@ -352,7 +353,7 @@ pub fn correct(session: &Session, blueprint: &Blueprint, ids: &[u32]) -> Result<
         written_as: ids.to_vec(),
         ..blueprint.clone()
     };
-    execute(session, blueprint.correct())
+    execute(session, &blueprint, blueprint.correct())
 }
 
 /// What was written does not say what its sources say now. Where it did not say what they said before either, it was a trigger.
@@ -427,6 +428,7 @@ fn one_row(
     now: Option<&Instant>,
 ) -> Result<Vec<String>, Problem> {
     let statement = under_callers_settings(session, blueprint, statement);
+    let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
     let _own = match now {
         Some(_) => None,
         None => Instant::of_statement(),
@@ -448,8 +450,9 @@ fn under_callers_settings(session: &Session, blueprint: &Blueprint, statement: S
 }
 
 /// Runs an UPDATE under the caller's own settings; returns the number of rows.
-fn execute(session: &Session, statement: Statement) -> Result<i64, Problem> {
+fn execute(session: &Session, blueprint: &Blueprint, statement: Statement) -> Result<i64, Problem> {
     let _settings = settings(false);
+    let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
     let statement = statement.under_callers_settings(&session.caller, true);
     let rows = Spi::connect_mut(|client| {
         Ok::<_, SpiError>(client.update(&statement.sql, None, &arguments(&statement))?.len())
@@ -460,6 +463,7 @@ fn execute(session: &Session, statement: Statement) -> Result<i64, Problem> {
 /// As [`execute`], for a rule that overwrites: the old values are kept in the same statement.
 fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept, versions: &Versions) -> Result<i64, Problem> {
     let _settings = settings(false);
+    let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
     let write = blueprint
         .write(versions)
         .under_callers_settings(&session.caller.with_exact_texts(), true);
@@ -476,6 +480,7 @@ fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept, versions: &Ver
 /// `total`, `populated` and `disagrees` of [`Blueprint::coverage`].
 pub fn coverage(session: &Session, blueprint: &Blueprint) -> Result<(i64, i64, Option<i64>), Problem> {
     let _settings = settings(true);
+    let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
     let statement = under_callers_settings(session, blueprint, blueprint.coverage());
     let row = Spi::connect(|client| {
         let row = client.select(&statement.sql, None, &arguments(&statement))?.first();

@@ -390,7 +390,11 @@ fn a_customer_that_moves_while_a_later_table_waits_leaves_no_row_with_its_old_te
             "0"
         );
         // Put right in place: a call that begins anew would have used up ids.
-        assert_eq!(one(&mut watcher, "SELECT max(run_id) = count(*) FROM mend.runs"), "t", "{call}");
+        assert_eq!(
+            one(&mut watcher, "SELECT max(run_id) = count(*) FROM mend.runs"),
+            "t",
+            "{call}"
+        );
     }
 }
 
@@ -462,9 +466,8 @@ fn a_harmless_trigger_is_not_blamed_for_sources_that_change() {
             .unwrap();
         // Until it waits for the next turn, or is at its end.
         let next = turn + 1;
-        let waits = format!(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {next} AND NOT granted"
-        );
+        let waits =
+            format!("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {next} AND NOT granted");
         while turn < 5 && one(&mut watcher, &waits) == "0" && !run.thread.is_finished() {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }

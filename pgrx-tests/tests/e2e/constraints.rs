@@ -27,6 +27,14 @@ fn constraints_that_the_column_is_part_of_are_predicted() {
             r#"1|2|{"no_source": 1, "source_missing": 1}"#,
         ),
         (
+            "a check that calls a function in SQL, which names its table as the session would",
+            "CREATE TABLE allowed (party int); INSERT INTO allowed VALUES (1), (3);
+             CREATE FUNCTION is_allowed(int) RETURNS boolean LANGUAGE sql AS 'SELECT $1 IS NULL OR EXISTS (SELECT FROM allowed WHERE party = $1)';
+             CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id int CHECK (is_allowed(party_id)));
+             INSERT INTO entry SELECT g, g FROM generate_series(1, 4) g",
+            r#"2|2|{"constraint_failed": 2}"#,
+        ),
+        (
             "a unique expression index",
             "CREATE TABLE entry (id int PRIMARY KEY, contact_id int, party_id int); CREATE UNIQUE INDEX ON entry ((party_id % 5));
              INSERT INTO entry VALUES (1, 1, NULL), (2, 2, NULL), (3, 6, NULL), (4, 8, NULL), (5, NULL, 8)",

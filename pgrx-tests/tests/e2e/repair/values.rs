@@ -28,10 +28,12 @@ const VALUES: [(&str, &str); 20] = [
     ("pair", "'(1,2024-02-01)'"),
 ];
 
-const WRITTEN_UNDER: &str = "SET datestyle = 'SQL, DMY'; SET intervalstyle = sql_standard; SET extra_float_digits = -10;
+const WRITTEN_UNDER: &str =
+    "SET datestyle = 'SQL, DMY'; SET intervalstyle = sql_standard; SET extra_float_digits = -10;
     SET bytea_output = escape; SET timezone = 'Asia/Kolkata';";
 
-const READ_UNDER: &str = "SET datestyle = 'German'; SET intervalstyle = iso_8601; SET extra_float_digits = 0; SET array_nulls = off;
+const READ_UNDER: &str =
+    "SET datestyle = 'German'; SET intervalstyle = iso_8601; SET extra_float_digits = 0; SET array_nulls = off;
     SET bytea_output = escape; SET timezone = 'America/St_Johns';";
 
 /// A session with its defaults.
@@ -61,17 +63,27 @@ fn every_kind_of_value_and_key_is_put_back_whatever_the_session_has_set() {
         client.batch_execute(WRITTEN_UNDER).unwrap();
         for action in ["nullify", "quarantine"] {
             let call = |dry: bool| {
-                format!("SELECT violations, repaired FROM repair_orphans('c{at}', 'old_values', '{action}', dry_run => {dry})")
+                format!(
+                    "SELECT violations, repaired FROM repair_orphans('c{at}', 'old_values', '{action}', dry_run => {dry})"
+                )
             };
             let dry = one(&mut client, &call(true));
-            assert_eq!((dry.as_str(), &one(&mut client, &call(false))), ("1|1", &dry), "{kind} {action}");
+            assert_eq!(
+                (dry.as_str(), &one(&mut client, &call(false))),
+                ("1|1", &dry),
+                "{kind} {action}"
+            );
             let run = one(&mut client, "SELECT max(run_id) FROM mend.runs");
             client
                 .batch_execute(&format!("ALTER TABLE c{at} DROP CONSTRAINT reference; {READ_UNDER}"))
                 .unwrap();
             let restored = |dry: bool| format!("SELECT total, restored FROM restore_repaired({run}, {dry})");
             let dry = one(&mut client, &restored(true));
-            assert_eq!((dry.as_str(), &one(&mut client, &restored(false))), ("1|1", &dry), "{kind} {action}");
+            assert_eq!(
+                (dry.as_str(), &one(&mut client, &restored(false))),
+                ("1|1", &dry),
+                "{kind} {action}"
+            );
             assert_eq!(contents(&mut client, &format!("c{at}")), before, "{kind} {action}");
             client
                 .batch_execute(&format!(
@@ -133,7 +145,10 @@ fn replaced_values_are_kept_exactly() {
         assert_eq!(one(&mut client, &call), "1");
     }
     assert_eq!(
-        lines(&mut client, "SELECT old_value, new_value FROM mend.replaced_values ORDER BY 1"),
+        lines(
+            &mut client,
+            "SELECT old_value, new_value FROM mend.replaced_values ORDER BY 1"
+        ),
         ["0.30000000000000004|0.5", "2024-02-01|2024-08-07"]
     );
 }
@@ -159,7 +174,10 @@ fn rows_that_collide_with_each_other_are_foretold() {
         let dry = one(&mut client, &call(true));
         assert_eq!(dry, r#"3|1|2|{"constraint_failed": 2}"#, "{index}");
         assert_eq!(one(&mut client, &call(false)), dry, "{index}");
-        assert_eq!(lines(&mut client, "SELECT id, p_id FROM c ORDER BY id"), ["1|-", "2|-", "3|9"]);
+        assert_eq!(
+            lines(&mut client, "SELECT id, p_id FROM c ORDER BY id"),
+            ["1|-", "2|-", "3|9"]
+        );
     }
 }
 
@@ -199,7 +217,9 @@ fn keys_are_grouped_as_the_parent_compares_them() {
          ALTER TABLE c ADD FOREIGN KEY (p_id) REFERENCES p NOT VALID",
     );
     let call = |dry: bool| {
-        format!("SELECT violations, repaired, created FROM repair_orphans('c', 'p_id', 'create_parent', dry_run => {dry})")
+        format!(
+            "SELECT violations, repaired, created FROM repair_orphans('c', 'p_id', 'create_parent', dry_run => {dry})"
+        )
     };
     let dry = one(&mut client, &call(true));
     assert_eq!(dry, "3|3|2");
