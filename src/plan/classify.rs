@@ -77,7 +77,7 @@ impl Blueprint<'_> {
         select.push("found.value AS value".to_string());
         select.push(format!("{} AS unguarded", self.unguarded_sql()));
         if self.overwrites() {
-            let set = format!("t.{} IS NOT NULL", self.column.sql());
+            let set = self.is_set(&format!("t.{}", self.column.sql()));
             select.push(match view == View::Level {
                 true => format!(
                     "CASE WHEN {} THEN t.mend_replaced ELSE {set} END AS replaces",
@@ -132,7 +132,7 @@ impl Blueprint<'_> {
         from.extend(self.foreign_key_joins());
         from.extend(self.old_key_joins());
         if view == View::Missing && !self.overwrites() {
-            from.push(format!("WHERE t.{} IS NULL", self.column.sql()));
+            from.push(format!("WHERE {}", self.is_null(&format!("t.{}", self.column.sql()))));
         }
         let derived = format!("SELECT\n  {}\n{}", select.join(",\n  "), from.join("\n"));
         if unique.is_empty() {
@@ -209,9 +209,9 @@ impl Blueprint<'_> {
                     ),
                     false => "false".into(),
                 };
-                format!("{target} IS NOT NULL AND ({differs}) IS NOT TRUE")
+                format!("{} AND ({differs}) IS NOT TRUE", self.is_set(&target))
             }
-            false => format!("{target} IS NOT NULL"),
+            false => self.is_set(&target),
         };
         when(format!("{unless_written}{stands}"), "already_set");
         let unset: Vec<String> = sources.iter().map(|s| s.unset.clone()).collect();
@@ -226,8 +226,8 @@ impl Blueprint<'_> {
         // Sources that give several values give a value, though `found` has none of theirs.
         let ambiguous: Vec<String> = sources.iter().filter_map(|s| s.ambiguous.clone()).collect();
         let no_value = match ambiguous.as_slice() {
-            [] => "found.value IS NULL".to_string(),
-            some => format!("found.value IS NULL AND NOT {}", any(some)),
+            [] => self.is_null("found.value"),
+            some => format!("{} AND NOT {}", self.is_null("found.value"), any(some)),
         };
         let missing: Vec<String> = sources
             .iter()
@@ -352,17 +352,40 @@ impl Blueprint<'_> {
         }
     }
 
+    /// `value`, of the type of the target, is NULL. Of a row type, IS NULL would ask its fields.
+    pub(super) fn is_null(&self, value: &str) -> String {
+        match self.is_composite() {
+            true => format!("{value} IS NOT DISTINCT FROM NULL"),
+            false => format!("{value} IS NULL"),
+        }
+    }
+
+    /// It is not NULL.
+    pub(super) fn is_set(&self, value: &str) -> String {
+        match self.is_composite() {
+            true => format!("{value} IS DISTINCT FROM NULL"),
+            false => format!("{value} IS NOT NULL"),
+        }
+    }
+
+    fn is_composite(&self) -> bool {
+        let base = self.catalog.base_type(self.column.type_oid, -1);
+        base.is_some_and(|(base, _)| base.kind == 'c')
+    }
+
     /// The run has written this row of the target; `None` where it has written none yet.
     fn written_row(&self, alias: &str, view: View) -> Option<String> {
         let column = self.column.sql();
         match view {
             View::Proof | View::Missing if !self.written_as.is_empty() => Some(format!(
-                "({} AND {alias}.{column} IS NOT NULL)",
-                written_as(alias, &self.written_as)
+                "({} AND {})",
+                written_as(alias, &self.written_as),
+                self.is_set(&format!("{alias}.{column}"))
             )),
-            View::Level if self.overlays.replaces(self.table) => {
-                Some(format!("({alias}.mend_written AND {alias}.{column} IS NOT NULL)"))
-            }
+            View::Level if self.overlays.replaces(self.table) => Some(format!(
+                "({alias}.mend_written AND {})",
+                self.is_set(&format!("{alias}.{column}"))
+            )),
             View::Level | View::All | View::Missing | View::Proof => None,
         }
     }

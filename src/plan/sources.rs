@@ -98,7 +98,7 @@ impl Blueprint<'_> {
             let missing = format!("{set} AND {missing}");
             let state = format!(
                 "CASE WHEN {not_set} THEN {unset} WHEN {missing} THEN {key} || {no_row} \
-                 WHEN {value} IS NULL THEN {key} || {value_name} ELSE {key} || ' gives ' || {} END",
+                 WHEN NOT ({value} IS DISTINCT FROM NULL) THEN {key} || {value_name} ELSE {key} || ' gives ' || {} END",
                 self.catalog
                     .text_sql(&value, self.type_of(last.parent, last.columns[0]))
             );
@@ -144,7 +144,7 @@ impl Blueprint<'_> {
             .collect();
         let from = self.overlays.relation_sql(self.table_of(first.parent));
         let join = format!(
-            "LEFT JOIN (\n  SELECT {},\n    pg_catalog.array_agg(DISTINCT {value}) FILTER (WHERE {value} IS NOT NULL) AS given,\n    \
+            "LEFT JOIN (\n  SELECT {},\n    pg_catalog.array_agg(DISTINCT {value}) FILTER (WHERE {value} IS DISTINCT FROM NULL) AS given,\n    \
              pg_catalog.bool_or({missing}) AS missing\n  FROM {from} AS hop_1\n{}  GROUP BY {}\n) AS {alias} ON {}",
             select.join(", "),
             chain.iter().map(|join| format!("  {join}\n")).collect::<String>(),

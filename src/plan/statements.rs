@@ -117,10 +117,14 @@ impl Blueprint<'_> {
                 let same = self.equal(&target, self.column.type_oid, "classified.old_value");
                 (
                     Extra::Replaced,
-                    format!("({same} OR {target} IS NULL AND classified.old_value IS NULL)"),
+                    format!(
+                        "({same} OR {} AND {})",
+                        self.is_null(&target),
+                        self.is_null("classified.old_value")
+                    ),
                 )
             }
-            false => (Extra::Row, format!("{target} IS NULL")),
+            false => (Extra::Row, self.is_null(&target)),
         };
         self.statement(format!(
             "UPDATE {} AS t\nSET {} = classified.value{}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\n  \
@@ -238,7 +242,7 @@ impl Blueprint<'_> {
             &first.key,
             &("t".into(), self.table.oid, source.columns.clone()),
         );
-        conditions.push(format!("t.{} IS NULL", self.column.sql()));
+        conditions.push(self.is_null(&format!("t.{}", self.column.sql())));
         conditions.push(format!("{} = 'filled'", self.outcome_sql(view, &sources)));
         Some(format!(
             "UPDATE {} AS t\nSET {} = found.value{}\n{}\nWHERE {}",

@@ -190,7 +190,13 @@ impl<'a> Run<'a> {
             domain_checks.extend(of_column.domain_checks.into_iter().map(|check| (column, check)));
             columns.push(column);
         }
-        let shown = crate::validate::reference::shown(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        // Of a run that repaired nothing, those that it looked at.
+        let asked = rule.get("columns").and_then(Value::as_array).into_iter().flatten();
+        let shown: Vec<&str> = match names.is_empty() {
+            true => asked.filter_map(Value::as_str).collect(),
+            false => names.iter().map(String::as_str).collect(),
+        };
+        let shown = crate::validate::reference::shown(&shown);
         Ok(Run {
             session,
             id,
@@ -257,7 +263,11 @@ impl<'a> Run<'a> {
 
     /// Why a row cannot have its values again, in order.
     fn refusals(&self) -> Vec<(String, String)> {
-        let still_null: Vec<String> = self.columns.iter().map(|c| format!("t.{} IS NULL", c.sql())).collect();
+        let still_null: Vec<String> = self
+            .columns
+            .iter()
+            .map(|c| format!("t.{} IS NOT DISTINCT FROM NULL", c.sql()))
+            .collect();
         let mut refusals = vec![(
             format!("NOT ({})", still_null.join(" AND ")),
             "changed_since".to_string(),
@@ -433,7 +443,7 @@ impl<'a> Run<'a> {
             .table
             .primary_key()
             .and_then(|key| self.table.column(key.columns[0]))
-            .map(|c| format!("WHEN t.{} IS NULL THEN 'row_is_gone'", c.sql()))
+            .map(|c| format!("WHEN t.{} IS NOT DISTINCT FROM NULL THEN 'row_is_gone'", c.sql()))
             .into_iter()
             .collect();
         whens.extend(missing);

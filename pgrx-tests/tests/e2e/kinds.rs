@@ -48,6 +48,23 @@ fn a_table_without_a_primary_key_is_filled_and_its_rows_named_by_ctid() {
 }
 
 #[test]
+fn a_row_value_with_null_fields_is_a_value() {
+    let (_database, mut client) = client(
+        "CREATE TYPE pair AS (a int, b int);
+         CREATE TABLE source (id int PRIMARY KEY, party_id pair);
+         CREATE TABLE entry (id int PRIMARY KEY, source_id int REFERENCES source, party_id pair);
+         INSERT INTO source VALUES (1, '(1,1)'), (2, '(2,)'), (3, '(,)'), (4, NULL);
+         INSERT INTO entry SELECT g, g FROM generate_series(1, 4) g; INSERT INTO entry VALUES (5, 1, '(,5)')",
+    );
+    let found = filled(&mut client, "entry", "source_id -> source.party_id");
+    assert_eq!(found, r#"3|1|{"source_null": 1}"#);
+    assert_eq!(
+        lines(&mut client, "SELECT party_id::text FROM entry ORDER BY id"),
+        ["(1,1)", "(2,)", "(,)", "-", "(,5)"]
+    );
+}
+
+#[test]
 fn a_partitioned_table_is_filled_across_partitions_with_equal_ctids() {
     let (_database, mut client) = client(
         "CREATE TABLE entry (id int, contact_id int, party_id int REFERENCES party, UNIQUE (id, party_id)) PARTITION BY RANGE (id);

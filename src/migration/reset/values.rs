@@ -310,7 +310,7 @@ impl Work<'_> {
             .table
             .primary_key()
             .and_then(|key| self.table.column(key.columns[0]));
-        let gone = first.map_or("false".into(), |c| format!("t.{} IS NULL", c.sql()));
+        let gone = first.map_or("false".into(), |c| format!("t.{} IS NOT DISTINCT FROM NULL", c.sql()));
         let sql = format!(
             "SELECT outcome, pg_catalog.count(*)\nFROM (\n  SELECT CASE\n    \
              WHEN NOT kept.row_key OPERATOR(pg_catalog.?&) ARRAY[{}]\n      OR (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys(kept.row_key)) <> {} THEN 'key_differs'\n    \
