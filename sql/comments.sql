@@ -50,6 +50,8 @@ COMMENT ON FUNCTION repair_orphans(text, text, text, boolean, jsonb, text, text,
   'repair the rows that violate one reference: nullify, quarantine or create_parent, or count what that would do (dry_run, the default); old values are kept, nothing is deleted';
 COMMENT ON FUNCTION restore_repaired(bigint, boolean) IS
   'put back what a run of repair_orphans nullified or quarantined, where nobody changed it since; or count what that would do (dry_run, the default)';
+COMMENT ON FUNCTION undo_run(bigint, boolean) IS
+  'take back what a run changed (fills, overwrites, repairs, created parents, resets), where nobody changed it since; or count what that would do (dry_run, the default)';
 COMMENT ON FUNCTION assert_backfilled(text, text, text) IS
   'fail, with counts, reasons and the next call, where the column still is NULL: the line above a SET NOT NULL or DROP COLUMN in a migration';
 COMMENT ON FUNCTION finalize_plan(text, text, boolean, text, text, boolean, boolean, text) IS
@@ -99,7 +101,7 @@ BEGIN
   END LOOP;
   -- What is written there, the extension writes itself: nobody needs more than to read.
   EXECUTE format('GRANT USAGE ON SCHEMA mend TO %I', grantee);
-  EXECUTE format('GRANT SELECT ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references TO %I', grantee);
+  EXECUTE format('GRANT SELECT ON mend.runs, mend.changes, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references TO %I', grantee);
   RETURN format('%s may call %s functions of pg_mend, on tables that it may read and update; it sees its own runs in mend.runs',
                 quote_ident(grantee), granted);
 END
@@ -133,7 +135,7 @@ BEGIN
   LOOP
     EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %I', routine.signature, role_found);
   END LOOP;
-  EXECUTE format('REVOKE ALL ON mend.runs, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON mend.runs, mend.changes, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', role_found);
   -- REVOKE takes back only what the caller's own rights gave.
   SELECT p.oid::regprocedure AS signature,

@@ -1,8 +1,9 @@
 -- pg_mend's state, in a schema of its own. The functions go to the schema of CREATE EXTENSION.
 --
--- ledger_runs, ledger_changes, ledger_references   what is kept; they belong to the bootstrap superuser, and only the extension's own
---                                                   statements write them (src/run/ledger.rs)
--- runs, replaced_values, ..., declared_references  what roles read: views that show a role what is its own
+-- ledger_runs, ledger_changes, ledger_writes, ledger_references
+--     what is kept; they belong to the bootstrap superuser, and only the extension's own statements write them (src/run/ledger.rs)
+-- runs, changes, replaced_values, ..., declared_references
+--     what roles read: views that show a role what is its own
 
 -- Names and texts are handled as UTF-8.
 DO $$
@@ -54,13 +55,13 @@ CREATE TABLE mend.ledger_changes (
   row_values  jsonb,
   columns     text[],
   undone_by   bigint REFERENCES mend.ledger_runs,
-  CONSTRAINT ledger_changes_kind CHECK (change IN ('replaced', 'nullified', 'created', 'row_dropped', 'value_dropped'))
+  CONSTRAINT ledger_changes_kind CHECK (change IN ('replaced', 'nullified', 'restored', 'created', 'deleted', 'row_dropped', 'value_dropped'))
 );
 CREATE INDEX ledger_changes_of_run ON mend.ledger_changes (run_id);
-COMMENT ON TABLE mend.ledger_changes IS 'what each run changed, row by row, in the same transaction. Written by pg_mend alone; read it through mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values';
+COMMENT ON TABLE mend.ledger_changes IS 'what each run changed, row by row, in the same transaction. Written by pg_mend alone; read it through mend.changes, or by kind: mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values';
 COMMENT ON COLUMN mend.ledger_changes.change_id IS 'in the order in which they were kept';
 COMMENT ON COLUMN mend.ledger_changes.run_id IS 'mend.runs.run_id';
-COMMENT ON COLUMN mend.ledger_changes.change IS 'replaced (another value), nullified, created (a new row), row_dropped, value_dropped (with their table or column)';
+COMMENT ON COLUMN mend.ledger_changes.change IS 'replaced (another value), nullified, restored (by an undo), created (a new row), deleted (a row that a run had created), row_dropped, value_dropped (with their table or column)';
 COMMENT ON COLUMN mend.ledger_changes.table_name IS 'the table of the row, with its schema, quoted where needed';
 COMMENT ON COLUMN mend.ledger_changes.row_key IS 'the primary key of the row: {"id": 7}';
 COMMENT ON COLUMN mend.ledger_changes.old_values IS 'the values before the run, as text: {"customer_id": "9"}';
@@ -68,6 +69,22 @@ COMMENT ON COLUMN mend.ledger_changes.new_values IS 'the values that the run wro
 COMMENT ON COLUMN mend.ledger_changes.row_values IS 'of a quarantine or a dropped row: the row, with the values before';
 COMMENT ON COLUMN mend.ledger_changes.columns IS 'of a dropped row: names and types of its columns, in order; of a dropped value: name and type of its column';
 COMMENT ON COLUMN mend.ledger_changes.undone_by IS 'the run that put it back';
+
+CREATE TABLE mend.ledger_writes (
+  write_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  run_id      bigint NOT NULL REFERENCES mend.ledger_runs,
+  table_oid   oid NOT NULL,
+  transaction xid8 NOT NULL,
+  runs        bigint[] NOT NULL
+);
+CREATE INDEX ledger_writes_of_run ON mend.ledger_writes (run_id);
+CREATE INDEX ledger_writes_runs ON mend.ledger_writes USING gin (runs);
+COMMENT ON TABLE mend.ledger_writes IS 'which rows a run wrote: those that still carry its transaction id (xmin), because nobody has changed them since. Written and read by pg_mend alone; no dump takes it along, because ids of transactions mean nothing elsewhere';
+COMMENT ON COLUMN mend.ledger_writes.write_id IS 'in the order of the writes';
+COMMENT ON COLUMN mend.ledger_writes.run_id IS 'mend.runs.run_id: the run that wrote';
+COMMENT ON COLUMN mend.ledger_writes.table_oid IS 'pg_class.oid of the table';
+COMMENT ON COLUMN mend.ledger_writes.transaction IS 'the id of the (sub)transaction that wrote; its lower half is the xmin of the rows';
+COMMENT ON COLUMN mend.ledger_writes.runs IS 'the runs whose values these rows hold: the one that wrote, and earlier ones of the same call that had written the same rows';
 
 CREATE TABLE mend.ledger_references (
   reference_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -100,8 +117,8 @@ CREATE VIEW mend.runs WITH (security_barrier) AS
 COMMENT ON VIEW mend.runs IS 'every real run, written in the same transaction as the run itself: a row here is a run that committed. A role sees its own, the extension''s owner all';
 COMMENT ON COLUMN mend.ledger_runs.run_id IS 'the run_id that the call returned';
 COMMENT ON COLUMN mend.runs.run_id IS 'the run_id that the call returned';
-COMMENT ON COLUMN mend.ledger_runs.operation IS 'which family of calls: backfill, backfill_parents, repair_orphans, restore_repaired, migration_reset, restore_reset';
-COMMENT ON COLUMN mend.runs.operation IS 'which family of calls: backfill, backfill_parents, repair_orphans, restore_repaired, migration_reset, restore_reset';
+COMMENT ON COLUMN mend.ledger_runs.operation IS 'which family of calls: backfill, backfill_parents, repair_orphans, restore_repaired, migration_reset, restore_reset, undo_run';
+COMMENT ON COLUMN mend.runs.operation IS 'which family of calls: backfill, backfill_parents, repair_orphans, restore_repaired, migration_reset, restore_reset, undo_run';
 COMMENT ON COLUMN mend.ledger_runs.table_name IS 'the target, with its schema, quoted where needed';
 COMMENT ON COLUMN mend.runs.table_name IS 'the target, with its schema, quoted where needed';
 COMMENT ON COLUMN mend.ledger_runs.column_name IS 'the column that was filled or repaired, without quotes; several in parentheses';
@@ -137,6 +154,27 @@ COMMENT ON COLUMN mend.runs.schema_fingerprint IS 'md5 over the columns, keys an
 COMMENT ON COLUMN mend.ledger_runs.extension_version IS 'the version of pg_mend that ran';
 COMMENT ON COLUMN mend.runs.extension_version IS 'the version of pg_mend that ran';
 
+CREATE VIEW mend.changes WITH (security_barrier) AS
+  SELECT c.change_id, c.run_id, c.change, c.table_name, c.columns, c.row_key, c.old_values, c.new_values, c.row_values, c.undone_by, r.run_by
+  FROM mend.ledger_changes c
+  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
+  WHERE r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
+     OR EXISTS (SELECT FROM pg_catalog.pg_extension e
+                WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                  AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE'));
+COMMENT ON VIEW mend.changes IS 'what runs changed, row by row, in the same transaction, where the old values cannot be told from the rows themselves; undo_run puts it back';
+COMMENT ON COLUMN mend.changes.change_id IS 'in the order in which they were kept';
+COMMENT ON COLUMN mend.changes.run_id IS 'mend.runs.run_id';
+COMMENT ON COLUMN mend.changes.change IS 'replaced (another value), nullified, restored (by an undo), created (a new row), deleted (a row that a run had created), row_dropped, value_dropped (with their table or column)';
+COMMENT ON COLUMN mend.changes.table_name IS 'the table of the row, with its schema, quoted where needed';
+COMMENT ON COLUMN mend.changes.columns IS 'of a dropped row: names and types of its columns, in order; of a dropped value: name and type of its column';
+COMMENT ON COLUMN mend.changes.row_key IS 'the primary key of the row (of a new one, the key by which it is referenced): {"id": 7}';
+COMMENT ON COLUMN mend.changes.old_values IS 'the values before the run, as text: {"customer_id": "9"}';
+COMMENT ON COLUMN mend.changes.new_values IS 'the values that the run wrote, as text';
+COMMENT ON COLUMN mend.changes.row_values IS 'of a quarantine, a dropped or a deleted row: the row, with the values before';
+COMMENT ON COLUMN mend.changes.undone_by IS 'the run that put it back';
+COMMENT ON COLUMN mend.changes.run_by IS 'the role whose rights the run had (current_user)';
+
 CREATE VIEW mend.replaced_values WITH (security_barrier) AS
   SELECT c.run_id, c.row_key, (SELECT v.value FROM pg_catalog.jsonb_each_text(c.old_values) v) AS old_value, (SELECT v.value FROM pg_catalog.jsonb_each_text(c.new_values) v) AS new_value, r.run_by
   FROM mend.ledger_changes c
@@ -162,7 +200,7 @@ CREATE VIEW mend.repaired_rows WITH (security_barrier) AS
          OR EXISTS (SELECT FROM pg_catalog.pg_extension e
                     WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
                       AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
-COMMENT ON VIEW mend.repaired_rows IS 'what repair_orphans nullified, row by row, in the same transaction; restore_repaired puts it back';
+COMMENT ON VIEW mend.repaired_rows IS 'what repair_orphans nullified, row by row, in the same transaction; undo_run puts it back';
 COMMENT ON COLUMN mend.repaired_rows.change_id IS 'in the order in which they were kept';
 COMMENT ON COLUMN mend.repaired_rows.run_id IS 'mend.runs.run_id: says which table and columns';
 COMMENT ON COLUMN mend.repaired_rows.row_key IS 'the primary key of the row: {"id": 7}';

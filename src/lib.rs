@@ -15,6 +15,7 @@
 //! | [`parents`] | creating the missing parents of rows, and linking them |
 //! | [`script`] | migration scripts: text → statements, parsed by Postgres → what each does |
 //! | [`migration`] | a script against the catalog: how far it got, what it would do now, how to take back the half |
+//! | [`undo`] | taking back what a run changed |
 //! | [`report`] | what the database looks like: tenant columns, the map, dead columns |
 //! | `functions` | what SQL sees |
 //! | [`pg`] | the one room with `unsafe` |
@@ -41,6 +42,7 @@ pub mod run;
 pub mod script;
 #[cfg(feature = "pg_test")]
 mod tests;
+pub mod undo;
 pub mod validate;
 
 use pgrx::prelude::*;

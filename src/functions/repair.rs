@@ -7,6 +7,7 @@ use super::{given, reasons};
 use crate::pg::Jsonb;
 use crate::repair::{self, RepairRequest};
 use crate::run::Session;
+use crate::undo;
 
 /// Repairs the rows that violate one reference, or (by default) counts what that would do. Never deletes a row.
 ///
@@ -128,15 +129,73 @@ fn restore_repaired(
     ErrorReport,
 > {
     let (run, dry_run) = (given(run_id, "run_id")?, given(dry_run, "dry_run")?);
-    let done = repair::restore(&Session::begin()?, run, dry_run)?;
+    let done = undo::restore_repaired(&Session::begin()?, run, dry_run)?;
     Ok(TableIterator::once((
         done.table,
-        done.columns,
+        done.columns.unwrap_or_default(),
         dry_run,
         done.total,
-        done.restored,
-        done.total - done.restored,
+        done.undone,
+        done.total - done.undone,
         reasons(&done.reasons),
         done.run_id,
     )))
+}
+
+/// Takes back what a run changed, where nobody has changed it since, or (by default) counts what that would do. An undo is a run itself,
+/// and can be taken back as well.
+///
+/// * `run_id`: any real run of the caller's own: of `backfill…`, `repair_orphans`, `backfill_parents`, `migration_reset`, `undo_run`.
+/// * `dry_run`: true counts and writes nothing.
+///
+/// Returns one row per table and kind of change (`filled`: NULL again; `replaced`, `nullified`, `restored`: the value of before; `created`:
+/// the row is deleted, its values are kept in `mend.changes`; `row_dropped`, `value_dropped`: put back): `total = undone + left_as_is`, and
+/// `left_as_is` is the sum of `reasons`: `already_restored`, `row_is_gone`, `changed_since` (of a filled or created row: whatever column
+/// was written; and after a dump was restored, by which rows lose what tells them), `referenced` (something refers to the new row),
+/// `source_missing` (a foreign key refuses the old value), `constraint_failed`.
+///
+/// Errors: 42704 if there is no such run of the caller's or it changed nothing, 42P01, 42703, 42501, 25006, 25000 (as in
+/// [`repair_orphans`]), 27000, and whatever triggers raise: everything is left as it is then.
+///
+/// ```sql
+/// SELECT * FROM undo_run(7);
+/// ```
+#[pg_extern]
+fn undo_run(
+    run_id: Option<i64>,
+    dry_run: default!(Option<bool>, "true"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(column_name, Option<String>),
+            name!(change, String),
+            name!(dry_run, bool),
+            name!(total, i64),
+            name!(undone, i64),
+            name!(left_as_is, i64),
+            name!(reasons, Jsonb),
+            name!(run_id, Option<i64>),
+            name!(note, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let (run, dry_run) = (given(run_id, "run_id")?, given(dry_run, "dry_run")?);
+    let done = undo::undo(&Session::begin()?, run, dry_run)?;
+    Ok(TableIterator::new(done.into_iter().map(move |part| {
+        (
+            part.table,
+            part.columns,
+            part.change,
+            dry_run,
+            part.total,
+            part.undone,
+            part.total - part.undone,
+            reasons(&part.reasons),
+            part.run_id,
+            part.note,
+        )
+    })))
 }

@@ -12,6 +12,7 @@ use crate::pg::{Settings, WholeFunctions};
 use crate::plan::{Blueprint, Overlays, Statement, View};
 use crate::problem::Problem;
 use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
+use crate::run::ledger::Share;
 use crate::run::record;
 use crate::run::{self, Counts, Outcome, Reader, Session, Write, may_write, settings};
 use crate::validate::sides::Sides;
@@ -44,7 +45,7 @@ pub(super) struct Work<'a> {
     /// How many rows this page has, where it is limited.
     pub(super) limited: Option<i64>,
     /// What the call has written of the table before, see [`Write`].
-    pub(super) before: Vec<Vec<u32>>,
+    pub(super) before: Vec<Share>,
 }
 
 /// What the rows come to, with a parent for each group that can be created.

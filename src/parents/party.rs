@@ -435,7 +435,7 @@ fn create<'a>(
         // The parents were made for what the rows said.
         None => Origin::Derived { in_place: false },
     };
-    sequence.wrote(&work.plain, &parents.writes, &parents.outcome.counts, origin);
+    sequence.wrote(&work.plain, &parents.outcome, &parents.writes, origin);
     let parts = [parents.outcome.note.take(), Some(work.said(0, dry_run))];
     let note: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
     parents.outcome.note = Some(note.join("; "));

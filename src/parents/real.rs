@@ -117,6 +117,8 @@ impl Work<'_> {
                 let mut writes = Writes::of(&self.before);
                 let created = writes.each(|versions| self.create(run, again, versions))?;
                 let creators = writes.ids();
+                writes.keep(run, self.identity.table.oid)?;
+                self.keep_creators(run, &creators)?;
                 if created > 0 {
                     self.adopts_nobody(&creators)?;
                 }
@@ -139,6 +141,7 @@ impl Work<'_> {
                 });
             }
             let created = self.create(run, again, &Versions::All)?;
+            self.keep_creators(run, &[creator])?;
             if created > 0 {
                 self.adopts_nobody(&[creator])?;
             }
@@ -268,6 +271,14 @@ impl Work<'_> {
             "FROM made",
         );
         statement
+    }
+
+    /// Keeps under which ids parents were created.
+    fn keep_creators(&self, run: i64, creators: &[u32]) -> Result<(), Problem> {
+        for creator in creators {
+            ledger::wrote(run, self.identity.parent.oid, *creator, &[run])?;
+        }
+        Ok(())
     }
 
     /// A row whose parent is gone must not find itself with the new one that happens to get the same key.

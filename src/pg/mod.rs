@@ -231,6 +231,21 @@ pub fn current_transaction_id() -> u32 {
     unsafe { pg_sys::GetCurrentTransactionId().into_inner() }
 }
 
+/// All of an id of this transaction or of one of its subtransactions, whose lower half is given. Assigns one if needed.
+pub fn full_transaction_id(id: u32) -> u64 {
+    // SAFETY: called inside a transaction that may write.
+    let top = unsafe { pg_sys::GetTopFullTransactionId().value };
+    // Subtransactions get their ids after the transaction itself, perhaps in the next epoch.
+    let epoch = (top >> 32) + u64::from(id < top as u32);
+    (epoch << 32) | u64::from(id)
+}
+
+/// The id that the next transaction of the cluster gets.
+pub fn next_full_transaction_id() -> u64 {
+    // SAFETY: reads shared memory under its own lock.
+    unsafe { pg_sys::ReadNextFullTransactionId().value }
+}
+
 /// Has this (sub)transaction an id, because it has written or will? Then each of its statements sees what is committed by then.
 pub fn has_transaction_id() -> bool {
     // SAFETY: a plain read of backend state.

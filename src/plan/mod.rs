@@ -21,6 +21,7 @@ pub use classify::Extra;
 use std::collections::HashMap;
 
 use crate::catalog::{Catalog, Column, Details, Table};
+use crate::identifier::Literal;
 use crate::infer::reference::Reference;
 use crate::infer::tenant::{Guard, TenantPath};
 use crate::rule::Rule;
@@ -140,6 +141,15 @@ impl Statement {
             join = "\n  AND";
         }
         self
+    }
+
+    /// As a person reviews it: parameters as literals.
+    pub fn for_review(self) -> String {
+        let mut sql = self.sql;
+        for (i, value) in self.parameters.iter().enumerate().rev() {
+            sql = sql.replace(&format!("${}", i + 1), &Literal::new(value).to_string());
+        }
+        sql
     }
 }
 

@@ -10,6 +10,7 @@ use super::missing::Others;
 use super::{Violation, Way, Work};
 use crate::catalog::{Column, Insertion, Table};
 use crate::identifier::Literal;
+use crate::pg;
 use crate::plan::Overlays;
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, indent};
@@ -18,7 +19,7 @@ use crate::plan::kept::{json_object, keeping, same_as_kept};
 use crate::plan::new_row::refusals_of_new_row;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::ledger::Change;
+use crate::run::ledger::{self, Change};
 use crate::run::obstacles::relation_can_be_filled;
 use crate::run::{readable, record};
 
@@ -397,7 +398,11 @@ impl Way for Creation<'_> {
             ),
             parameters: insert.parameters,
         };
-        work.keep(run, Change::Created, self.parent, &statement)
+        let made = work.keep(run, Change::Created, self.parent, &statement)?;
+        if made > 0 {
+            ledger::wrote(run, self.parent.oid, pg::current_transaction_id(), &[run])?;
+        }
+        Ok(made)
     }
 
     /// No row has a parent of another tenant now that had none before.
@@ -429,7 +434,7 @@ impl Way for Creation<'_> {
     }
 
     fn statement(&self, work: &Work) -> String {
-        super::for_review(self.insert(work))
+        self.insert(work).for_review()
     }
 
     fn note(&self, work: &Work, dry_run: bool) -> Result<Option<String>, Problem> {

@@ -11,7 +11,6 @@ mod create;
 mod given;
 mod missing;
 mod nullify;
-mod restore;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -35,8 +34,6 @@ use crate::validate::pass::{Conditions, Pass};
 use crate::validate::reference::{Found, KeyReference, collect};
 use crate::validate::sides::Sides;
 use crate::validate::{Memory, declared, may_be_read, reading, tenants};
-
-pub use restore::{Restored, restore};
 
 /// What is done to a row that violates its reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -482,15 +479,6 @@ impl Work<'_> {
 fn joined(a: Option<String>, b: Option<String>) -> Option<String> {
     let parts: Vec<String> = a.into_iter().chain(b).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
-}
-
-/// A statement as a person reviews it: parameters as literals.
-fn for_review(statement: Statement) -> String {
-    let mut sql = statement.sql;
-    for (i, value) in statement.parameters.iter().enumerate().rev() {
-        sql = sql.replace(&format!("${}", i + 1), &Literal::new(value).to_string());
-    }
-    sql
 }
 
 /// `constraint_failed:name` is one reason, and a name for the note.

@@ -378,7 +378,7 @@ impl Way for Nullification<'_> {
     }
 
     fn statement(&self, work: &Work) -> String {
-        super::for_review(self.update(work))
+        self.update(work).for_review()
     }
 
     fn note(&self, work: &Work, _: bool) -> Result<Option<String>, Problem> {

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
 use super::attempts::attempts;
-use super::ledger::{self, Change};
+use super::ledger::{self, Change, Share};
 use super::outcome::{Counts, Outcome, outcome};
 use super::reader::Reader;
 use super::record;
@@ -122,7 +122,7 @@ pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) 
 /// was written, 21000 for a conflict under `on_conflict => 'error'`, and whatever the table's own triggers raise.
 ///
 /// * `before`: what this call has written of the table before, see [`Write`].
-pub fn real(session: &Session, blueprint: &Blueprint, before: &[Vec<u32>]) -> Result<Outcome, Problem> {
+pub fn real(session: &Session, blueprint: &Blueprint, before: &[Share]) -> Result<Outcome, Problem> {
     may_write()?;
     let started = record::clock()?;
     let run = ledger::open(session, "backfill", &record::qualified(blueprint.table), &started)?;
@@ -133,7 +133,7 @@ pub fn real(session: &Session, blueprint: &Blueprint, before: &[Vec<u32>]) -> Re
 }
 
 /// As [`real`], as a part of the run `run` that somebody else opened and closes.
-pub fn proved(session: &Session, blueprint: &Blueprint, run: i64, before: &[Vec<u32>]) -> Result<Outcome, Problem> {
+pub fn proved(session: &Session, blueprint: &Blueprint, run: i64, before: &[Share]) -> Result<Outcome, Problem> {
     may_write()?;
     lock(session, blueprint.table);
     // Whoever writes the same rows in another order can deadlock with us. The same where what was written cannot be corrected in place.
@@ -142,7 +142,7 @@ pub fn proved(session: &Session, blueprint: &Blueprint, run: i64, before: &[Vec<
             run,
             replaced: Cell::new(0),
         });
-        let mut done = write_and_prove(session, blueprint, kept.as_ref(), before, changed)?;
+        let mut done = write_and_prove(session, blueprint, run, kept.as_ref(), before, changed)?;
         if let Some(kept) = &kept {
             done.counts.replaced = kept.replaced.get();
         }
@@ -238,8 +238,9 @@ pub fn may_correct(blueprint: &Blueprint) -> bool {
 fn write_and_prove(
     session: &Session,
     blueprint: &Blueprint,
+    run: i64,
     kept: Option<&Kept>,
-    before: &[Vec<u32>],
+    before: &[Share],
     changed: &Cell<bool>,
 ) -> Result<Done, Problem> {
     let mut expected: i64 = 0;
@@ -282,6 +283,7 @@ fn write_and_prove(
             return Err(does_not_reconcile(blueprint, expected, proof.written));
         }
         if proof.left == 0 {
+            writes.keep(run, blueprint.table.oid)?;
             return Ok(Done {
                 counts: proof.counts,
                 skipped_by_trigger: None,
@@ -295,6 +297,7 @@ fn write_and_prove(
         if idle == 2 && !blueprint.details.triggers.is_empty() {
             // Nobody else is writing them, and neither can we: a BEFORE trigger returns NULL.
             *proof.counts.reasons.entry("constraint_failed".into()).or_default() += proof.left;
+            writes.keep(run, blueprint.table.oid)?;
             return Ok(Done {
                 counts: proof.counts,
                 skipped_by_trigger: Some(proof.left),

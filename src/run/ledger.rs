@@ -5,6 +5,7 @@
 //! open            a run gets its id and its row, before its first change
 //! keep            the changes of one statement: it runs with the caller's rights, what it returns is written with ours
 //! mark_undone     changes that another run has put back
+//! wrote           the ids under which rows were written, by which they are found again while nobody has changed them
 //! close           what the run came to
 //! ```
 //!
@@ -43,8 +44,8 @@ impl State {
     pub fn check() -> Result<State, Problem> {
         let sql = "
 WITH expected (name, kind) AS (
-  VALUES ('ledger_runs', 'r'), ('ledger_changes', 'r'), ('ledger_references', 'r'), ('runs', 'v'), ('replaced_values', 'v'),
-         ('repaired_rows', 'v'), ('created_rows', 'v'), ('reset_rows', 'v'), ('reset_values', 'v'), ('declared_references', 'v')
+  VALUES ('ledger_runs', 'r'), ('ledger_changes', 'r'), ('ledger_writes', 'r'), ('ledger_references', 'r'), ('runs', 'v'),
+         ('changes', 'v'), ('replaced_values', 'v'), ('repaired_rows', 'v'), ('created_rows', 'v'), ('reset_rows', 'v'), ('reset_values', 'v'), ('declared_references', 'v')
 ),
 found AS (
   SELECT e.name, e.kind, c.oid, c.relkind, c.relowner, c.relrowsecurity, n.nspowner
@@ -95,8 +96,12 @@ pub enum Change {
     Replaced,
     /// Values became NULL.
     Nullified,
+    /// An undo has put a value back.
+    Restored,
     /// The row is new.
     Created,
+    /// A row that a run had created went with the undo of it.
+    Deleted,
     /// The row went with its table.
     RowDropped,
     /// The value went with its column.
@@ -105,11 +110,13 @@ pub enum Change {
 
 impl Change {
     /// As it is kept in `mend.ledger_changes.change`.
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Change::Replaced => "replaced",
             Change::Nullified => "nullified",
+            Change::Restored => "restored",
             Change::Created => "created",
+            Change::Deleted => "deleted",
             Change::RowDropped => "row_dropped",
             Change::ValueDropped => "value_dropped",
         }
@@ -256,6 +263,109 @@ pub fn mark_undone(by: i64, statement: &Statement) -> Result<i64, Problem> {
         Ok(())
     })?;
     Ok(marked)
+}
+
+/// Rows that a run had created and that an undo has deleted: each by its key.
+///
+/// * `by`: the undo, with its own record of them.
+///
+/// Errors: those of SPI only.
+pub fn mark_deleted(by: i64, run: i64, table: &str) -> Result<i64, Problem> {
+    let sql = "UPDATE mend.ledger_changes AS c SET undone_by = $1
+               FROM mend.ledger_changes AS gone
+               WHERE gone.run_id = $1 AND gone.change = 'deleted' AND gone.table_name = $3
+                 AND c.run_id = $2 AND c.change = 'created' AND c.table_name = $3 AND c.undone_by IS NULL AND c.row_key = gone.row_key";
+    let arguments = [by.into(), run.into(), table.into()];
+    ours(|| {
+        Ok(Spi::connect_mut(|client| {
+            Ok::<_, SpiError>(client.update(sql, None, &arguments)?.len() as i64)
+        })?)
+    })
+}
+
+/// Keeps what an undo wrote as changes of its own: the other way round.
+///
+/// Errors: those of SPI only.
+pub fn keep_reversed(by: i64) -> Result<(), Problem> {
+    let sql = "INSERT INTO mend.ledger_changes (run_id, change, table_name, row_key, old_values, new_values)
+               SELECT $1, 'restored', c.table_name, c.row_key,
+                      COALESCE(c.new_values, (SELECT pg_catalog.jsonb_object_agg(k, NULL) FROM pg_catalog.jsonb_object_keys(c.old_values) AS k)),
+                      c.old_values
+               FROM mend.ledger_changes AS c WHERE c.undone_by = $1 AND c.change IN ('replaced', 'nullified', 'restored') ORDER BY c.change_id";
+    ours(|| {
+        Ok(Spi::connect_mut(|client| {
+            client.update(sql, None, &[by.into()]).map(|_| ())
+        })?)
+    })
+}
+
+/// Rows of a table were written under a transaction id.
+///
+/// * `run`: the run that wrote.
+/// * `runs`: all runs whose values these rows hold.
+///
+/// Errors: those of SPI only.
+pub fn wrote(run: i64, table: u32, transaction: u32, runs: &[i64]) -> Result<(), Problem> {
+    let sql = "INSERT INTO mend.ledger_writes (run_id, table_oid, transaction, runs) VALUES ($1, $2, $3::pg_catalog.xid8, $4)";
+    let full = pg::full_transaction_id(transaction).to_string();
+    let arguments = [
+        run.into(),
+        pg_sys::Oid::from(table).into(),
+        full.into(),
+        runs.to_vec().into(),
+    ];
+    ours(|| {
+        Ok(Spi::connect_mut(|client| {
+            client.update(sql, None, &arguments).map(|_| ())
+        })?)
+    })
+}
+
+/// Rows that hold values of the same runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Share {
+    /// The ids under which they were written.
+    pub ids: Vec<u32>,
+    /// The runs.
+    pub runs: Vec<i64>,
+}
+
+/// The rows of a table that a run wrote and nobody has changed since, in shares: by the other runs whose values they hold as well.
+///
+/// * `run`: one of the caller's own.
+///
+/// Errors: those of SPI only.
+pub fn written_by(run: i64, table: u32) -> Result<Vec<Share>, Problem> {
+    // An id is used again after 2^32 others.
+    let sql =
+        "SELECT pg_catalog.array_to_string(w.runs, ','), pg_catalog.string_agg(w.transaction::pg_catalog.text, ',')
+               FROM mend.ledger_writes AS w
+               WHERE w.runs @> ARRAY[$1] AND w.table_oid = $2
+                 AND $3::pg_catalog.numeric - w.transaction::pg_catalog.text::pg_catalog.numeric < 4294967296
+               GROUP BY w.runs ORDER BY pg_catalog.min(w.write_id)";
+    let next = pg::next_full_transaction_id().to_string();
+    let arguments = [run.into(), pg_sys::Oid::from(table).into(), next.into()];
+    let rows = ours(|| {
+        Ok(Spi::connect(|client| {
+            let mut rows = vec![];
+            for row in client.select(sql, None, &arguments)? {
+                rows.push((
+                    row.get::<String>(1)?.unwrap_or_default(),
+                    row.get::<String>(2)?.unwrap_or_default(),
+                ));
+            }
+            Ok::<_, SpiError>(rows)
+        })?)
+    })?;
+    let parsed = |(runs, ids): (String, String)| Share {
+        runs: runs.split(',').filter_map(|run| run.parse().ok()).collect(),
+        // Rows carry the lower half.
+        ids: ids
+            .split(',')
+            .filter_map(|id| Some(id.parse::<u64>().ok()? as u32))
+            .collect(),
+    };
+    Ok(rows.into_iter().map(parsed).collect())
 }
 
 /// Runs a statement that writes state, with the rights of its owner and names looked up in pg_catalog only.

@@ -33,4 +33,4 @@ pub use reader::Reader;
 pub use session::{Session, register_settings};
 pub use steps::{Origin, Sequence, Step, together};
 pub use tenants::{Coverage, TenantRequest, tenant_coverage, tenant_keys, tenants};
-pub use written::{Write, Writes};
+pub use written::{Write, Writes, as_one};

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 
 use super::attempts::attempts;
+use super::ledger::Share;
 use super::written::{Write, WrittenRows};
-use super::{Counts, Outcome, Session, execute};
+use super::{Outcome, Session, execute};
 use crate::pg;
 use crate::plan::{Blueprint, Overlays};
 use crate::problem::Problem;
@@ -77,7 +78,7 @@ impl<'a> Sequence<'a> {
             let before = self.shares_of(step.blueprint.table.oid);
             let outcome = execute::real(self.session, &step.blueprint, &before)?;
             let origin = Origin::Derived { in_place: true };
-            self.wrote(&step.blueprint, &outcome.writes, &outcome.counts, origin);
+            self.wrote(&step.blueprint, &outcome, &outcome.writes, origin);
             outcome
         };
         if let Some(note) = step.instead_of_note {
@@ -93,22 +94,18 @@ impl<'a> Sequence<'a> {
 
 impl<'a> Sequence<'a> {
     /// What was written of a table so far, in shares, see [`Write`].
-    pub fn shares_of(&self, table: u32) -> Vec<Vec<u32>> {
+    pub fn shares_of(&self, table: u32) -> Vec<Share> {
         self.written.shares_of(table)
     }
 
     /// Rows of a table were written.
     ///
-    /// * `counts`: what the caller is told.
+    /// * `outcome`: what the caller is told.
     /// * `origin`: what becomes of the values when others change what they come from.
-    pub fn wrote(&mut self, blueprint: &Blueprint<'a>, writes: &[Write], counts: &Counts, origin: Origin) {
+    pub fn wrote(&mut self, blueprint: &Blueprint<'a>, outcome: &Outcome, writes: &[Write], origin: Origin) {
         self.touched.extend(writes.iter().map(|write| write.id));
-        match origin {
-            Origin::Own => self.written.pass(blueprint.table.oid, writes),
-            Origin::Derived { in_place } => {
-                let (rows, unguarded) = (counts.filled, counts.unguarded);
-                self.written.add(blueprint, writes, rows, unguarded, in_place);
-            }
+        if let Some(run) = outcome.run_id {
+            self.written.add(blueprint, run, writes, &outcome.counts, origin);
         }
     }
 

@@ -7,8 +7,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 
-use super::Session;
 use super::execute::{correct, count_at, may_correct, sources_change};
+use super::ledger::{self, Share};
+use super::steps::Origin;
+use super::{Counts, Session};
 use crate::pg::{self, Instant};
 use crate::plan::{Blueprint, Versions, View};
 use crate::problem::Problem;
@@ -24,13 +26,13 @@ pub struct Write {
 
 /// The ids under which one rule writes, part by part.
 pub struct Writes<'a> {
-    before: &'a [Vec<u32>],
+    before: &'a [Share],
     done: Vec<Write>,
 }
 
 impl<'a> Writes<'a> {
-    /// * `before`: the shares of the table, by their ids.
-    pub fn of(before: &'a [Vec<u32>]) -> Self {
+    /// * `before`: the shares of the table.
+    pub fn of(before: &'a [Share]) -> Self {
         Writes { before, done: vec![] }
     }
 
@@ -45,7 +47,7 @@ impl<'a> Writes<'a> {
         }
         // A rule that writes in several passes can come to a row again.
         let ids_of = |done: &[Write], share: usize| {
-            let mut ids = self.before[share].clone();
+            let mut ids = self.before[share].ids.clone();
             ids.extend(done.iter().filter(|w| w.of == Some(share)).map(|w| w.id));
             ids
         };
@@ -96,6 +98,16 @@ impl<'a> Writes<'a> {
         }
     }
 
+    /// Keeps what `run` wrote of a table, to be found again.
+    ///
+    /// Errors: those of SPI only.
+    pub fn keep(&self, run: i64, table: u32) -> Result<(), Problem> {
+        for write in &self.done {
+            ledger::wrote(run, table, write.id, &runs_after(self.before, write, run))?;
+        }
+        Ok(())
+    }
+
     /// The ids so far.
     pub fn ids(&self) -> Vec<u32> {
         self.done.iter().map(|write| write.id).collect()
@@ -107,24 +119,38 @@ impl<'a> Writes<'a> {
     }
 }
 
-/// Runs `write` in a subtransaction; the id under which it wrote, if it wrote rows.
-fn as_one(write: impl FnOnce() -> Result<i64, Problem>) -> Result<(i64, Option<u32>), Problem> {
+/// Runs `write` in a subtransaction; rows, and the id under which it wrote, if it wrote any.
+///
+/// Errors: those of `write`.
+pub fn as_one(write: impl FnOnce() -> Result<i64, Problem>) -> Result<(i64, Option<u32>), Problem> {
     pg::subtransaction(AssertUnwindSafe(|| {
         let rows = write()?;
         Ok((rows, (rows > 0).then(pg::current_transaction_id)))
     }))
 }
 
-/// Rows of a table that the same rules have written.
+/// The runs whose values the rows of this part hold after it was written.
+fn runs_after(before: &[Share], write: &Write, run: i64) -> Vec<i64> {
+    let earlier = write.of.and_then(|of| before.get(of));
+    let mut runs = earlier.map(|share| share.runs.clone()).unwrap_or_default();
+    if !runs.contains(&run) {
+        runs.push(run);
+    }
+    runs
+}
+
+/// Rows of a table that the same runs have written.
 #[derive(Debug, Clone)]
-struct Share {
-    ids: Vec<u32>,
+struct Known {
+    share: Share,
+    /// Those of the rules whose values are looked at again.
     rules: BTreeSet<usize>,
 }
 
 /// What one rule of a call wrote.
 struct Written<'a> {
     blueprint: Blueprint<'a>,
+    run: i64,
     rows: i64,
     /// Rows where nothing could be compared, as the caller was told.
     unguarded: i64,
@@ -147,57 +173,52 @@ enum Look {
 #[derive(Default)]
 pub struct WrittenRows<'a> {
     rules: Vec<Written<'a>>,
-    shares: HashMap<u32, Vec<Share>>,
+    shares: HashMap<u32, Vec<Known>>,
 }
 
 impl<'a> WrittenRows<'a> {
-    /// The shares of a table, by their ids.
-    pub fn shares_of(&self, table: u32) -> Vec<Vec<u32>> {
-        let shares = self.shares.get(&table).into_iter().flatten();
-        shares.map(|share| share.ids.clone()).collect()
+    /// The shares of a table.
+    pub fn shares_of(&self, table: u32) -> Vec<Share> {
+        let known = self.shares.get(&table).into_iter().flatten();
+        known.map(|known| known.share.clone()).collect()
     }
 
     /// A rule wrote rows.
     ///
-    /// * `rows`, `unguarded`: as its caller is told.
-    /// * `in_place`: what changes under it may be put right in place.
-    pub fn add(&mut self, blueprint: &Blueprint<'a>, writes: &[Write], rows: i64, unguarded: i64, in_place: bool) {
-        let rule = self.rules.len();
-        self.rules.push(Written {
-            blueprint: blueprint.clone(),
-            rows,
-            unguarded,
-            correctable: in_place && may_correct(blueprint),
-        });
-        let before: Vec<BTreeSet<usize>> = self.rules_of_shares(blueprint.table.oid);
-        for write in writes {
-            let mut rules = write.of.and_then(|of| before.get(of).cloned()).unwrap_or_default();
-            rules.insert(rule);
-            self.share(blueprint.table.oid, rules, write.id);
-        }
-    }
-
-    /// Rows were written by something whose values cannot change: they are told from others by their id.
-    pub fn pass(&mut self, table: u32, writes: &[Write]) {
-        let before = self.rules_of_shares(table);
-        for write in writes {
-            let rules = write.of.and_then(|of| before.get(of).cloned()).unwrap_or_default();
-            if !rules.is_empty() {
-                self.share(table, rules, write.id);
+    /// * `run`: its run.
+    /// * `counts`: as its caller is told.
+    pub fn add(&mut self, blueprint: &Blueprint<'a>, run: i64, writes: &[Write], counts: &Counts, origin: Origin) {
+        let rule = match origin {
+            Origin::Own => None,
+            Origin::Derived { in_place } => {
+                self.rules.push(Written {
+                    blueprint: blueprint.clone(),
+                    run,
+                    rows: counts.filled,
+                    unguarded: counts.unguarded,
+                    correctable: in_place && may_correct(blueprint),
+                });
+                Some(self.rules.len() - 1)
             }
-        }
-    }
-
-    fn rules_of_shares(&self, table: u32) -> Vec<BTreeSet<usize>> {
-        let shares = self.shares.get(&table).into_iter().flatten();
-        shares.map(|share| share.rules.clone()).collect()
-    }
-
-    fn share(&mut self, table: u32, rules: BTreeSet<usize>, id: u32) {
-        let shares = self.shares.entry(table).or_default();
-        match shares.iter_mut().find(|share| share.rules == rules) {
-            Some(share) => share.ids.push(id),
-            None => shares.push(Share { ids: vec![id], rules }),
+        };
+        let known = self.shares.entry(blueprint.table.oid).or_default();
+        let before = known.clone();
+        let shares: Vec<Share> = before.iter().map(|known| known.share.clone()).collect();
+        for write in writes {
+            let earlier = write.of.and_then(|of| before.get(of));
+            let mut rules = earlier.map(|known| known.rules.clone()).unwrap_or_default();
+            rules.extend(rule);
+            let runs = runs_after(&shares, write, run);
+            match known.iter_mut().find(|k| k.rules == rules && k.share.runs == runs) {
+                Some(known) => known.share.ids.push(write.id),
+                None => known.push(Known {
+                    share: Share {
+                        ids: vec![write.id],
+                        runs,
+                    },
+                    rules,
+                }),
+            }
         }
     }
 
@@ -215,9 +236,9 @@ impl<'a> WrittenRows<'a> {
         for (rule, written) in self.rules.iter().enumerate().filter(|(_, written)| written.rows > 0) {
             pgrx::check_for_interrupts!();
             let shares = self.shares.get(&written.blueprint.table.oid).into_iter().flatten();
-            let of_rule = shares.filter(|share| share.rules.contains(&rule));
+            let of_rule = shares.filter(|known| known.rules.contains(&rule));
             let blueprint = Blueprint {
-                written_as: of_rule.flat_map(|share| share.ids.iter().copied()).collect(),
+                written_as: of_rule.flat_map(|known| known.share.ids.iter().copied()).collect(),
                 ..written.blueprint.clone()
             };
             let (counts, numbers) = count_at(session, &blueprint, View::Proof, Some(&now))?;
@@ -258,11 +279,14 @@ impl<'a> WrittenRows<'a> {
     }
 
     fn correct(&mut self, session: &Session, rule: usize) -> Result<(), Problem> {
-        let blueprint = &self.rules[rule].blueprint;
-        let shares = self.shares.get_mut(&blueprint.table.oid).into_iter().flatten();
-        for share in shares.filter(|share| share.rules.contains(&rule)) {
+        let Written { blueprint, run, .. } = &self.rules[rule];
+        let known = self.shares.get_mut(&blueprint.table.oid).into_iter().flatten();
+        for Known { share, .. } in known.filter(|known| known.rules.contains(&rule)) {
             let (_, id) = as_one(|| correct(session, blueprint, &share.ids))?;
-            share.ids.extend(id);
+            if let Some(id) = id {
+                ledger::wrote(*run, blueprint.table.oid, id, &share.runs)?;
+                share.ids.push(id);
+            }
         }
         Ok(())
     }

@@ -139,15 +139,17 @@ fn calls() -> Vec<(&'static str, Vec<String>)> {
             dry.push(format!("{call}, violation => 'cross_tenant')"));
             real.push(format!(
                 "BEGIN; {call}, dry_run => false); SELECT * FROM restore_repaired((SELECT max(run_id) FROM mend.runs)); \
-                 SELECT * FROM restore_repaired((SELECT max(run_id) FROM mend.runs), dry_run => false); ROLLBACK"
+                 SELECT * FROM restore_repaired((SELECT max(run_id) FROM mend.runs), dry_run => false); \
+                 SELECT * FROM undo_run((SELECT max(run_id) FROM mend.runs), dry_run => false); ROLLBACK"
             ));
         }
         dry.push(format!(
             "SELECT * FROM backfill_parents('{table}', '{reference}', {parents}, root => {root})"
         ));
-        real.push(format!("BEGIN; SELECT * FROM backfill_parents('{table}', '{reference}', {parents}, root => {root}, dry_run => false); ROLLBACK"));
+        let undo = "SELECT * FROM undo_run((SELECT max(run_id) FROM mend.runs)); SELECT * FROM undo_run((SELECT max(run_id) FROM mend.runs), dry_run => false)";
+        real.push(format!("BEGIN; SELECT * FROM backfill_parents('{table}', '{reference}', {parents}, root => {root}, dry_run => false); {undo}; ROLLBACK"));
         real.push(format!(
-            "BEGIN; SELECT * FROM backfill_tenant_ids({root}, table_name => '{table}', overwrite => 'mismatched', dry_run => false); ROLLBACK"
+            "BEGIN; SELECT * FROM backfill_tenant_ids({root}, table_name => '{table}', overwrite => 'mismatched', dry_run => false); {undo}; ROLLBACK"
         ));
         for statement in [
             format!("ALTER TABLE {table} ADD CHECK (tenant_id > 0)"),

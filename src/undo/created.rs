@@ -1,0 +1,316 @@
+//! Rows that a run created: they go, where nobody has changed them since and nothing refers to them.
+
+use std::collections::BTreeMap;
+
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+
+use super::{Recorded, Undone, recorded};
+use crate::catalog::{Column, Table, texts_can_be_read};
+use crate::identifier::Literal;
+use crate::pg::Settings;
+use crate::plan::expression::indent;
+use crate::plan::join::same_key;
+use crate::plan::kept::{json_object, keeping, same_as_kept};
+use crate::plan::{Statement, written_as};
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::run::ledger::{self, Change};
+use crate::run::obstacles::relation_can_be_filled;
+use crate::run::record;
+use crate::run::{Session, lock, readable, settings};
+use crate::validate::declared;
+use crate::validate::reference::{Found, KeyReference, collect};
+
+/// Rows of one table that a run created.
+pub(super) struct Created<'a> {
+    session: &'a Session,
+    id: i64,
+    table: &'a Table,
+    /// The columns by which they were kept.
+    key: Vec<&'a Column>,
+    /// Under which ids they were written.
+    ids: Vec<u32>,
+    /// What refers to them, whether a foreign key says so or not.
+    references: Vec<KeyReference<'a>>,
+    triggers: Vec<String>,
+}
+
+impl<'a> Created<'a> {
+    /// * `table`: with its schema, as recorded.
+    pub(super) fn find(session: &'a Session, run: &Recorded, table: &str) -> Result<Created<'a>, Problem> {
+        let catalog = &session.catalog;
+        let table = catalog.resolve_table(table)?;
+        let sql = "SELECT DISTINCT k FROM mend.changes r, pg_catalog.jsonb_object_keys(r.row_key) k
+                   WHERE r.run_id = $1 AND r.change = 'created' AND r.table_name = $2 ORDER BY k";
+        let arguments = [run.id.into(), record::qualified(table).into()];
+        let names = Spi::connect(|client| {
+            let mut names: Vec<String> = vec![];
+            for row in client.select(sql, None, &arguments)? {
+                names.extend(row.get::<String>(1)?);
+            }
+            Ok::<_, SpiError>(names)
+        })?;
+        let mut key = vec![];
+        for name in &names {
+            key.push(table.column_named(name).ok_or_else(|| {
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!("column {name} of {} does not exist any more", catalog.display(table)),
+                )
+                .hint("the keys of the rows are in mend.changes")
+            })?);
+        }
+        let declared = declared::load(session)?;
+        let references = collect(catalog, None, true, &declared)
+            .into_iter()
+            .filter_map(|found| match found {
+                Found::Reference(reference) if reference.parent.oid == table.oid => Some(reference),
+                _ => None,
+            });
+        let shares = ledger::written_by(run.id, table.oid)?;
+        Ok(Created {
+            session,
+            id: run.id,
+            table,
+            key,
+            ids: shares.into_iter().flat_map(|share| share.ids).collect(),
+            references: references.collect(),
+            triggers: triggers(table)?,
+        })
+    }
+
+    pub(super) fn may(&self, dry_run: bool) -> Result<(), Problem> {
+        let catalog = &self.session.catalog;
+        let mut problems = Problems::default();
+        relation_can_be_filled(self.session, self.table, &mut problems);
+        let all: Vec<i16> = self.table.columns.iter().map(|c| c.number).collect();
+        readable(self.session, self.table, &all, false, &mut problems);
+        for reference in &self.references {
+            readable(self.session, reference.table, &reference.columns, false, &mut problems);
+            let columns = reference.columns.iter().filter_map(|c| reference.table.column(*c));
+            for column in columns {
+                problems.keep(texts_can_be_read(catalog, column));
+            }
+        }
+        for column in &self.key {
+            problems.keep(texts_can_be_read(catalog, column));
+        }
+        if !dry_run && !may_delete(self.table)? {
+            let shown = catalog.display(self.table);
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("permission denied to delete from {shown}"),
+                )
+                .hint(format!("GRANT DELETE ON {shown} TO ...")),
+            );
+        }
+        problems.into_result()?;
+        let tables = self.references.iter().map(|reference| reference.table.oid);
+        self.session.hold(tables.chain([self.table.oid]))
+    }
+
+    /// The row `p` is referred to.
+    ///
+    /// * `unlinked`: rows that are not linked any more by then: table, column, condition over `t`.
+    fn referenced(&self, unlinked: &[(u32, i16, String)]) -> String {
+        let catalog = &self.session.catalog;
+        let mut found = vec![];
+        for reference in &self.references {
+            let columns = reference.columns.iter().zip(&reference.key);
+            let mut on: Vec<String> = columns
+                .filter_map(|(column, key)| Some((reference.table.column(*column)?, self.table.column(*key)?)))
+                .map(|(column, key)| {
+                    let own = format!("t.{}", column.sql());
+                    same_key(catalog, &format!("p.{}", key.sql()), key, &own, Some(column))
+                })
+                .collect();
+            if let Some((column, text)) = &reference.discriminator
+                && let Some(column) = reference.table.column(*column)
+            {
+                let own = catalog.text_sql(&format!("t.{}", column.sql()), column.type_oid);
+                on.push(format!("{own} = {}", Literal::new(text)));
+            }
+            for (table, column, condition) in unlinked {
+                if *table == reference.table.oid && reference.columns == [*column] {
+                    on.push(format!("({condition}) IS NOT TRUE"));
+                }
+            }
+            found.push(format!(
+                "EXISTS (SELECT FROM {} AS t WHERE {})",
+                reference.table.relation_sql(),
+                on.join(" AND ")
+            ));
+        }
+        match found.is_empty() {
+            true => "false".into(),
+            false => found.join(" OR "),
+        }
+    }
+
+    /// The row `p` is the one that was kept.
+    fn same_row(&self) -> String {
+        let catalog = &self.session.catalog;
+        let key = self.key.iter();
+        let same: Vec<String> = key
+            .map(|c| same_as_kept(catalog, &format!("p.{}", c.sql()), c, c, "kept.row_key"))
+            .collect();
+        same.join(" AND ")
+    }
+
+    fn of_run(&self) -> String {
+        format!(
+            "kept.run_id = {} AND kept.change = 'created' AND kept.table_name = {}",
+            self.id,
+            Literal::new(&record::qualified(self.table))
+        )
+    }
+
+    /// Counts what taking it back would do.
+    pub(super) fn count(&self, unlinked: &[(u32, i16, String)]) -> Result<Undone, Problem> {
+        let _settings = settings(true);
+        self.counted(unlinked)
+    }
+
+    fn counted(&self, unlinked: &[(u32, i16, String)]) -> Result<Undone, Problem> {
+        let first = self.key.first().map_or("p".into(), |c| format!("p.{}", c.sql()));
+        let sql = format!(
+            "SELECT outcome, pg_catalog.count(*)\nFROM (\n  SELECT CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    \
+             WHEN {first} IS NOT DISTINCT FROM NULL THEN 'row_is_gone'\n    WHEN NOT {} THEN 'changed_since'\n    \
+             WHEN {} THEN 'referenced'\n    ELSE 'undone' END AS outcome\n  FROM mend.changes AS kept\n  \
+             LEFT JOIN {} AS p ON {}\n  WHERE {}\n) AS judged\nGROUP BY outcome",
+            written_as("p", &self.ids),
+            self.referenced(unlinked),
+            self.table.relation_sql(),
+            self.same_row(),
+            self.of_run()
+        );
+        let _own = Settings::of_one_statement();
+        let mut counts = Spi::connect(|client| {
+            let mut counts = BTreeMap::new();
+            for row in client.select(&sql, None, &[])? {
+                let outcome = row.get::<String>(1)?.unwrap_or_default();
+                counts.insert(outcome, row.get::<i64>(2)?.unwrap_or(0));
+            }
+            Ok::<_, SpiError>(counts)
+        })?;
+        Ok(Undone {
+            table: self.session.catalog.display(self.table),
+            columns: None,
+            change: Change::Created.as_str().into(),
+            total: counts.values().sum(),
+            undone: counts.remove("undone").unwrap_or(0),
+            note: (!self.triggers.is_empty()).then(|| format!("triggers on DELETE: {}", self.triggers.join(", "))),
+            reasons: counts,
+            run_id: None,
+        })
+    }
+
+    /// Deletes, keeps what the rows were, records.
+    pub(super) fn take_back(&self, unlinked: &[(u32, i16, String)]) -> Result<Undone, Problem> {
+        lock(self.session, self.table);
+        let _settings = settings(false);
+        let mut undone = self.counted(unlinked)?;
+        if undone.undone == 0 {
+            return Ok(undone);
+        }
+        let catalog = &self.session.catalog;
+        let delete = Statement {
+            sql: format!(
+                "DELETE FROM {} AS p\nUSING mend.changes AS kept\nWHERE {} AND {} AND kept.undone_by IS NULL AND {}\n  AND ({}) IS NOT TRUE",
+                self.table.relation_sql(),
+                self.of_run(),
+                self.same_row(),
+                written_as("p", &self.ids),
+                self.referenced(unlinked)
+            ),
+            parameters: vec![],
+        };
+        let review = delete.sql.clone();
+        let delete = delete.under_callers_settings(&self.session.caller.with_exact_texts(), true);
+        let texts = self.table.columns.iter();
+        let texts = texts.map(|c| (c, catalog.text_sql(&format!("p.{}", c.sql()), c.type_oid)));
+        let with = format!(
+            "gone AS (\n{}\n  RETURNING kept.row_key, {} AS row_values\n)",
+            indent(&delete.sql, 2),
+            json_object(texts)
+        );
+        let statement = Statement {
+            sql: keeping(
+                &with,
+                &["(SELECT pg_catalog.count(*) FROM gone)"],
+                &[
+                    ("row_key", "row_key::pg_catalog.text"),
+                    ("row_values", "row_values::pg_catalog.text"),
+                ],
+                "FROM gone",
+            ),
+            parameters: delete.parameters,
+        };
+        let table = record::qualified(self.table);
+        let kept = table.clone();
+        let (run, rows) = recorded(self.session, self.id, "created", table, &undone, review, |run| {
+            let rows = {
+                let _own = Settings::of_one_statement();
+                ledger::keep(run, Change::Deleted, &kept, None, &statement)?[0]
+            };
+            let marked = ledger::mark_deleted(run, self.id, &kept)?;
+            let left = self.left(run)?;
+            match left == 0 && marked == rows {
+                true => Ok(rows),
+                false => Err(Problem::new(
+                    PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+                    format!(
+                        "{rows} rows of {} were deleted, {left} of them are there",
+                        catalog.display(self.table)
+                    ),
+                )
+                .detail(format!(
+                    "triggers on DELETE: {}; nothing was taken back",
+                    self.triggers.join(", ")
+                ))
+                .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction")),
+            }
+        })?;
+        let changed = (undone.undone - rows).max(0);
+        if changed > 0 {
+            *undone.reasons.entry("changed_since".into()).or_default() += changed;
+        }
+        undone.undone = rows;
+        undone.run_id = Some(run);
+        Ok(undone)
+    }
+
+    /// Rows that this undo has deleted, and that are there all the same.
+    fn left(&self, run: i64) -> Result<i64, Problem> {
+        let sql = format!(
+            "SELECT pg_catalog.count(*) FROM mend.changes AS kept JOIN {} AS p ON {} WHERE kept.run_id = {run} AND kept.change = 'deleted'",
+            self.table.relation_sql(),
+            self.same_row()
+        );
+        Ok(Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0))
+    }
+}
+
+fn may_delete(table: &Table) -> Result<bool, Problem> {
+    let sql = "SELECT pg_catalog.has_table_privilege($1, 'DELETE')";
+    let arguments = [pg_sys::Oid::from(table.oid).into()];
+    let may = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<bool>())?;
+    Ok(may == Some(true))
+}
+
+/// Triggers that fire when a row is deleted, the checks of foreign keys left out.
+fn triggers(table: &Table) -> Result<Vec<String>, Problem> {
+    // pg_trigger.h: TRIGGER_TYPE_DELETE.
+    let sql = "SELECT pg_catalog.quote_ident(t.tgname) FROM pg_catalog.pg_trigger t
+               WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 8) <> 0 ORDER BY 1";
+    let arguments = [pg_sys::Oid::from(table.oid).into()];
+    Ok(Spi::connect(|client| {
+        let mut names = vec![];
+        for row in client.select(sql, None, &arguments)? {
+            names.extend(row.get::<String>(1)?);
+        }
+        Ok::<_, SpiError>(names)
+    })?)
+}
