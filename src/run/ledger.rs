@@ -283,6 +283,26 @@ pub fn mark_deleted(by: i64, run: i64, table: &str) -> Result<i64, Problem> {
     })
 }
 
+/// Rows that an undo had deleted and that are there again.
+///
+/// * `by`: the run that made them, with its own record of them.
+///
+/// Errors: those of SPI only.
+pub fn mark_made_again(by: i64, run: i64, table: &str) -> Result<i64, Problem> {
+    // A row was deleted by the key by which others referenced it; it was made by its primary key.
+    let sql = "UPDATE mend.ledger_changes AS c SET undone_by = $1
+               FROM mend.ledger_changes AS made
+               WHERE made.run_id = $1 AND made.change = 'created' AND made.table_name = $3
+                 AND c.run_id = $2 AND c.change = 'deleted' AND c.table_name = $3 AND c.undone_by IS NULL
+                 AND (SELECT pg_catalog.bool_and(c.row_values ->> k = made.new_values ->> k) FROM pg_catalog.jsonb_object_keys(made.row_key) AS k)";
+    let arguments = [by.into(), run.into(), table.into()];
+    ours(|| {
+        Ok(Spi::connect_mut(|client| {
+            Ok::<_, SpiError>(client.update(sql, None, &arguments)?.len() as i64)
+        })?)
+    })
+}
+
 /// Keeps what an undo wrote as changes of its own: the other way round.
 ///
 /// Errors: those of SPI only.

@@ -11,7 +11,7 @@ use crate::identifier::Literal;
 use crate::pg::Settings;
 use crate::plan::expression::indent;
 use crate::plan::join::same_key;
-use crate::plan::kept::{json_object, keeping, same_as_kept};
+use crate::plan::kept::{json_object, keeping, old_value, same_as_kept};
 use crate::plan::{Statement, written_as};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
@@ -96,14 +96,33 @@ impl<'a> Created<'a> {
         for column in &self.key {
             problems.keep(texts_can_be_read(catalog, column));
         }
+        let shown = catalog.display(self.table);
+        let by_cast = catalog
+            .foreign_keys_by_cast
+            .iter()
+            .filter(|key| key.parent == self.table.oid);
+        for key in by_cast {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("{} compares by a cast of a role that you do not trust", key.name),
+                )
+                .detail(format!(
+                    "whether a row of {shown} is referenced cannot be told without running it"
+                ))
+                .hint("SET ROLE to a role that owns the types, or leave the rows"),
+            );
+        }
         if !dry_run && !may_delete(self.table)? {
-            let shown = catalog.display(self.table);
             problems.push(
                 Problem::new(
                     PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
                     format!("permission denied to delete from {shown}"),
                 )
-                .hint(format!("GRANT DELETE ON {shown} TO ...")),
+                .detail(
+                    "its rows are locked first, so that nobody can refer to them meanwhile: that needs UPDATE as well",
+                )
+                .hint(format!("GRANT UPDATE, DELETE ON {shown} TO ...")),
             );
         }
         problems.into_result()?;
@@ -211,6 +230,7 @@ impl<'a> Created<'a> {
     pub(super) fn take_back(&self, unlinked: &[(u32, i16, String)]) -> Result<Undone, Problem> {
         lock(self.session, self.table);
         let _settings = settings(false);
+        self.hold()?;
         let mut undone = self.counted(unlinked)?;
         if undone.undone == 0 {
             return Ok(undone);
@@ -257,6 +277,14 @@ impl<'a> Created<'a> {
             };
             let marked = ledger::mark_deleted(run, self.id, &kept)?;
             let left = self.left(run)?;
+            if self.referring(run)? > 0 {
+                return Err(Problem::new(
+                    PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                    format!("somebody refers to rows of {} meanwhile", catalog.display(self.table)),
+                )
+                .detail("nothing was taken back")
+                .hint("run it again"));
+            }
             match left == 0 && marked == rows {
                 true => Ok(rows),
                 false => Err(Problem::new(
@@ -282,6 +310,39 @@ impl<'a> Created<'a> {
         Ok(undone)
     }
 
+    /// Locks the rows: from then on no foreign key lets anybody refer to them, and who did before is seen by what follows. (A foreign key
+    /// ON DELETE CASCADE would take rows along.)
+    fn hold(&self) -> Result<(), Problem> {
+        let sql = format!(
+            "SELECT pg_catalog.count(*) FROM (\n  SELECT FROM {} AS p, mend.changes AS kept WHERE {} AND {} AND {}\n  FOR UPDATE OF p\n) AS held",
+            self.table.relation_sql(),
+            self.of_run(),
+            self.same_row(),
+            written_as("p", &self.ids)
+        );
+        let _own = Settings::of_one_statement();
+        Ok(Spi::connect_mut(|client| client.update(&sql, None, &[]).map(|_| ()))?)
+    }
+
+    /// References to what this undo has deleted, which no foreign key has kept off.
+    fn referring(&self, run: i64) -> Result<i64, Problem> {
+        let columns: Vec<String> = self
+            .table
+            .columns
+            .iter()
+            .map(|c| {
+                let value = old_value(&self.session.catalog, self.table, c, "kept.row_values");
+                format!("{value} AS {}", c.sql())
+            })
+            .collect();
+        let sql = format!(
+            "SELECT pg_catalog.count(*) FROM (\n  SELECT {} FROM mend.changes AS kept WHERE kept.run_id = {run} AND kept.change = 'deleted'\n) AS p\nWHERE {}",
+            columns.join(", "),
+            self.referenced(&[])
+        );
+        Ok(Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0))
+    }
+
     /// Rows that this undo has deleted, and that are there all the same.
     fn left(&self, run: i64) -> Result<i64, Problem> {
         let sql = format!(
@@ -294,7 +355,8 @@ impl<'a> Created<'a> {
 }
 
 fn may_delete(table: &Table) -> Result<bool, Problem> {
-    let sql = "SELECT pg_catalog.has_table_privilege($1, 'DELETE')";
+    let sql =
+        "SELECT pg_catalog.has_table_privilege($1, 'DELETE') AND pg_catalog.has_any_column_privilege($1, 'UPDATE')";
     let arguments = [pg_sys::Oid::from(table.oid).into()];
     let may = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<bool>())?;
     Ok(may == Some(true))

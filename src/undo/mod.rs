@@ -4,6 +4,7 @@
 //! which run      one of the caller's own
 //! values         values that are to be what they were: filled, replaced, nullified
 //! created        new rows that are to go, where nothing refers to them
+//! deleted        rows that an undo has deleted
 //! ```
 //! Rows and values that went with their tables and columns are put back by `migration::reset`.
 //!
@@ -11,6 +12,7 @@
 //! rows that were filled or created still carry the id of the transaction that wrote them, or somebody has changed them since.
 
 mod created;
+mod deleted;
 mod values;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ use crate::run::record::{self, Record};
 use crate::run::{Session, attempts, may_write};
 
 use created::Created;
+use deleted::Deleted;
 use values::{Values, What};
 
 /// What of a run was taken back, or would be.
@@ -215,12 +218,16 @@ pub fn restore_repaired(session: &Session, id: i64, dry_run: bool) -> Result<Und
 enum Part<'a> {
     Values(Box<Values<'a>>),
     Created(Created<'a>),
+    Deleted(Box<Deleted<'a>>),
 }
 
 impl<'a> Part<'a> {
     /// What a run did, in the order in which it is taken back: rows that were linked to new parents come before those.
     fn all(session: &'a Session, recorded: &Recorded) -> Result<Vec<Part<'a>>, Problem> {
         let mut parts = vec![];
+        for table in recorded.tables(Change::Deleted)? {
+            parts.push(Part::Deleted(Box::new(Deleted::find(session, recorded, &table)?)));
+        }
         for change in [Change::Nullified, Change::Replaced, Change::Restored] {
             for table in recorded.tables(change)? {
                 let what = What::Kept(change);
@@ -247,6 +254,7 @@ impl<'a> Part<'a> {
         match self {
             Part::Values(values) => values.may(dry_run),
             Part::Created(created) => created.may(dry_run),
+            Part::Deleted(deleted) => deleted.may(dry_run),
         }
     }
 
@@ -255,6 +263,7 @@ impl<'a> Part<'a> {
         match self {
             Part::Values(values) => values.count(),
             Part::Created(created) => created.count(&unlinked(all)),
+            Part::Deleted(deleted) => deleted.count(),
         }
     }
 
@@ -265,6 +274,7 @@ impl<'a> Part<'a> {
             Part::Values(values) => values.take_back(),
             // What was linked is not any more.
             Part::Created(created) => created.take_back(&unlinked(all)),
+            Part::Deleted(deleted) => deleted.take_back(),
         }
     }
 }

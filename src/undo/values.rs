@@ -150,7 +150,6 @@ impl<'a> Values<'a> {
         }
         // Who owns the table cannot see what others have recorded: its code is run for whom it trusts, or not at all.
         let state = self.session.catalog.table_in("mend", "changes");
-        let state = state.filter(|_| self.what != What::Filled || self.replaced > 0);
         let reads: Vec<u32> = state.iter().map(|state| state.oid).collect();
         problems.keep(Reader::of(
             self.session,
@@ -493,6 +492,9 @@ impl<'a> Values<'a> {
         let mut notes = vec![];
         if !self.details.triggers.is_empty() && counts.contains_key("undone") {
             notes.push(format!("triggers fire: {}", self.details.triggers.join(", ")));
+        }
+        if self.what == What::Filled && self.table.primary_key().is_none() && counts.contains_key("undone") {
+            notes.push("without a primary key its rows cannot be found again: this undo cannot be taken back".into());
         }
         let null: Vec<&str> = self
             .columns

@@ -14,6 +14,7 @@
 //! * `tenants`, `tenant_graph`: tenant keys by inference; random graphs of tables against a reference
 //! * `validate`: references against the rows, random schemas against one query per check
 //! * `repair`: what is done about them, and put back
+//! * `undo`: what any run changed, taken back
 //! * `parents`: missing parents created and linked, random rows against a model
 //! * `finalize`: the gate, and locking in with short locks
 //! * `migration`: one checklist for all of it
@@ -41,4 +42,5 @@ mod script;
 mod tenant_graph;
 mod tenants;
 mod threats;
+mod undo;
 mod validate;

@@ -1,0 +1,275 @@
+//! Rows that an undo deleted: they are there again, as they were.
+
+use std::collections::BTreeMap;
+
+use pgrx::prelude::*;
+use pgrx::spi::SpiError;
+
+use super::{Recorded, Undone, recorded};
+use crate::catalog::{Column, Insertion, Table, texts_can_be_read};
+use crate::identifier::Literal;
+use crate::pg::{self, Settings, WholeFunctions};
+use crate::plan::expression::indent;
+use crate::plan::kept::{json_object, keeping, key_conditions, old_value};
+use crate::plan::new_row::refusals_of_new_row;
+use crate::plan::{Overlays, Statement};
+use crate::problem::Problem;
+use crate::rule::check::Problems;
+use crate::run::ledger::{self, Change};
+use crate::run::obstacles::relation_can_be_filled;
+use crate::run::record;
+use crate::run::{Reader, Session, lock, readable, settings};
+
+/// Rows of one table that an undo deleted.
+pub(super) struct Deleted<'a> {
+    session: &'a Session,
+    id: i64,
+    table: &'a Table,
+    /// Columns that can be written.
+    columns: Vec<&'a Column>,
+    insertion: Insertion,
+}
+
+impl<'a> Deleted<'a> {
+    /// * `table`: with its schema, as recorded.
+    pub(super) fn find(session: &'a Session, run: &Recorded, table: &str) -> Result<Deleted<'a>, Problem> {
+        let table = session.catalog.resolve_table(table)?;
+        let sql = "SELECT DISTINCT k FROM mend.changes r, pg_catalog.jsonb_object_keys(r.row_values) k
+                   WHERE r.run_id = $1 AND r.change = 'deleted' AND r.table_name = $2 ORDER BY k";
+        let arguments = [run.id.into(), record::qualified(table).into()];
+        let names = Spi::connect(|client| {
+            let mut names: Vec<String> = vec![];
+            for row in client.select(sql, None, &arguments)? {
+                names.extend(row.get::<String>(1)?);
+            }
+            Ok::<_, SpiError>(names)
+        })?;
+        for name in &names {
+            if table.column_named(name).is_none() {
+                return Err(Problem::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!(
+                        "column {name} of {} does not exist any more",
+                        session.catalog.display(table)
+                    ),
+                )
+                .hint("the rows are in mend.changes"));
+            }
+        }
+        let kept = |c: &&Column| !c.generated && names.contains(&c.name);
+        Ok(Deleted {
+            session,
+            id: run.id,
+            table,
+            columns: table.columns.iter().filter(kept).collect(),
+            insertion: match table.is_table() {
+                true => session.catalog.insertion(table)?,
+                false => Insertion::default(),
+            },
+        })
+    }
+
+    pub(super) fn may(&self, dry_run: bool) -> Result<(), Problem> {
+        let catalog = &self.session.catalog;
+        let mut problems = Problems::default();
+        relation_can_be_filled(self.session, self.table, &mut problems);
+        let shown = catalog.display(self.table);
+        let all: Vec<i16> = self.table.columns.iter().map(|c| c.number).collect();
+        readable(self.session, self.table, &all, false, &mut problems);
+        if self.table.primary_key().is_none() {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+                    format!("{shown} has no primary key any more, so nothing tells whether its rows are there"),
+                )
+                .hint("the rows are in mend.changes"),
+            );
+        }
+        for rule in &self.insertion.rules {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("rule {rule} rewrites every INSERT into {shown}"),
+                )
+                .hint("disable it for the call: ALTER TABLE ... DISABLE RULE ..."),
+            );
+        }
+        for column in &self.columns {
+            problems.keep(texts_can_be_read(catalog, column));
+        }
+        let state = catalog.table_in("mend", "changes");
+        let reads: Vec<u32> = state.iter().map(|state| state.oid).collect();
+        problems.keep(Reader::of(
+            self.session,
+            &[(self.table, &self.insertion.code)],
+            &reads,
+            &[],
+        ));
+        if !dry_run && !self.table.may_insert {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!("permission denied to insert into {shown}"),
+                )
+                .hint(format!("GRANT INSERT ON {shown} TO ...")),
+            );
+        }
+        let parents = catalog.foreign_keys_of(self.table.oid).map(|key| key.parent);
+        problems.into_result()?;
+        self.session.hold(parents.chain([self.table.oid]))
+    }
+
+    /// The value of a column in the row that was kept.
+    fn value(&self, column: &Column) -> String {
+        old_value(&self.session.catalog, self.table, column, "kept.row_values")
+    }
+
+    /// Each row with what becomes of it: `change_id`, `row_values`, `outcome`.
+    fn judged(&self) -> String {
+        let catalog = &self.session.catalog;
+        let known = |c: i16| {
+            self.columns
+                .iter()
+                .find(|column| column.number == c)
+                .map(|c| self.value(c))
+        };
+        let refused = refusals_of_new_row(catalog, self.table, &Overlays::default(), &self.insertion, &known, &[]);
+        let refused: Vec<String> = refused
+            .iter()
+            .map(|(refused, _)| format!("WHEN {refused} THEN 'constraint_failed'"))
+            .collect();
+        format!(
+            "SELECT kept.change_id, kept.row_values, CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    \
+             WHEN EXISTS (SELECT FROM {} AS t WHERE {}) THEN 'row_is_there'\n    {}\n    ELSE 'undone' END AS outcome\n\
+             FROM mend.changes AS kept\nWHERE kept.run_id = {} AND kept.change = 'deleted' AND kept.table_name = {}",
+            self.table.relation_sql(),
+            key_conditions(catalog, self.table, "t", "kept.row_values").join(" AND "),
+            refused.join("\n    "),
+            self.id,
+            Literal::new(&record::qualified(self.table))
+        )
+    }
+
+    /// Counts what taking it back would do.
+    pub(super) fn count(&self) -> Result<Undone, Problem> {
+        let _settings = settings(true);
+        self.counted()
+    }
+
+    fn counted(&self) -> Result<Undone, Problem> {
+        let _whole = WholeFunctions::where_needed(!self.insertion.code.is_empty());
+        let sql = format!(
+            "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged\nGROUP BY outcome",
+            indent(&self.judged(), 2)
+        );
+        let _own = Settings::of_one_statement();
+        let mut counts = Spi::connect(|client| {
+            let mut counts = BTreeMap::new();
+            for row in client.select(&sql, None, &[])? {
+                let outcome = row.get::<String>(1)?.unwrap_or_default();
+                counts.insert(outcome, row.get::<i64>(2)?.unwrap_or(0));
+            }
+            Ok::<_, SpiError>(counts)
+        })?;
+        let unpredicted = self
+            .insertion
+            .unpredicted(&|c| self.columns.iter().any(|column| column.number == c));
+        let mut notes = vec![];
+        if !unpredicted.is_empty() {
+            notes.push(format!(
+                "not predicted, would fail the whole run: {}",
+                unpredicted.join(", ")
+            ));
+        }
+        if !self.insertion.triggers.is_empty() {
+            notes.push(format!("triggers fire: {}", self.insertion.triggers.join(", ")));
+        }
+        Ok(Undone {
+            table: self.session.catalog.display(self.table),
+            columns: None,
+            change: Change::Deleted.as_str().into(),
+            total: counts.values().sum(),
+            undone: counts.remove("undone").unwrap_or(0),
+            reasons: counts,
+            run_id: None,
+            note: (!notes.is_empty()).then(|| notes.join("; ")),
+        })
+    }
+
+    /// Inserts, marks, records.
+    pub(super) fn take_back(&self) -> Result<Undone, Problem> {
+        lock(self.session, self.table);
+        let _settings = settings(false);
+        let _whole = WholeFunctions::where_needed(!self.insertion.code.is_empty());
+        let mut undone = self.counted()?;
+        if undone.undone == 0 {
+            return Ok(undone);
+        }
+        let names: Vec<String> = self.columns.iter().map(|c| c.sql().to_string()).collect();
+        let values: Vec<String> = self.columns.iter().map(|c| self.value(c)).collect();
+        let insert = Statement {
+            sql: format!(
+                "INSERT INTO {} ({})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM (\n{}\n) AS kept\nWHERE kept.outcome = 'undone'",
+                self.table.sql(),
+                names.join(", "),
+                values.join(", "),
+                indent(&self.judged(), 2)
+            ),
+            parameters: vec![],
+        };
+        let review = insert.sql.clone();
+        let insert = insert.under_callers_settings(&self.session.caller.with_exact_texts(), true);
+        let catalog = &self.session.catalog;
+        let key = self.table.row_key_sql(catalog, &self.table.quoted_name);
+        let texts = self.columns.iter();
+        let texts = texts.map(|c| {
+            let own = format!("{}.{}", self.table.quoted_name, c.sql());
+            (*c, catalog.text_sql(&own, c.type_oid))
+        });
+        let statement = Statement {
+            sql: keeping(
+                &format!(
+                    "made AS (\n{}\n  RETURNING {key} AS row_key, {} AS new_values\n)",
+                    indent(&insert.sql, 2),
+                    json_object(texts)
+                ),
+                &["(SELECT pg_catalog.count(*) FROM made)"],
+                &[
+                    ("row_key", "row_key::pg_catalog.text"),
+                    ("new_values", "new_values::pg_catalog.text"),
+                ],
+                "FROM made",
+            ),
+            parameters: insert.parameters,
+        };
+        let table = record::qualified(self.table);
+        let kept = table.clone();
+        let (run, rows) = recorded(self.session, self.id, "deleted", table, &undone, review, |run| {
+            let rows = {
+                let _own = Settings::of_one_statement();
+                ledger::keep(run, Change::Created, &kept, None, &statement)?[0]
+            };
+            ledger::wrote(run, self.table.oid, pg::current_transaction_id(), &[run])?;
+            let marked = ledger::mark_made_again(run, self.id, &kept)?;
+            match (rows, marked) == (undone.undone, undone.undone) {
+                true => Ok(rows),
+                false => Err(Problem::new(
+                    PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+                    format!(
+                        "{} rows of {} were to be there again, {marked} are",
+                        undone.undone,
+                        self.session.catalog.display(self.table)
+                    ),
+                )
+                .detail(format!(
+                    "triggers on INSERT: {}; nothing was put back",
+                    self.insertion.triggers.join(", ")
+                ))
+                .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction")),
+            }
+        })?;
+        undone.undone = rows;
+        undone.run_id = Some(run);
+        Ok(undone)
+    }
+}
