@@ -46,6 +46,10 @@ COMMENT ON FUNCTION declare_reference(text, text, text, text, boolean) IS
   'declare a reference that no foreign key can (soft, polymorphic), or (parent NULL) say that a column is none; kept in mend.declared_references';
 COMMENT ON FUNCTION forget_reference(text, text, text) IS
   'forget what declare_reference was told of these columns';
+COMMENT ON FUNCTION declare_tenant_key(text, text) IS
+  'say which column of a table is its tenant key, or (NULL) that none is, for all calls; kept in mend.declared_tenant_keys';
+COMMENT ON FUNCTION forget_tenant_key(text) IS
+  'forget what declare_tenant_key was told of this table';
 COMMENT ON FUNCTION repair_orphans(text, text, text, boolean, jsonb, text, text, text, text) IS
   'repair the rows that violate one reference: nullify, quarantine or create_parent, or count what that would do (dry_run, the default); old values are kept, nothing is deleted';
 COMMENT ON FUNCTION restore_repaired(bigint, boolean) IS
@@ -101,7 +105,7 @@ BEGIN
   END LOOP;
   -- What is written there, the extension writes itself: nobody needs more than to read.
   EXECUTE format('GRANT USAGE ON SCHEMA mend TO %I', grantee);
-  EXECUTE format('GRANT SELECT ON mend.runs, mend.changes, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references TO %I', grantee);
+  EXECUTE format('GRANT SELECT ON mend.runs, mend.changes, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references, mend.declared_tenant_keys TO %I', grantee);
   RETURN format('%s may call %s functions of pg_mend, on tables that it may read and update; it sees its own runs in mend.runs',
                 quote_ident(grantee), granted);
 END
@@ -135,7 +139,7 @@ BEGIN
   LOOP
     EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %I', routine.signature, role_found);
   END LOOP;
-  EXECUTE format('REVOKE ALL ON mend.runs, mend.changes, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references FROM %I', role_found);
+  EXECUTE format('REVOKE ALL ON mend.runs, mend.changes, mend.replaced_values, mend.repaired_rows, mend.created_rows, mend.reset_rows, mend.reset_values, mend.declared_references, mend.declared_tenant_keys FROM %I', role_found);
   EXECUTE format('REVOKE ALL ON SCHEMA mend FROM %I', role_found);
   -- REVOKE takes back only what the caller's own rights gave.
   SELECT p.oid::regprocedure AS signature,

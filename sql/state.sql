@@ -1,8 +1,8 @@
 -- pg_mend's state, in a schema of its own. The functions go to the schema of CREATE EXTENSION.
 --
--- ledger_runs, ledger_changes, ledger_writes, ledger_references
+-- ledger_runs, ledger_changes, ledger_writes, ledger_references, ledger_tenant_keys
 --     what is kept; they belong to the bootstrap superuser, and only the extension's own statements write them (src/run/ledger.rs)
--- runs, changes, replaced_values, ..., declared_references
+-- runs, changes, replaced_values, ..., declared_references, declared_tenant_keys
 --     what roles read: views that show a role what is its own
 
 -- Names and texts are handled as UTF-8.
@@ -106,6 +106,16 @@ CREATE TABLE mend.ledger_references (
 CREATE UNIQUE INDEX declared_references_once ON mend.ledger_references
   (table_schema, table_name, columns, COALESCE(type_column, ''), COALESCE(type_value, ''));
 COMMENT ON TABLE mend.ledger_references IS 'what declare_reference() was told. Written by pg_mend alone; read it through mend.declared_references';
+
+CREATE TABLE mend.ledger_tenant_keys (
+  table_schema text NOT NULL,
+  table_name   text NOT NULL,
+  column_name  text,
+  declared_by  name NOT NULL,
+  declared_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  PRIMARY KEY (table_schema, table_name)
+);
+COMMENT ON TABLE mend.ledger_tenant_keys IS 'what declare_tenant_key() was told. Written by pg_mend alone; read it through mend.declared_tenant_keys';
 
 -- May the reader see what every role did? The extension's owner may, and superusers.
 CREATE VIEW mend.runs WITH (security_barrier) AS
@@ -299,6 +309,29 @@ COMMENT ON COLUMN mend.ledger_references.declared_at IS 'when';
 COMMENT ON COLUMN mend.declared_references.declared_at IS 'when';
 COMMENT ON COLUMN mend.declared_references.in_force IS 'it counts: its author has the rights of the owner of the referencing table, or of the extension''s owner';
 
+CREATE VIEW mend.declared_tenant_keys WITH (security_barrier) AS
+  SELECT d.*,
+         COALESCE(pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE')
+                  OR EXISTS (SELECT FROM pg_catalog.pg_extension e
+                             WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
+                               AND pg_catalog.pg_has_role(r.oid, e.extowner, 'USAGE')), false) AS in_force
+  FROM mend.ledger_tenant_keys d
+  LEFT JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) d.declared_by
+  LEFT JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) d.table_schema::pg_catalog.name
+  LEFT JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) n.oid AND c.relname OPERATOR(pg_catalog.=) d.table_name::pg_catalog.name;
+COMMENT ON VIEW mend.declared_tenant_keys IS 'which column says whose a row is, where declare_tenant_key() was told; by name, so that it survives a dump. It is the same for all calls and all roles';
+COMMENT ON COLUMN mend.ledger_tenant_keys.table_schema IS 'schema of the table';
+COMMENT ON COLUMN mend.declared_tenant_keys.table_schema IS 'schema of the table';
+COMMENT ON COLUMN mend.ledger_tenant_keys.table_name IS 'the table';
+COMMENT ON COLUMN mend.declared_tenant_keys.table_name IS 'the table';
+COMMENT ON COLUMN mend.ledger_tenant_keys.column_name IS 'its tenant key; NULL: none of its columns is one';
+COMMENT ON COLUMN mend.declared_tenant_keys.column_name IS 'its tenant key; NULL: none of its columns is one';
+COMMENT ON COLUMN mend.ledger_tenant_keys.declared_by IS 'the role that declared it, which alone (with the extension''s owner) may change it; it counts only while that role has the rights of the table''s owner, or of the extension''s';
+COMMENT ON COLUMN mend.declared_tenant_keys.declared_by IS 'the role that declared it, which alone (with the extension''s owner) may change it; it counts only while that role has the rights of the table''s owner, or of the extension''s';
+COMMENT ON COLUMN mend.ledger_tenant_keys.declared_at IS 'when';
+COMMENT ON COLUMN mend.declared_tenant_keys.declared_at IS 'when';
+COMMENT ON COLUMN mend.declared_tenant_keys.in_force IS 'it counts: its author has the rights of the owner of the table, or of the extension''s owner';
+
 REVOKE ALL ON SCHEMA mend FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA mend FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA mend FROM PUBLIC;
@@ -307,6 +340,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA mend FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('mend.ledger_runs', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.ledger_changes', '');
 SELECT pg_catalog.pg_extension_config_dump('mend.ledger_references', '');
+SELECT pg_catalog.pg_extension_config_dump('mend.ledger_tenant_keys', '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.ledger_runs', 'run_id'), '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.ledger_changes', 'change_id'), '');
 SELECT pg_catalog.pg_extension_config_dump(pg_catalog.pg_get_serial_sequence('mend.ledger_references', 'reference_id'), '');

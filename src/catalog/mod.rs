@@ -20,4 +20,6 @@ pub use load::load;
 pub use resolve::ResolveError;
 #[cfg(test)]
 pub use types::testing;
-pub use types::{Catalog, Column, ForeignKey, Key, Operator, State, Table, Type, numeric_modifier};
+pub use types::{
+    Catalog, Column, DeclaredKey, ForeignKey, Key, Operator, State, Table, TenantColumns, Type, numeric_modifier,
+};

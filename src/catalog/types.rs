@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::identifier::{Identifier, Literal};
 use crate::names;
 
 /// An object id of Postgres.
 pub type Oid = u32;
+
+/// Columns by which rows say whose they are, per table.
+pub type TenantColumns = Rc<HashMap<Oid, Vec<i16>>>;
 
 /// Every table that the caller's database has, with columns, keys and foreign keys.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -39,6 +43,21 @@ pub struct Catalog {
     /// What `infer::root` found out about the whole catalog, kept because it is asked for every column.
     #[serde(skip)]
     pub(crate) tenant_root: RefCell<Option<Option<Oid>>>,
+    /// Tenant keys that were declared, per table.
+    #[serde(skip)]
+    pub declared_keys: HashMap<Oid, DeclaredKey>,
+    /// The columns by which rows say whose they are, per table, for one root; found by `infer::keys`.
+    #[serde(skip)]
+    pub(crate) tenant_columns: RefCell<Option<(Oid, TenantColumns)>>,
+}
+
+/// What was declared of the tenant key of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredKey {
+    /// The column; `None`: the table has none.
+    pub column: Option<i16>,
+    /// The role that said so.
+    pub declared_by: String,
 }
 
 /// One relation.

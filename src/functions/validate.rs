@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use super::given;
 use crate::pg::Jsonb;
 use crate::problem::Problem;
-use crate::run::Session;
+use crate::run::{Session, tenant_keys};
 use crate::validate::declared::{self, DeclareRequest};
 use crate::validate::{self, Request};
 
@@ -148,4 +148,37 @@ fn forget_reference(
 ) -> Result<i64, ErrorReport> {
     let (table, columns) = (given(table_name, "table_name")?, given(column_name, "column_name")?);
     Ok(declared::forget(&Session::begin()?, table, columns, type_value)?)
+}
+
+/// Says which column of a table is its tenant key, where it is not the one that would be inferred, or that none is.
+///
+/// * `column_name`: the column; NULL: none of them says whose the rows are, so that it is found through their parents, or they are shared.
+///
+/// Kept in `mend.declared_tenant_keys`, in the place of what was declared of the table before. Returns it in words. It holds for every call
+/// (guards, `tenant =>`, `tenant_columns`, coverage, validation, parents, repairs, finalize, report) and for all roles, while its author has
+/// the rights of the table's owner, or of the extension's.
+///
+/// Errors: 42P01, 42703 (names, with the nearest ones), 42809 for a view, 42501 for who has neither the rights of the table's owner nor those
+/// of the extension's.
+///
+/// ```sql
+/// SELECT declare_tenant_key('orders', 'assigned_to');
+/// ```
+#[pg_extern]
+fn declare_tenant_key(table_name: Option<&str>, column_name: Option<&str>) -> Result<String, ErrorReport> {
+    let table = given(table_name, "table_name")?;
+    Ok(tenant_keys::declare(&Session::begin()?, table, column_name)?)
+}
+
+/// Forgets what [`declare_tenant_key`] was told of a table.
+///
+/// Errors: 42P01, 42501; 42704 where nothing was declared.
+///
+/// ```sql
+/// SELECT forget_tenant_key('orders');
+/// ```
+#[pg_extern]
+fn forget_tenant_key(table_name: Option<&str>) -> Result<String, ErrorReport> {
+    let table = given(table_name, "table_name")?;
+    Ok(tenant_keys::forget(&Session::begin()?, table)?)
 }

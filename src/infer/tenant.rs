@@ -1,7 +1,8 @@
 //! Whose row is it: the tenant root, and the way from a table to it.
 //!
 //! A side has its tenant in a column that references the root, or reaches such a column through its parents
-//! (AnimalOwner → Animal.tenantId). Of several common parents the root is told by points: the column has the same name on
+//! (AnimalOwner → Animal.tenantId). Where one table of the catalog stands out as the root (`root::known`), or the setting names one, it is
+//! that one, as for all who ask, by the columns that `keys` tells. Else, of several common parents the root is told by points: the column has the same name on
 //! both sides (4), it is named after the parent (5), it is NOT NULL on both (2), how many tables share it compared with
 //! the other candidates (up to 6), the parent is not itself a child of another candidate (1). No signal decides alone: in
 //! a half-done migration the tenant key may still be nullable where `createdBy` or `country_id` is not. Less than 2.5
@@ -13,9 +14,10 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use super::InferError;
+use super::keys;
 use super::reference;
 use super::root::{self, CLEAR, Points, named_after};
-use crate::catalog::{Catalog, Column, ForeignKey, Table};
+use crate::catalog::{Catalog, Column, ForeignKey, Table, TenantColumns};
 use crate::names;
 use crate::rule::Hop;
 
@@ -77,14 +79,13 @@ pub fn guard(
     target: i16,
     sources: &[i16],
 ) -> Result<Guard, InferError> {
-    if root
-        .or_else(|| root::known(catalog))
-        .is_some_and(|root| root.oid == value_table.oid)
-    {
+    let settled = root.or_else(|| root::known(catalog));
+    if settled.is_some_and(|root| root.oid == value_table.oid) {
         return Ok(Guard::TenantItself);
     }
-    let values = ways(catalog, value_table, None, &[]);
-    let rows = ways(catalog, table, Some(target), sources);
+    let owned = settled.map(|root| Owned::by(catalog, root));
+    let values = ways(catalog, value_table, owned.as_ref(), None, &[]);
+    let rows = ways(catalog, table, owned.as_ref(), Some(target), sources);
     let found = values
         .iter()
         .filter(|(parent, _)| root.is_none_or(|root| root.oid == **parent))
@@ -93,14 +94,9 @@ pub fn guard(
         .filter_map(|(&parent, value)| best_pair(catalog, parent, rows.get(&parent)?, value, root.is_some()))
         .collect();
     let mut candidates = ranked_candidates(catalog, found);
-    // The one that stands out in the whole catalog is it, where the others that are as likely only lie on the way there.
-    if let Some(at) = root::known(catalog).and_then(|root| candidates.iter().position(|c| c.root == root.oid)) {
-        let near = |c: &Candidate| candidates[0].points - c.points < CLEAR;
-        let on_the_way = |c: &Candidate| candidates[at].row.hops.iter().any(|hop| hop.parent == c.root);
-        let mut others = candidates.iter().filter(|c| near(c) && c.root != candidates[at].root);
-        if near(&candidates[at]) && others.all(on_the_way) {
-            candidates = vec![candidates.swap_remove(at)];
-        }
+    // The one that stands out in the whole catalog is it, as for everybody else who asks.
+    if let Some(at) = settled.and_then(|root| candidates.iter().position(|c| c.root == root.oid)) {
+        candidates = vec![candidates.swap_remove(at)];
     }
     match candidates.as_slice() {
         [] => Ok(Guard::Unguarded(match root {
@@ -146,7 +142,7 @@ pub fn of_table(
 ) -> Result<TenantPath, InferError> {
     let root = root.or_else(|| root::known(catalog));
     let found = root.and_then(|root| {
-        let ways = ways(catalog, table, Some(target), sources);
+        let ways = ways(catalog, table, Some(&Owned::by(catalog, root)), Some(target), sources);
         let paths = ways.get(&root.oid)?;
         best_pair(catalog, root.oid, paths, paths, true).map(|best| best.row.clone())
     });
@@ -252,9 +248,42 @@ fn sharing(catalog: &Catalog, parent: u32, name: &str) -> usize {
         .count()
 }
 
+/// Which columns say whose a row is, for the root that is settled: the same for all who ask.
+struct Owned {
+    root: u32,
+    columns: TenantColumns,
+}
+
+impl Owned {
+    fn by(catalog: &Catalog, root: &Table) -> Owned {
+        Owned {
+            root: root.oid,
+            columns: keys::columns(catalog, root),
+        }
+    }
+
+    /// `column` of `table` references the root in another role (`assigned_to`).
+    fn is_role(&self, table: &Table, column: i16, parent: u32) -> bool {
+        parent == self.root && self.columns.get(&table.oid).is_some_and(|own| !own.contains(&column))
+    }
+
+    /// `column` of `table` is a key, whatever its name or foreign key say.
+    fn is_key(&self, table: &Table, column: i16) -> bool {
+        self.columns.get(&table.oid).is_some_and(|own| own.contains(&column))
+    }
+}
+
 /// Every table that can be reached as a tenant, with the ways that lead there, best first: direct columns, then through
 /// parents. Only the shortest kind of way is kept per root.
-fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) -> HashMap<u32, Vec<TenantPath>> {
+///
+/// * `owned`: what is known of the settled root's keys.
+fn ways(
+    catalog: &Catalog,
+    table: &Table,
+    owned: Option<&Owned>,
+    target: Option<i16>,
+    sources: &[i16],
+) -> HashMap<u32, Vec<TenantPath>> {
     let mut found: HashMap<u32, Vec<TenantPath>> = HashMap::new();
     // A row of the root is its own tenant.
     if let Some(key) = table.primary_key().filter(|key| key.columns.len() == 1) {
@@ -279,7 +308,8 @@ fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) 
                 if depth == 0 && key.columns.iter().any(|c| Some(*c) == target) {
                     continue;
                 }
-                if key.columns.len() == 1 && key.parent != *at {
+                let role = owned.is_some_and(|owned| owned.is_role(here, key.columns[0], key.parent));
+                if key.columns.len() == 1 && key.parent != *at && !role {
                     at_this_depth.entry(key.parent).or_default().push(arrive(
                         table.oid,
                         start,
@@ -301,9 +331,16 @@ fn ways(catalog: &Catalog, table: &Table, target: Option<i16>, sources: &[i16]) 
             }
             // A tenant key that was never declared (`tenant_id uuid NOT NULL`, no foreign key) is one all the same.
             for column in here.columns.iter().filter(|c| depth > 0 || Some(c.number) != target) {
-                if let Some(to) = reference::of(catalog, here, column).filter(|r| !r.declared && r.parent != *at) {
+                let named = reference::of(catalog, here, column);
+                let known = owned.filter(|owned| owned.is_key(here, column.number) && named.is_none());
+                let to = match (named, known) {
+                    (None, Some(owned)) => Some(owned.root),
+                    (named, _) => named.filter(|r| !r.declared).map(|r| r.parent),
+                };
+                let role = |parent: u32| owned.is_some_and(|owned| owned.is_role(here, column.number, parent));
+                if let Some(parent) = to.filter(|parent| parent != at && !role(*parent)) {
                     let way = arrive(table.oid, start, hops, *at, column.number);
-                    at_this_depth.entry(to.parent).or_default().push(way);
+                    at_this_depth.entry(parent).or_default().push(way);
                 }
             }
         }

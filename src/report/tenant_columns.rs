@@ -331,6 +331,9 @@ fn with_key(session: &Session, keys: &TenantKeys, table: &Table, key: &KeyPaths,
             },
         );
     }
+    if let Some(role) = &key.key.declared_by {
+        notes.push(format!("{role} declared it to be the tenant key"));
+    }
     let roles = keys.roles(table);
     if !roles.is_empty() {
         notes.push(format!("also references {root}, in another role: {}", roles.join(", ")));

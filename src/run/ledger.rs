@@ -44,8 +44,8 @@ impl State {
     pub fn check() -> Result<State, Problem> {
         let sql = "
 WITH expected (name, kind) AS (
-  VALUES ('ledger_runs', 'r'), ('ledger_changes', 'r'), ('ledger_writes', 'r'), ('ledger_references', 'r'), ('runs', 'v'),
-         ('changes', 'v'), ('replaced_values', 'v'), ('repaired_rows', 'v'), ('created_rows', 'v'), ('reset_rows', 'v'), ('reset_values', 'v'), ('declared_references', 'v')
+  VALUES ('ledger_runs', 'r'), ('ledger_changes', 'r'), ('ledger_writes', 'r'), ('ledger_references', 'r'), ('ledger_tenant_keys', 'r'),
+         ('runs', 'v'), ('declared_tenant_keys', 'v'), ('changes', 'v'), ('replaced_values', 'v'), ('repaired_rows', 'v'), ('created_rows', 'v'), ('reset_rows', 'v'), ('reset_values', 'v'), ('declared_references', 'v')
 ),
 found AS (
   SELECT e.name, e.kind, c.oid, c.relkind, c.relowner, c.relrowsecurity, n.nspowner

@@ -20,6 +20,7 @@ mod reader;
 pub mod record;
 mod session;
 mod steps;
+pub mod tenant_keys;
 mod tenants;
 mod written;
 

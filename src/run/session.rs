@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 use super::ledger::State;
+use super::tenant_keys;
 use crate::catalog::{self, Catalog, Table};
 use crate::pg::Settings;
 use crate::plan::{CallersSettings, EXACT_TEXTS};
@@ -88,7 +89,8 @@ impl Session {
         ours.extend(EXACT_TEXTS);
         let settings = Settings::push(&ours);
         let state = State::check()?;
-        let catalog = catalog::load(schemas.into_iter().flatten().collect())?;
+        let mut catalog = catalog::load(schemas.into_iter().flatten().collect())?;
+        tenant_keys::load(&mut catalog)?;
         let session = Session {
             catalog,
             caller,

@@ -8,7 +8,7 @@ use crate::catalog::{Catalog, Column, State, Table};
 use crate::identifier::{Identifier, Literal, split_name};
 use crate::problem::Problem;
 use crate::rule::{Path, PathHop, typed};
-use crate::run::{Session, ledger};
+use crate::run::{Session, ledger, tenant_keys};
 
 /// One row of `mend.declared_references`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -267,7 +267,11 @@ pub struct DeclareRequest {
 pub fn declare(session: &Session, request: &DeclareRequest) -> Result<String, Problem> {
     let catalog = &session.catalog;
     let table = catalog.resolve_table(&request.table)?;
-    may_declare(session, table)?;
+    tenant_keys::may_declare(
+        table,
+        &format!("references of {}", catalog.display(table)),
+        "for one call, name the columns yourself: backfill(..., sources => ARRAY[...])",
+    )?;
     if request.parent.is_none() && request.type_value.is_some() {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -327,29 +331,6 @@ pub fn declare(session: &Session, request: &DeclareRequest) -> Result<String, Pr
         insert(session, &declaration)
     })?;
     Ok(declaration.said(catalog))
-}
-
-/// What is declared of a table holds for all roles: only its owner says it, and the owner of the extension.
-fn may_declare(session: &Session, table: &Table) -> Result<(), Problem> {
-    let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE')
-                      OR EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_mend' AND pg_catalog.pg_has_role(e.extowner, 'USAGE')),
-                      pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text
-               FROM pg_class c WHERE c.oid = $1";
-    let arguments = [pg_sys::Oid::from(table.oid).into()];
-    let (may, owner) = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_two::<bool, String>())?;
-    if may == Some(true) {
-        return Ok(());
-    }
-    let shown = session.catalog.display(table);
-    Err(Problem::new(
-        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        format!("permission denied to declare references of {shown}"),
-    )
-    .detail("what is declared of a table holds for all roles, so only its owner may, and the owner of the extension")
-    .hint(format!(
-        "ask {}, or a role that has its rights; for one call, name the columns yourself: backfill(..., sources => ARRAY[...])",
-        owner.unwrap_or_default()
-    )))
 }
 
 /// Forgets what was declared of these columns; returns how many declarations that were.

@@ -423,7 +423,7 @@ fn judged(session: &Session, sides: &Sides, reference: &KeyReference, numbers: &
         verdict: Verdict::Ok,
         sample: None,
         fix: None,
-        declaration: reference.declaration.clone(),
+        declaration: rests_on(catalog, sides, reference),
     };
     checked.verdict = if checked
         .kinds()
@@ -438,6 +438,28 @@ fn judged(session: &Session, sides: &Sides, reference: &KeyReference, numbers: &
     };
     checked.fix = fix::next(catalog, sides, reference, &checked, row[0]);
     checked
+}
+
+/// The declarations that the row rests on: of the reference itself, and of the tenant keys of both sides.
+fn rests_on(catalog: &crate::catalog::Catalog, sides: &Sides, reference: &KeyReference) -> Option<String> {
+    let keys = [reference.table, reference.parent].map(|table| {
+        let key = sides.keys()?.of(table).iter().find(|key| key.declared_by.is_some())?;
+        let column = table.column(key.column)?;
+        Some(format!(
+            "{}: {}.{} is the tenant key",
+            key.declared_by.clone().unwrap_or_default(),
+            catalog.display(table),
+            column.quoted
+        ))
+    });
+    let mut all: Vec<String> = reference
+        .declaration
+        .iter()
+        .cloned()
+        .chain(keys.into_iter().flatten())
+        .collect();
+    all.dedup();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 fn not_checked(reference: Unchecked) -> Checked {

@@ -1,7 +1,7 @@
 //! Which references there are to check: declared foreign keys, those that are only meant, and those that the user declared.
 
 use crate::catalog::{Catalog, State, Table};
-use crate::infer::reference;
+use crate::infer::{keys, reference};
 use crate::names;
 use crate::rule::typed;
 
@@ -231,7 +231,8 @@ fn meant<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<'a>> {
     });
     columns
         .filter_map(|column| {
-            let to = reference::of(catalog, table, column).filter(|to| !to.declared)?;
+            let to = reference::of(catalog, table, column).or_else(|| keys::reference_of(catalog, table, column));
+            let to = to.filter(|to| !to.declared)?;
             // orders.order_id is the table's own key.
             let itself = to.parent == table.oid && to.key == column.number;
             Some(KeyReference {

@@ -2,6 +2,7 @@
 
 use pgrx_tests::database_with;
 use pgrx_tests::example::{failure, lines, one};
+use postgres::Client;
 
 #[test]
 fn the_tenant_is_found_however_far_away_it_is() {
@@ -139,4 +140,195 @@ fn what_refuses_a_restored_value_is_foretold_and_what_changes_it_is_an_error() {
         one(&mut client, "SELECT count(restored_by) FROM mend.repaired_rows"),
         "0"
     );
+}
+
+/// A tenant key is one in whatever schema, with a foreign key or without: `tenant_columns` names it, `validate_tenant_fks` checks it.
+#[test]
+fn a_tenant_key_of_another_schema_is_checked_as_well() {
+    let (_database, mut client) = database_with(
+        "CREATE TABLE organizations (id int PRIMARY KEY); INSERT INTO organizations VALUES (1);
+         CREATE TABLE projects (id int PRIMARY KEY, organization_id int NOT NULL REFERENCES organizations);
+         CREATE TABLE tasks (id int PRIMARY KEY, organization_id int NOT NULL REFERENCES organizations, project_id int REFERENCES projects);
+         CREATE SCHEMA billing;
+         CREATE TABLE billing.invoices (id int PRIMARY KEY, organization_id int, project_id int REFERENCES projects);
+         INSERT INTO projects VALUES (1, 1); INSERT INTO billing.invoices VALUES (1, 1, 1), (2, 7, 1), (3, 7, NULL)",
+    );
+    assert_eq!(
+        lines(
+            &mut client,
+            "SELECT tenant_column FROM tenant_columns('organizations') WHERE table_name = 'billing.invoices'"
+        ),
+        ["organization_id"]
+    );
+    assert_eq!(
+        lines(
+            &mut client,
+            "SELECT column_name, parent_table, orphans, cross_tenant FROM validate_tenant_fks() WHERE table_name = 'billing.invoices' ORDER BY 1"
+        ),
+        ["organization_id|organizations|2|0", "project_id|projects|0|1"]
+    );
+    // And the guard goes by it.
+    client
+        .batch_execute("ALTER TABLE billing.invoices ADD task_id int REFERENCES tasks, ADD legacy int; INSERT INTO tasks VALUES (1, 1, 1); UPDATE billing.invoices SET legacy = 1")
+        .unwrap();
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT filled, reasons FROM backfill('billing.invoices', 'task_id', ARRAY['legacy -> tasks(id).id'])"
+        ),
+        r#"1|{"cross_tenant": 2}"#
+    );
+}
+
+/// Of several columns that reference the root, all calls take the same one.
+#[test]
+fn the_same_one_of_several_references_to_the_root_is_the_tenant() {
+    let (_database, mut client) = database_with(
+        "CREATE TABLE profiles (id int PRIMARY KEY); INSERT INTO profiles VALUES (1), (2);
+         CREATE TABLE properties (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, created_by int NOT NULL REFERENCES profiles, address text, UNIQUE (created_by, address));
+         CREATE TABLE notes (id int PRIMARY KEY, created_by int NOT NULL REFERENCES profiles);
+         CREATE TABLE orders (id int PRIMARY KEY, assigned_to int NOT NULL REFERENCES profiles, created_by int NOT NULL REFERENCES profiles,
+                              property_id int REFERENCES properties, address text);
+         INSERT INTO orders VALUES (1, 2, 1, NULL, 'a'), (2, 1, 1, NULL, 'a'), (3, 1, 2, NULL, 'a');
+         SET pg_mend.tenant_root = 'profiles'",
+    );
+    assert_eq!(
+        lines(
+            &mut client,
+            "SELECT tenant_column FROM tenant_columns('profiles') WHERE table_name = 'orders'"
+        ),
+        ["created_by"]
+    );
+    let call = |dry: bool| {
+        format!(
+            "SELECT filled, parents_created, note FROM backfill_parents('orders', 'property_id', match => '{{\"address\": \"address\"}}', dry_run => {dry})"
+        )
+    };
+    let dry = one(&mut client, &call(true));
+    assert!(
+        dry.starts_with("3|2|") && dry.contains("created_by must equal created_by"),
+        "{dry}"
+    );
+    assert_eq!(one(&mut client, &call(false)), dry);
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT count(*) FROM orders o JOIN properties p ON p.id = o.property_id WHERE p.created_by <> o.created_by"
+        ),
+        "0"
+    );
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT sum(cross_tenant) FROM validate_tenant_fks() WHERE table_name = 'orders' AND column_name = 'property_id'"
+        ),
+        "0"
+    );
+}
+
+/// What was declared settles it for every call, and every row says whose word it is; only who has the rights of the table's owner may.
+#[test]
+fn a_declared_tenant_key_is_the_one_that_every_call_goes_by() {
+    let (database, mut client) = database_with(
+        "CREATE TABLE profiles (id int PRIMARY KEY); INSERT INTO profiles VALUES (1), (2);
+         CREATE TABLE properties (id int PRIMARY KEY, created_by int NOT NULL REFERENCES profiles);
+         CREATE TABLE notes (id int PRIMARY KEY, created_by int NOT NULL REFERENCES profiles);
+         CREATE TABLE orders (id int PRIMARY KEY, assigned_to int REFERENCES profiles, created_by int REFERENCES profiles,
+                              property_id int REFERENCES properties, legacy int);
+         INSERT INTO properties VALUES (1, 1), (2, 2); INSERT INTO orders VALUES (1, 1, 2, NULL, 1), (2, 2, 1, NULL, 1);
+         SET pg_mend.tenant_root = 'profiles'",
+    );
+    // The key of orders, as each call tells it.
+    let told = |client: &mut Client| -> Vec<String> {
+        [
+            "SELECT string_agg(tenant_column, ', ') FROM tenant_columns('profiles') WHERE table_name = 'orders'",
+            "SELECT string_agg(tenant_column, ', ') FROM backfill_coverage('profiles') WHERE table_name = 'orders'",
+            "SELECT substring(note FROM 'guard: ([a-z_]+)') FROM backfill('orders', 'property_id', ARRAY['legacy -> properties(id).id'])",
+            "SELECT substring(note FROM 'restricted to ([a-z_]+)') FROM backfill('orders', 'property_id', ARRAY['legacy -> properties(id).id'], tenant => '1')",
+        ]
+        .map(|sql| one(client, sql))
+        .to_vec()
+    };
+    assert_eq!(told(&mut client), ["created_by"; 4]);
+    let call = "SELECT filled, reasons FROM backfill('orders', 'property_id', ARRAY['legacy -> properties(id).id'])";
+    assert_eq!(one(&mut client, call), r#"1|{"cross_tenant": 1}"#);
+    assert_eq!(
+        one(&mut client, "SELECT declare_tenant_key('orders', 'assigned_to')"),
+        "orders.assigned_to is the tenant key"
+    );
+    assert_eq!(told(&mut client), ["assigned_to"; 4]);
+    client
+        .batch_execute("SELECT FROM backfill('orders', 'property_id', ARRAY['legacy -> properties(id).id'], false)")
+        .unwrap();
+    assert_eq!(
+        lines(&mut client, "SELECT id FROM orders WHERE property_id IS NOT NULL"),
+        ["1"]
+    );
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT cross_tenant, declaration FROM validate_tenant_fks() WHERE table_name = 'orders' AND column_name = 'property_id'"
+        ),
+        "0|postgres: orders.assigned_to is the tenant key"
+    );
+    // None: the rows are whose their parents are.
+    assert_eq!(
+        one(&mut client, "SELECT declare_tenant_key('orders', NULL)"),
+        "no column of orders is a tenant key"
+    );
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT string_agg(status || ' ' || path, ', ') FROM tenant_columns('profiles') WHERE table_name = 'orders'"
+        ),
+        "needs_column property_id -> properties.created_by"
+    );
+    // Only while its author has the rights of the owner, and by nobody else.
+    let role = format!("declarer_{}", database.name);
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {role} LOGIN; SELECT grant_mend('{role}'); GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}"
+        ))
+        .unwrap();
+    let mut other = database.connect_as(&role);
+    for call in [
+        "declare_tenant_key('orders', 'created_by')",
+        "forget_tenant_key('orders')",
+    ] {
+        let failed = failure(&mut other, &format!("SELECT {call}"));
+        assert_eq!(
+            (failed.code.as_str(), failed.hint.is_empty()),
+            ("42501", false),
+            "{call}"
+        );
+    }
+    client
+        .batch_execute(&format!("ALTER TABLE orders OWNER TO {role}"))
+        .unwrap();
+    other
+        .batch_execute("SELECT declare_tenant_key('orders', 'assigned_to')")
+        .unwrap();
+    assert_eq!(told(&mut client), ["assigned_to"; 4]);
+    client.batch_execute("ALTER TABLE orders OWNER TO postgres").unwrap();
+    assert_eq!(told(&mut client), ["created_by"; 4]);
+    assert_eq!(one(&mut client, "SELECT in_force FROM mend.declared_tenant_keys"), "f");
+    // Names and what is not there.
+    client.batch_execute("SELECT forget_tenant_key('orders')").unwrap();
+    assert_eq!(failure(&mut client, "SELECT forget_tenant_key('orders')").code, "42704");
+    assert_eq!(
+        failure(&mut client, "SELECT declare_tenant_key('orders', 'asigned_to')").code,
+        "42703"
+    );
+    assert_eq!(
+        failure(&mut client, "SELECT declare_tenant_key('order', 'assigned_to')").code,
+        "42P01"
+    );
+    assert_eq!(
+        failure(&mut client, "SELECT declare_tenant_key(NULL, 'assigned_to')").code,
+        "22004"
+    );
+    drop(other);
+    client
+        .batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .unwrap();
 }

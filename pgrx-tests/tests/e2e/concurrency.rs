@@ -458,19 +458,20 @@ fn a_harmless_trigger_is_not_blamed_for_sources_that_change() {
         .unwrap();
     let run = start(&database, CALL);
     for turn in 1..=5 {
-        run.blocked(&mut watcher);
-        writer
-            .batch_execute(&format!(
-                "UPDATE contact SET party_id = {turn} + 100 WHERE id = 1; SELECT pg_advisory_unlock({turn})"
-            ))
-            .unwrap();
-        // Until it waits for the next turn, or is at its end.
-        let next = turn + 1;
-        let waits =
-            format!("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {next} AND NOT granted");
-        while turn < 5 && one(&mut watcher, &waits) == "0" && !run.thread.is_finished() {
+        let waits = format!(
+            "SELECT count(*) FROM pg_locks WHERE pid = {} AND locktype = 'advisory' AND objid = {turn} AND NOT granted",
+            run.pid
+        );
+        while one(&mut watcher, &waits) == "0" {
+            assert!(!run.thread.is_finished(), "it ended before turn {turn}");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
+        writer
+            .batch_execute(&format!("UPDATE contact SET party_id = {turn} + 100 WHERE id = 1"))
+            .unwrap();
+        writer
+            .batch_execute(&format!("SELECT pg_advisory_unlock({turn})"))
+            .unwrap();
     }
     assert_eq!(run.result(), Err("40001".into()));
     // And one that does change it.

@@ -3,7 +3,8 @@
 //! A key is told by what it references, not by its name: `orders.created_by -> profiles(id)` and
 //! `properties.org_id -> profiles(id)` are the same one. A column without a foreign key counts where it is named after the root
 //! or like the keys of other tables. Of several columns that reference the root, those with such a name are the keys and
-//! the others are roles (`assigned_to`); where none has, the only one that is NOT NULL is; else each is a key.
+//! the others are roles (`assigned_to`); where none has, the only one that is NOT NULL is; else each is a key. What was declared
+//! (`declare_tenant_key`) stands before all of this.
 //!
 //! A path leads along references to the first row that carries a key. Every path is a *reason* to believe in a tenant,
 //! so all of them become sources of one rule: the best one first, the others compared with it (rows where they differ are
@@ -39,7 +40,7 @@ use super::InferError;
 use super::reference::{self, Reference};
 use super::root::named_after;
 use super::sources::Inferred;
-use crate::catalog::{Catalog, Column, ForeignKey, State, Table};
+use crate::catalog::{Catalog, Column, DeclaredKey, ForeignKey, State, Table, TenantColumns};
 use crate::names;
 
 /// The tenant keys of a database.
@@ -70,6 +71,8 @@ pub struct TenantKey {
     pub comparable: bool,
     /// One of several columns that reference the root, and nothing says which of them is the tenant.
     pub one_of_several: bool,
+    /// The role that declared it to be the key, where one did.
+    pub declared_by: Option<String>,
 }
 
 impl<'a> TenantKeys<'a> {
@@ -77,6 +80,24 @@ impl<'a> TenantKeys<'a> {
     ///
     /// Errors: 42830 if the root has no key of one column, 42703 if no column references it.
     pub fn find(catalog: &'a Catalog, root: &'a Table) -> Result<Self, InferError> {
+        let mut keys = TenantKeys::of_root(catalog, root)?;
+        if keys.by_table.is_empty() {
+            return Err(InferError::NothingReferencesRoot {
+                root: catalog.display(root),
+                key: keys.key.quoted.clone(),
+                candidates: super::root::candidates(catalog)
+                    .iter()
+                    .take(3)
+                    .filter_map(|c| Some(catalog.display(catalog.table(c.table)?)))
+                    .collect(),
+            });
+        }
+        keys.find_leading();
+        Ok(keys)
+    }
+
+    /// The keys alone, without what leads to them.
+    fn of_root(catalog: &'a Catalog, root: &'a Table) -> Result<Self, InferError> {
         let key = root_key(catalog, root).ok_or_else(|| InferError::RootWithoutKey {
             root: catalog.display(root),
         })?;
@@ -90,18 +111,6 @@ impl<'a> TenantKeys<'a> {
             steps: RefCell::default(),
         };
         keys.find_columns();
-        if keys.by_table.is_empty() {
-            return Err(InferError::NothingReferencesRoot {
-                root: catalog.display(root),
-                key: key.quoted.clone(),
-                candidates: super::root::candidates(catalog)
-                    .iter()
-                    .take(3)
-                    .filter_map(|c| Some(catalog.display(catalog.table(c.table)?)))
-                    .collect(),
-            });
-        }
-        keys.find_leading();
         Ok(keys)
     }
 
@@ -265,6 +274,9 @@ impl<'a> TenantKeys<'a> {
 
     /// The keys of one table; `usual`: a name that the keys of other tables have.
     fn columns_of(&self, table: &Table, usual: &dyn Fn(&str) -> bool) -> Vec<TenantKey> {
+        if let Some(declared) = self.catalog.declared_keys.get(&table.oid) {
+            return self.declared_key(table, declared).into_iter().collect();
+        }
         let plainly = |column: &Column| named_after(&column.name, &self.root.name) || usual(&column.name);
         let mut keys: Vec<(&Column, TenantKey)> = Vec::new();
         for (column, foreign) in self.declared_columns(table) {
@@ -274,6 +286,7 @@ impl<'a> TenantKeys<'a> {
                 state: foreign.state(),
                 comparable: true,
                 one_of_several: false,
+                declared_by: None,
             };
             match keys.iter_mut().find(|(known, _)| known.number == column.number) {
                 // Two foreign keys on one column: the one that vouches for more.
@@ -300,6 +313,7 @@ impl<'a> TenantKeys<'a> {
                     state: State::Missing,
                     comparable,
                     one_of_several: false,
+                    declared_by: None,
                 };
                 keys.push((column, key));
             }
@@ -318,6 +332,25 @@ impl<'a> TenantKeys<'a> {
         }
         keys.sort_by_key(|(column, key)| (key.foreign_key.is_none(), column.number));
         keys.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// The key of a table of which it was declared.
+    fn declared_key(&self, table: &Table, declared: &DeclaredKey) -> Option<TenantKey> {
+        let column = table.column(declared.column?)?;
+        let foreign = self
+            .declared_columns(table)
+            .filter(|(own, _)| own.number == column.number);
+        let foreign = foreign
+            .map(|(_, key)| key)
+            .max_by_key(|key| key.state() == State::Valid);
+        Some(TenantKey {
+            column: column.number,
+            foreign_key: foreign.map(|key| key.name.clone()),
+            state: foreign.map_or(State::Missing, ForeignKey::state),
+            comparable: foreign.is_some() || self.catalog.comparable(column.type_oid, self.key.type_oid),
+            one_of_several: false,
+            declared_by: Some(declared.declared_by.clone()),
+        })
     }
 
     /// Against the direction of the references, from the rows that carry a key.
@@ -341,10 +374,54 @@ impl<'a> TenantKeys<'a> {
     }
 }
 
+/// The columns by which rows say whose they are, per table, for this root; tables that have none are left out. Kept, because it is asked
+/// for every column.
+pub fn columns(catalog: &Catalog, root: &Table) -> TenantColumns {
+    if let Some((of, found)) = &*catalog.tenant_columns.borrow()
+        && *of == root.oid
+    {
+        return found.clone();
+    }
+    let keys = TenantKeys::of_root(catalog, root)
+        .map(|keys| keys.by_table)
+        .unwrap_or_default();
+    let comparable = |keys: Vec<TenantKey>| -> Vec<i16> {
+        let keys = keys.into_iter().filter(|key| key.comparable);
+        keys.map(|key| key.column).collect()
+    };
+    let found = keys.into_iter().map(|(table, keys)| (table, comparable(keys)));
+    let mut found: HashMap<u32, Vec<i16>> = found.filter(|(_, columns)| !columns.is_empty()).collect();
+    // None is a key where that was declared.
+    let none = catalog
+        .declared_keys
+        .iter()
+        .filter(|(_, declared)| declared.column.is_none());
+    found.extend(none.map(|(table, _)| (*table, vec![])));
+    let found = Rc::new(found);
+    catalog.tenant_columns.replace(Some((root.oid, found.clone())));
+    found
+}
+
 /// Is `column` the tenant key of its table, and not one that references the root in another role (`assigned_to`)?
 pub fn is_key(catalog: &Catalog, table: &Table, column: &Column) -> bool {
-    let keys = super::root::known(catalog).and_then(|root| TenantKeys::find(catalog, root).ok());
-    keys.is_some_and(|keys| keys.of(table).iter().any(|key| key.column == column.number))
+    super::root::known(catalog).is_some_and(|root| {
+        let columns = columns(catalog, root);
+        columns.get(&table.oid).is_some_and(|own| own.contains(&column.number))
+    })
+}
+
+/// The reference to the root that a tenant key without a foreign key is, in whatever schema; `None` for every other column.
+pub fn reference_of(catalog: &Catalog, table: &Table, column: &Column) -> Option<Reference> {
+    let root = super::root::known(catalog).filter(|_| is_key(catalog, table, column))?;
+    let declared = catalog
+        .foreign_keys_of(table.oid)
+        .any(|key| key.columns.contains(&column.number));
+    let key = root_key(catalog, root).filter(|_| !declared && !column.generated)?;
+    Some(Reference {
+        parent: root.oid,
+        key: key.number,
+        declared: false,
+    })
 }
 
 /// The sources of `column` where it is a tenant key of the catalog's root; `None` where it is none.
