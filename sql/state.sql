@@ -74,6 +74,7 @@ CREATE TABLE mend.ledger_writes (
   write_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   run_id      bigint NOT NULL REFERENCES mend.ledger_runs,
   table_oid   oid NOT NULL,
+  column_number int2,
   transaction xid8 NOT NULL,
   runs        bigint[] NOT NULL
 );
@@ -83,6 +84,7 @@ COMMENT ON TABLE mend.ledger_writes IS 'which rows a run wrote: those that still
 COMMENT ON COLUMN mend.ledger_writes.write_id IS 'in the order of the writes';
 COMMENT ON COLUMN mend.ledger_writes.run_id IS 'mend.runs.run_id: the run that wrote';
 COMMENT ON COLUMN mend.ledger_writes.table_oid IS 'pg_class.oid of the table';
+COMMENT ON COLUMN mend.ledger_writes.column_number IS 'pg_attribute.attnum of the column that was filled; NULL: the rows are new, or were put back';
 COMMENT ON COLUMN mend.ledger_writes.transaction IS 'the id of the (sub)transaction that wrote; its lower half is the xmin of the rows';
 COMMENT ON COLUMN mend.ledger_writes.runs IS 'the runs whose values these rows hold: the one that wrote, and earlier ones of the same call that had written the same rows';
 

@@ -56,7 +56,7 @@ extension_sql_file!("../sql/comments.sql", name = "comments", finalize);
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {
     run::register_settings();
-    pg::register_hook();
+    pg::register_hooks();
 }
 
 /// What `#[pg_test]` looks for at the root of the crate; the harness brings its own cluster and needs nothing of it.

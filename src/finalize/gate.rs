@@ -98,6 +98,7 @@ fn condition(session: &Session, table: &Table, relation: &str, typed: &str) -> R
     let result = pg::subtransaction(AssertUnwindSafe(|| {
         pg::qualify_condition(typed, relation, oid, "t", &caller)
     }));
+    let result = result.and_then(|typed| session.hold(typed.relations.iter().copied()).map(|()| typed));
     result.map(|typed| typed.prefixed).map_err(|p| Problem {
         message: format!("only_where: {}", p.message),
         hint: p.hint.or_else(|| {

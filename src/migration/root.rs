@@ -10,7 +10,7 @@ use super::compared;
 use super::status::{State, status};
 use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
-use crate::pg::{self, Jsonb, Settings, subtransaction};
+use crate::pg::{self, Jsonb, Settings, Watch, subtransaction};
 use crate::problem::Problem;
 use crate::run::record::qualified;
 use crate::run::{Session, may_write, settings};
@@ -375,6 +375,7 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
     let catalog = &session.catalog;
     let named = request.users.as_deref().unwrap_or_default();
     let (users, key) = users(&session, named)?;
+    session.hold([users.oid])?;
     let known = format!(
         "SELECT EXISTS (SELECT FROM {} AS u WHERE ({}) OPERATOR(pg_catalog.=) $1)",
         qualified(users),
@@ -405,6 +406,7 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
         });
     };
     let name = qualified(table);
+    session.hold([table.oid])?;
     if !request.dry_run {
         // Two at once do not both find it empty.
         let _timeout = Settings::push(&[("lock_timeout", &request.lock_timeout)]);
@@ -454,6 +456,7 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
         values.join(", "),
         catalog.text_sql(&own.sql().to_string(), own.type_oid)
     );
+    let _pause = Watch::pause();
     let inserted = Spi::connect_mut(|client| {
         client
             .update(&sql, None, &[Jsonb::from(&Value::Object(by_column)).into()])?

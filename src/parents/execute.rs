@@ -193,6 +193,15 @@ impl<'a> Work<'a> {
             ..blueprint(session, &identity, request, will_write)?
         };
         plain.reader = run::who_reads(session, &plain, &[(identity.parent, &identity.insertion.code)])?.role();
+        let catalog = &session.catalog;
+        let above =
+            [identity.table, identity.parent].map(|table| catalog.foreign_keys_of(table.oid).map(|key| key.parent));
+        session.hold(
+            above
+                .into_iter()
+                .flatten()
+                .chain([identity.table.oid, identity.parent.oid]),
+        )?;
         Ok(Work {
             session,
             page: plain.clone(),
@@ -253,7 +262,8 @@ impl<'a> Work<'a> {
     pub(super) fn reading(&self, overlays: &Overlays, sql: String) -> Statement {
         let inner = overlays.with_sql(sql);
         let statement = self.plain.statement(format!("SELECT * FROM (\n{inner}\n) AS answer"));
-        match self.plain.reader.is_none() && self.plain.asks_user_code() {
+        let notices = self.plain.asks_user_code() || self.session.caller.texts_differ();
+        match self.plain.reader.is_none() && notices {
             true => statement.under_callers_settings(&self.session.caller, false),
             false => statement,
         }

@@ -92,6 +92,9 @@ pub(super) fn given<'a>(
         let Some(read) = problems.keep(read) else {
             continue;
         };
+        if problems.keep(session.hold(read.relations.iter().copied())).is_none() {
+            continue;
+        }
         let (sql, volatile, from) = (read.prefixed, read.volatile, read.type_oid);
         if volatile && !(each && what == "set") {
             problems.push(

@@ -117,7 +117,7 @@ impl Work<'_> {
                 let mut writes = Writes::of(&self.before);
                 let created = writes.each(|versions| self.create(run, again, versions))?;
                 let creators = writes.ids();
-                writes.keep(run, self.identity.table.oid)?;
+                writes.keep(run, self.identity.table.oid, Some(self.identity.column.number))?;
                 self.keep_creators(run, &creators)?;
                 if created > 0 {
                     self.adopts_nobody(&creators)?;
@@ -255,7 +255,7 @@ impl Work<'_> {
             }
         });
         if !for_review {
-            statement = statement.under_callers_settings(&self.session.caller.with_exact_texts(), true);
+            statement = statement.under_callers_settings(&self.session.caller, true);
         }
         let create = match &self.identity.each {
             Some(default) => groups::create_each(&self.session.catalog, &self.identity, default, &statement.sql),
@@ -276,7 +276,7 @@ impl Work<'_> {
     /// Keeps under which ids parents were created.
     fn keep_creators(&self, run: i64, creators: &[u32]) -> Result<(), Problem> {
         for creator in creators {
-            ledger::wrote(run, self.identity.parent.oid, *creator, &[run])?;
+            ledger::wrote(run, self.identity.parent.oid, None, *creator, &[run])?;
         }
         Ok(())
     }

@@ -240,6 +240,7 @@ fn through_membership<'a>(
         return None;
     };
     readable(session, member, &[column.number, tenant.number], false, problems);
+    problems.keep(session.hold([member.oid]))?;
     let (base, _) = catalog.base_type(key.type_oid, -1)?;
     let own = table.column(*own)?;
     let value = format!("m.{}::{}", tenant.sql(), base.sql());

@@ -12,6 +12,7 @@ mod identity;
 mod jsonb;
 mod read;
 pub mod tree;
+mod watch;
 mod whole;
 
 use std::ffi::{CStr, CString};
@@ -22,10 +23,17 @@ pub use jsonb::Jsonb;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 pub use read::{Instant, Returned, Texts, read_json, read_row, read_rows};
-pub use whole::{WholeFunctions, register_hook};
+pub use watch::{Watch, may_read};
+pub use whole::WholeFunctions;
 
 use crate::plan::EXACT_TEXTS;
 use crate::problem::Problem;
+
+/// Registers what Postgres asks us; called once when the library is loaded.
+pub fn register_hooks() {
+    whole::register_hook();
+    watch::register_hook();
+}
 
 /// Settings that hold until this value is dropped, like the SET clause of a function.
 ///
@@ -289,6 +297,10 @@ pub struct Qualified {
     pub tree: String,
     /// It may give something else the next time.
     pub volatile: bool,
+    /// It may give something else under other settings.
+    pub mutable: bool,
+    /// The relations that it reads besides the table itself, by oid.
+    pub relations: Vec<u32>,
     /// The oid of its type.
     pub type_oid: u32,
 }
@@ -371,6 +383,8 @@ unsafe fn qualified(node: *mut pg_sys::Node, alias: &CStr, table: u32) -> Qualif
                 .to_string_lossy()
                 .into_owned(),
             volatile: pg_sys::contain_volatile_functions(node),
+            mutable: pg_sys::contain_mutable_functions(node),
+            relations: watch::relations(node),
             type_oid: pg_sys::exprType(node).to_u32(),
         }
     }

@@ -217,8 +217,10 @@ pub(super) unsafe fn texts(list: *mut pg_sys::List) -> Vec<String> {
 pub(super) unsafe fn constant(node: *mut pg_sys::Node) -> Option<String> {
     // SAFETY: tags are checked before casts; the union is read as its own tag says.
     unsafe {
-        if is(node, pg_sys::NodeTag::T_TypeCast) {
-            return constant((*node.cast::<pg_sys::TypeCast>()).arg);
+        let mut node = node;
+        // Not by recursion: a script may stack as many casts as it likes.
+        while is(node, pg_sys::NodeTag::T_TypeCast) {
+            node = (*node.cast::<pg_sys::TypeCast>()).arg;
         }
         if !is(node, pg_sys::NodeTag::T_A_Const) {
             return text_of(node);

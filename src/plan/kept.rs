@@ -29,18 +29,22 @@ pub fn same_as_kept(catalog: &Catalog, own: &str, column: &Column, kept: &Column
     }
 }
 
-/// The value of a column that is kept as text in `json`, by the input function of its type.
-///
-/// * `table`: that of the column.
-pub fn old_value(catalog: &Catalog, table: &Table, column: &Column, json: &str) -> String {
-    let name = Literal::new(&column.name);
+/// The value of a column that is kept as text in `json`, by the input function of its type. Never through the row of the table: that would
+/// ask the domains of its other columns.
+pub fn old_value(catalog: &Catalog, column: &Column, json: &str) -> String {
+    from_text(catalog, column, &format!("{json} ->> {}", Literal::new(&column.name)))
+}
+
+/// The value of a column's type (of a domain, of its base) that the expression `text` writes.
+pub fn from_text(catalog: &Catalog, column: &Column, text: &str) -> String {
     match catalog.base_type(column.type_oid, -1) {
-        Some((base, _)) if base.is_built_in() => format!("({json} ->> {name})::{}", base.sql()),
-        _ => format!(
-            "(pg_catalog.jsonb_populate_record(NULL::{}, pg_catalog.jsonb_build_object({name}, {json} ->> {name}))).{}",
-            table.sql(),
-            column.sql()
+        // regclass and its kin have a cast of their own, which does not know the text of an oid without an object.
+        Some((base, _)) if base.is_built_in() && !base.name.starts_with("reg") => format!("({text})::{}", base.sql()),
+        Some((base, _)) => format!(
+            "(SELECT r.v FROM pg_catalog.jsonb_to_record(pg_catalog.jsonb_build_object('v', {text})) AS r (v {}))",
+            base.sql()
         ),
+        None => format!("({text})"),
     }
 }
 

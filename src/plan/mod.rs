@@ -164,6 +164,12 @@ impl CallersSettings {
         CallersSettings(self.0.iter().filter(|(name, _)| !exact(name)).cloned().collect())
     }
 
+    /// Does the caller see values as other texts than we do?
+    pub fn texts_differ(&self) -> bool {
+        let of_texts = |name: &str| EXACT_TEXTS.iter().any(|(exact, _)| *exact == name);
+        self.0.iter().any(|(name, _)| of_texts(name))
+    }
+
     /// As `Settings::push` takes them.
     pub fn as_pairs(&self) -> Vec<(&str, &str)> {
         self.0.iter().map(|(name, value)| (*name, value.as_str())).collect()
@@ -172,7 +178,7 @@ impl CallersSettings {
 
 /// Settings under which a text that Postgres writes of a value gives that value again, whatever the session has set. How dates are read
 /// (the order of day and month), and in which time zone, stays as the caller has it: texts of ISO say both.
-pub const EXACT_TEXTS: [(&str, &str); 7] = [
+pub const EXACT_TEXTS: [(&str, &str); 8] = [
     ("datestyle", "ISO"),
     ("intervalstyle", "postgres"),
     ("extra_float_digits", "1"),
@@ -180,6 +186,7 @@ pub const EXACT_TEXTS: [(&str, &str); 7] = [
     ("lc_monetary", "C"),
     ("xmloption", "content"),
     ("array_nulls", "on"),
+    ("quote_all_identifiers", "off"),
 ];
 
 /// A statement that counts, and what its columns mean.

@@ -312,6 +312,11 @@ impl<'a> Creation<'a> {
                 .parent
                 .column(*column)
                 .filter(|_| work.reference.key.contains(column))
+                // Of other types the cast to a number may be somebody's own.
+                .filter(|c| {
+                    let base = work.session.catalog.base_type(c.type_oid, -1);
+                    base.is_some_and(|(base, _)| base.integer_range().is_some())
+                })
             else {
                 continue;
             };
@@ -400,7 +405,7 @@ impl Way for Creation<'_> {
         };
         let made = work.keep(run, Change::Created, self.parent, &statement)?;
         if made > 0 {
-            ledger::wrote(run, self.parent.oid, pg::current_transaction_id(), &[run])?;
+            ledger::wrote(run, self.parent.oid, None, pg::current_transaction_id(), &[run])?;
         }
         Ok(made)
     }

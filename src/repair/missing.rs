@@ -47,6 +47,7 @@ impl<'a> Others<'a> {
             }
             let mut problems = Problems::default();
             may_be_read(session, &pass, &mut problems);
+            session.hold(pass.reads().iter().map(|(table, _)| *table))?;
             match problems.is_empty() && same_types(catalog, &other, own) {
                 true => others.references.push(other),
                 false => others.unread.push(shown),

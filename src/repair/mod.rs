@@ -230,7 +230,14 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
         );
     }
     let reads = work.pass.reads().iter().map(|(table, _)| *table);
-    session.hold(reads.chain([work.reference.parent.oid]))?;
+    let catalog = &session.catalog;
+    let above = [work.reference.table, work.reference.parent];
+    let above = above.map(|table| catalog.foreign_keys_of(table.oid).map(|key| key.parent));
+    session.hold(
+        reads
+            .chain([work.reference.parent.oid])
+            .chain(above.into_iter().flatten()),
+    )?;
     match request.action {
         Action::CreateParent => {
             let plan = create::Creation::prepare(&work, &mut problems)?;
@@ -591,6 +598,10 @@ fn condition(session: &Session, table: &Table, typed: &str) -> Result<pg::Qualif
     let result = pg::subtransaction(AssertUnwindSafe(|| {
         pg::qualify_condition(typed, &relation, oid, "t", &caller)
     }));
+    let result = result.and_then(|typed| {
+        session.same_for_all_texts(&typed)?;
+        session.hold(typed.relations.iter().copied()).map(|()| typed)
+    });
     result.map_err(|problem| Problem {
         message: format!("only_where: {}", problem.message),
         ..problem

@@ -283,7 +283,7 @@ fn write_and_prove(
             return Err(does_not_reconcile(blueprint, expected, proof.written));
         }
         if proof.left == 0 {
-            writes.keep(run, blueprint.table.oid)?;
+            writes.keep(run, blueprint.table.oid, Some(blueprint.column.number))?;
             return Ok(Done {
                 counts: proof.counts,
                 skipped_by_trigger: None,
@@ -297,7 +297,7 @@ fn write_and_prove(
         if idle == 2 && !blueprint.details.triggers.is_empty() {
             // Nobody else is writing them, and neither can we: a BEFORE trigger returns NULL.
             *proof.counts.reasons.entry("constraint_failed".into()).or_default() += proof.left;
-            writes.keep(run, blueprint.table.oid)?;
+            writes.keep(run, blueprint.table.oid, Some(blueprint.column.number))?;
             return Ok(Done {
                 counts: proof.counts,
                 skipped_by_trigger: Some(proof.left),
@@ -446,7 +446,8 @@ fn one_row(
 /// set_config keeps parallel workers away, so a statement that only reads sets the caller's settings only where something
 /// could notice them.
 fn under_callers_settings(session: &Session, blueprint: &Blueprint, statement: Statement) -> Statement {
-    match blueprint.reader.is_none() && blueprint.asks_user_code() {
+    let notices = blueprint.asks_user_code() || session.caller.texts_differ();
+    match blueprint.reader.is_none() && notices {
         true => statement.under_callers_settings(&session.caller, false),
         false => statement,
     }

@@ -51,20 +51,79 @@ impl Found {
 }
 
 impl Session {
-    /// Locks tables (by their ids) as a SELECT does, until the end of the transaction.
+    /// Locks tables (by their ids) as a SELECT does, until the end of the transaction. Statements name the types of their columns as well:
+    /// those cannot be locked, but are compared behind the locks, so that nobody can make us wait and rename them meanwhile.
     ///
     /// Errors: 40001 where one of them is not what the catalog says any more.
     pub fn hold(&self, tables: impl IntoIterator<Item = u32>) -> Result<(), Problem> {
         let mut oids: Vec<u32> = tables.into_iter().collect();
         oids.sort_unstable();
         oids.dedup();
-        let found: Vec<Found> = oids
-            .iter()
-            .filter_map(|oid| self.catalog.table(*oid))
-            .map(Found::table)
+        let tables: Vec<&Table> = oids.iter().filter_map(|oid| self.catalog.table(*oid)).collect();
+        let found: Vec<Found> = tables.iter().map(|table| Found::table(table)).collect();
+        hold(&found)?;
+        // What a view reads is in its rule by its id: nobody can put something else in its place.
+        let mut read: Vec<u32> = vec![];
+        let mut next: Vec<u32> = tables.iter().flat_map(|table| table.reads.iter().copied()).collect();
+        while let Some(oid) = next.pop() {
+            if !read.contains(&oid) {
+                read.push(oid);
+                next.extend(
+                    self.catalog
+                        .table(oid)
+                        .iter()
+                        .flat_map(|table| table.reads.iter().copied()),
+                );
+            }
+        }
+        pg::may_read(read);
+        let columns = tables.iter().flat_map(|table| &table.columns);
+        let types = columns.flat_map(|column| {
+            let base = self.catalog.base_type(column.type_oid, -1).map(|(base, _)| base);
+            self.catalog.type_of(column.type_oid).into_iter().chain(base)
+        });
+        let mut types: Vec<(u32, &str, &str)> = types
+            .filter(|of_column| !of_column.is_built_in())
+            .map(|of_column| (of_column.oid, of_column.schema.as_str(), of_column.name.as_str()))
             .collect();
-        hold(&found)
+        types.sort_unstable();
+        types.dedup();
+        same_types(&types)
     }
+}
+
+/// Types are called what they were called.
+///
+/// Errors: 40001 where one is not.
+fn same_types(types: &[(u32, &str, &str)]) -> Result<(), Problem> {
+    if types.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<_> = types
+        .iter()
+        .map(|(oid, schema, name)| json!({"oid": oid, "schema": schema, "name": name}))
+        .collect();
+    let sql = "
+SELECT string_agg(f.schema || '.' || f.name, ', ')
+FROM jsonb_to_recordset($1::jsonb) AS f (oid oid, schema text, name text)
+LEFT JOIN pg_type t ON t.oid = f.oid
+LEFT JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE (n.nspname::text, t.typname::text) IS DISTINCT FROM (f.schema, f.name)";
+    let _latest = Instant::latest();
+    let changed = pg::read_row(sql, &[serde_json::Value::Array(list).to_string()])?;
+    match changed.into_iter().next().flatten() {
+        None => Ok(()),
+        Some(changed) => Err(not_the_same(&changed)),
+    }
+}
+
+fn not_the_same(changed: &str) -> Problem {
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        format!("{changed} changed while pg_mend was looking at it"),
+    )
+    .detail("a table, its columns, their types or its owner are not what they were when the call began")
+    .hint("run it again")
 }
 
 /// As [`Session::hold`].
@@ -94,12 +153,10 @@ WHERE f.signature IS DISTINCT FROM concat_ws('|', n.nspname, c.relname, c.relkin
     let _latest = Instant::latest();
     let changed = pg::read_row(sql, &[serde_json::Value::Array(list).to_string()])?;
     match changed.into_iter().next().flatten() {
-        None => Ok(()),
-        Some(changed) => Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            format!("{changed} changed while pg_mend was looking at it"),
-        )
-        .detail("the table, its columns or its owner are not what they were when the call began")
-        .hint("run it again")),
+        None => {
+            pg::may_read(found.iter().map(|relation| relation.oid));
+            Ok(())
+        }
+        Some(changed) => Err(not_the_same(&changed)),
     }
 }

@@ -322,17 +322,19 @@ pub fn keep_reversed(by: i64) -> Result<(), Problem> {
 /// Rows of a table were written under a transaction id.
 ///
 /// * `run`: the run that wrote.
+/// * `column`: the one that it filled.
 /// * `runs`: all runs whose values these rows hold.
 ///
 /// Errors: those of SPI only.
-pub fn wrote(run: i64, table: u32, transaction: u32, runs: &[i64]) -> Result<(), Problem> {
-    let sql = "INSERT INTO mend.ledger_writes (run_id, table_oid, transaction, runs) VALUES ($1, $2, $3::pg_catalog.xid8, $4)";
+pub fn wrote(run: i64, table: u32, column: Option<i16>, transaction: u32, runs: &[i64]) -> Result<(), Problem> {
+    let sql = "INSERT INTO mend.ledger_writes (run_id, table_oid, column_number, transaction, runs) VALUES ($1, $2, $5, $3::pg_catalog.xid8, $4)";
     let full = pg::full_transaction_id(transaction).to_string();
     let arguments = [
         run.into(),
         pg_sys::Oid::from(table).into(),
         full.into(),
         runs.to_vec().into(),
+        column.into(),
     ];
     ours(|| {
         Ok(Spi::connect_mut(|client| {
@@ -350,25 +352,50 @@ pub struct Share {
     pub runs: Vec<i64>,
 }
 
-/// The rows of a table that a run wrote and nobody has changed since, in shares: by the other runs whose values they hold as well.
-///
-/// * `run`: one of the caller's own.
+/// The column that a run filled: the oid of its table, and its number.
 ///
 /// Errors: those of SPI only.
-pub fn written_by(run: i64, table: u32) -> Result<Vec<Share>, Problem> {
+pub fn filled_column(run: i64) -> Result<Option<(u32, i16)>, Problem> {
+    let sql = "SELECT table_oid, column_number FROM mend.ledger_writes WHERE run_id = $1 AND column_number IS NOT NULL LIMIT 1";
+    ours(|| {
+        Ok(Spi::connect(|client| {
+            let found = client.select(sql, None, &[run.into()])?;
+            if found.is_empty() {
+                return Ok(None);
+            }
+            let (table, column) = found.first().get_two::<pg_sys::Oid, i16>()?;
+            Ok::<_, SpiError>(table.map(|table| table.to_u32()).zip(column))
+        })?)
+    })
+}
+
+/// How many shares of a table are told apart when its rows are put back.
+const MOST_SHARES: usize = 16;
+
+/// The rows of a table that runs wrote and nobody has changed since, in shares: by the runs whose values they hold.
+///
+/// * `run`: only those that hold values of this one; `None`: the latest.
+///
+/// Errors: those of SPI only.
+pub fn written_by(run: Option<i64>, table: u32) -> Result<Vec<Share>, Problem> {
     // An id is used again after 2^32 others.
-    let sql =
+    let sql = format!(
         "SELECT pg_catalog.array_to_string(w.runs, ','), pg_catalog.string_agg(w.transaction::pg_catalog.text, ',')
-               FROM mend.ledger_writes AS w
-               WHERE w.runs @> ARRAY[$1] AND w.table_oid = $2
-                 AND $3::pg_catalog.numeric - w.transaction::pg_catalog.text::pg_catalog.numeric < 4294967296
-               GROUP BY w.runs ORDER BY pg_catalog.min(w.write_id)";
+         FROM mend.ledger_writes AS w
+         WHERE ($1 IS NULL OR w.runs @> ARRAY[$1]) AND w.table_oid = $2
+           AND $3::pg_catalog.numeric - w.transaction::pg_catalog.text::pg_catalog.numeric < 4294967296
+         GROUP BY w.runs ORDER BY pg_catalog.max(w.write_id) DESC{}",
+        match run {
+            Some(_) => String::new(),
+            None => format!(" LIMIT {MOST_SHARES}"),
+        }
+    );
     let next = pg::next_full_transaction_id().to_string();
     let arguments = [run.into(), pg_sys::Oid::from(table).into(), next.into()];
     let rows = ours(|| {
         Ok(Spi::connect(|client| {
             let mut rows = vec![];
-            for row in client.select(sql, None, &arguments)? {
+            for row in client.select(&sql, None, &arguments)? {
                 rows.push((
                     row.get::<String>(1)?.unwrap_or_default(),
                     row.get::<String>(2)?.unwrap_or_default(),

@@ -140,6 +140,12 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         let result = pg::subtransaction(AssertUnwindSafe(|| {
             pg::qualify_condition(typed, &relation, oid, "t", &caller)
         }));
+        let result = result.and_then(|typed| {
+            if spec.overwrite == Overwrite::Mismatched {
+                session.same_for_all_texts(&typed)?;
+            }
+            session.hold(typed.relations.iter().copied()).map(|()| typed)
+        });
         let result = result.map_err(|p| {
             let hint = p.hint.clone().unwrap_or_else(|| {
                 let columns: Vec<&str> = table.columns.iter().map(|c| c.quoted.as_str()).collect();

@@ -9,7 +9,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use super::ledger::State;
 use super::tenant_keys;
 use crate::catalog::{self, Catalog, Table};
-use crate::pg::Settings;
+use crate::pg::{Qualified, Settings, Watch};
 use crate::plan::{CallersSettings, EXACT_TEXTS};
 use crate::problem::Problem;
 
@@ -45,6 +45,8 @@ pub struct Session {
     pub transaction: Option<u32>,
     /// The root that the call itself names.
     named_root: Cell<Option<u32>>,
+    // Ends before the settings do.
+    _watch: Option<Watch>,
     _settings: Settings,
 }
 
@@ -91,6 +93,18 @@ impl Session {
         let state = State::check()?;
         let mut catalog = catalog::load(schemas.into_iter().flatten().collect())?;
         tenant_keys::load(&mut catalog)?;
+        // Its own state tables belong to nobody who could put something in their place. Where the caller's search_path is ours, code of the
+        // caller could not be told from statements of ours.
+        let own = catalog
+            .tables
+            .iter()
+            .filter(|table| table.schema == "mend")
+            .map(|table| table.oid);
+        let told_apart = caller
+            .0
+            .iter()
+            .all(|(name, value)| *name != "search_path" || value != SAFE_PATH);
+        let watch = told_apart.then(|| Watch::begin(own));
         let session = Session {
             catalog,
             caller,
@@ -98,6 +112,7 @@ impl Session {
             state,
             transaction,
             named_root: Cell::new(None),
+            _watch: watch,
             _settings: settings,
         };
         // What the setting says holds for everything that is inferred; a setting that names no table is reported by
@@ -106,6 +121,27 @@ impl Session {
             session.catalog.settle_tenant_root(root.oid);
         }
         Ok(session)
+    }
+
+    /// Refuses a condition whose answer may depend on how values look as texts, where the caller has another look than we have: old values
+    /// are kept in the statement that asks it.
+    pub fn same_for_all_texts(&self, typed: &Qualified) -> Result<(), Problem> {
+        if !typed.mutable || !self.caller.texts_differ() {
+            return Ok(());
+        }
+        let names = self.caller.0.iter().map(|(name, _)| *name);
+        let names: Vec<&str> = names
+            .filter(|name| EXACT_TEXTS.iter().any(|(exact, _)| exact == name))
+            .collect();
+        Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "the condition may depend on settings of the session",
+        )
+        .detail(format!(
+            "it calls what is not IMMUTABLE, and old values are kept as texts that do not depend on {}",
+            names.join(", ")
+        ))
+        .hint(format!("RESET {}, for this call", names.join("; RESET "))))
     }
 
     /// The caller's search_path.

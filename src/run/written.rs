@@ -100,10 +100,12 @@ impl<'a> Writes<'a> {
 
     /// Keeps what `run` wrote of a table, to be found again.
     ///
+    /// * `column`: the one that was filled.
+    ///
     /// Errors: those of SPI only.
-    pub fn keep(&self, run: i64, table: u32) -> Result<(), Problem> {
+    pub fn keep(&self, run: i64, table: u32, column: Option<i16>) -> Result<(), Problem> {
         for write in &self.done {
-            ledger::wrote(run, table, write.id, &runs_after(self.before, write, run))?;
+            ledger::wrote(run, table, column, write.id, &runs_after(self.before, write, run))?;
         }
         Ok(())
     }
@@ -284,7 +286,8 @@ impl<'a> WrittenRows<'a> {
         for Known { share, .. } in known.filter(|known| known.rules.contains(&rule)) {
             let (_, id) = as_one(|| correct(session, blueprint, &share.ids))?;
             if let Some(id) = id {
-                ledger::wrote(*run, blueprint.table.oid, id, &share.runs)?;
+                let column = Some(blueprint.column.number);
+                ledger::wrote(*run, blueprint.table.oid, column, id, &share.runs)?;
                 share.ids.push(id);
             }
         }

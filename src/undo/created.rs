@@ -34,6 +34,8 @@ pub(super) struct Created<'a> {
     /// What refers to them, whether a foreign key says so or not.
     references: Vec<KeyReference<'a>>,
     triggers: Vec<String>,
+    /// Rules that rewrite a DELETE.
+    rules: Vec<String>,
 }
 
 impl<'a> Created<'a> {
@@ -65,10 +67,15 @@ impl<'a> Created<'a> {
         let references = collect(catalog, None, true, &declared)
             .into_iter()
             .filter_map(|found| match found {
-                Found::Reference(reference) if reference.parent.oid == table.oid => Some(reference),
+                // What only a column's name says, the owner of a table says of its own tables, and who is trusted.
+                Found::Reference(reference) if reference.parent.oid == table.oid => {
+                    let said = reference.constraint.is_some() || reference.declaration.is_some();
+                    let own = reference.table.owner == table.owner || reference.table.owner_is_trusted;
+                    (said || own).then_some(reference)
+                }
                 _ => None,
             });
-        let shares = ledger::written_by(run.id, table.oid)?;
+        let shares = ledger::written_by(Some(run.id), table.oid)?;
         Ok(Created {
             session,
             id: run.id,
@@ -77,6 +84,7 @@ impl<'a> Created<'a> {
             ids: shares.into_iter().flat_map(|share| share.ids).collect(),
             references: references.collect(),
             triggers: triggers(table)?,
+            rules: rules(table)?,
         })
     }
 
@@ -88,13 +96,15 @@ impl<'a> Created<'a> {
         readable(self.session, self.table, &all, false, &mut problems);
         for reference in &self.references {
             readable(self.session, reference.table, &reference.columns, false, &mut problems);
-            let columns = reference.columns.iter().filter_map(|c| reference.table.column(*c));
-            for column in columns {
-                problems.keep(texts_can_be_read(catalog, column));
-            }
         }
-        for column in &self.key {
-            problems.keep(texts_can_be_read(catalog, column));
+        for rule in &self.rules {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!("rule {rule} rewrites every DELETE from {}", catalog.display(self.table)),
+                )
+                .hint("disable it for the call: ALTER TABLE ... DISABLE RULE ..."),
+            );
         }
         let shown = catalog.display(self.table);
         let by_cast = catalog
@@ -127,13 +137,25 @@ impl<'a> Created<'a> {
         }
         problems.into_result()?;
         let tables = self.references.iter().map(|reference| reference.table.oid);
-        self.session.hold(tables.chain([self.table.oid]))
+        self.session.hold(tables.chain([self.table.oid]))?;
+        // From here on nobody can make us wait, and change a type meanwhile.
+        let mut problems = Problems::default();
+        for reference in &self.references {
+            for column in reference.columns.iter().filter_map(|c| reference.table.column(*c)) {
+                problems.keep(texts_can_be_read(catalog, column));
+            }
+        }
+        for column in &self.table.columns {
+            problems.keep(texts_can_be_read(catalog, column));
+        }
+        problems.into_result()
     }
 
     /// The row `p` is referred to.
     ///
     /// * `unlinked`: rows that are not linked any more by then: table, column, condition over `t`.
-    fn referenced(&self, unlinked: &[(u32, i16, String)]) -> String {
+    /// * `itself`: a row that refers to itself counts.
+    fn referenced(&self, unlinked: &[(u32, i16, String)], itself: bool) -> String {
         let catalog = &self.session.catalog;
         let mut found = vec![];
         for reference in &self.references {
@@ -155,6 +177,9 @@ impl<'a> Created<'a> {
                 if *table == reference.table.oid && reference.columns == [*column] {
                     on.push(format!("({condition}) IS NOT TRUE"));
                 }
+            }
+            if reference.table.oid == self.table.oid && !itself {
+                on.push("(t.tableoid, t.ctid) IS DISTINCT FROM (p.tableoid, p.ctid)".into());
             }
             found.push(format!(
                 "EXISTS (SELECT FROM {} AS t WHERE {})",
@@ -200,7 +225,7 @@ impl<'a> Created<'a> {
              WHEN {} THEN 'referenced'\n    ELSE 'undone' END AS outcome\n  FROM mend.changes AS kept\n  \
              LEFT JOIN {} AS p ON {}\n  WHERE {}\n) AS judged\nGROUP BY outcome",
             written_as("p", &self.ids),
-            self.referenced(unlinked),
+            self.referenced(unlinked, false),
             self.table.relation_sql(),
             self.same_row(),
             self.of_run()
@@ -243,7 +268,7 @@ impl<'a> Created<'a> {
                 self.of_run(),
                 self.same_row(),
                 written_as("p", &self.ids),
-                self.referenced(unlinked)
+                self.referenced(unlinked, false)
             ),
             parameters: vec![],
         };
@@ -331,14 +356,14 @@ impl<'a> Created<'a> {
             .columns
             .iter()
             .map(|c| {
-                let value = old_value(&self.session.catalog, self.table, c, "kept.row_values");
+                let value = old_value(&self.session.catalog, c, "kept.row_values");
                 format!("{value} AS {}", c.sql())
             })
             .collect();
         let sql = format!(
             "SELECT pg_catalog.count(*) FROM (\n  SELECT {} FROM mend.changes AS kept WHERE kept.run_id = {run} AND kept.change = 'deleted'\n) AS p\nWHERE {}",
             columns.join(", "),
-            self.referenced(&[])
+            self.referenced(&[], true)
         );
         Ok(Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0))
     }
@@ -367,6 +392,10 @@ fn triggers(table: &Table) -> Result<Vec<String>, Problem> {
     // pg_trigger.h: TRIGGER_TYPE_DELETE.
     let sql = "SELECT pg_catalog.quote_ident(t.tgname) FROM pg_catalog.pg_trigger t
                WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 8) <> 0 ORDER BY 1";
+    names(sql, table)
+}
+
+fn names(sql: &str, table: &Table) -> Result<Vec<String>, Problem> {
     let arguments = [pg_sys::Oid::from(table.oid).into()];
     Ok(Spi::connect(|client| {
         let mut names = vec![];
@@ -375,4 +404,12 @@ fn triggers(table: &Table) -> Result<Vec<String>, Problem> {
         }
         Ok::<_, SpiError>(names)
     })?)
+}
+
+/// Rules on DELETE.
+fn rules(table: &Table) -> Result<Vec<String>, Problem> {
+    // parsenodes.h: CMD_DELETE is 4.
+    let sql = "SELECT pg_catalog.quote_ident(r.rulename) FROM pg_catalog.pg_rewrite r
+               WHERE r.ev_class = $1 AND r.ev_type = '4' AND r.ev_enabled <> 'D' ORDER BY 1";
+    names(sql, table)
 }

@@ -147,6 +147,7 @@ pub fn undo(session: &Session, id: i64, dry_run: bool) -> Result<Vec<Undone>, Pr
     for part in &parts {
         part.may(dry_run)?;
     }
+    not_as_somebody_else(session, &parts)?;
     let all = || {
         let mut undone = vec![];
         for part in &parts {
@@ -212,6 +213,29 @@ pub fn restore_repaired(session: &Session, id: i64, dry_run: bool) -> Result<Und
     }
     let mut undone = undo(session, id, dry_run)?;
     Ok(undone.swap_remove(0))
+}
+
+/// Whether a new row is referred to is asked together with what the linked table would refuse: both with the caller's rights, or not at all.
+///
+/// Errors: 42501 where the latter is code of somebody whom the caller does not trust.
+fn not_as_somebody_else(session: &Session, parts: &[Part]) -> Result<(), Problem> {
+    let created = parts.iter().any(|part| matches!(part, Part::Created(_)));
+    let foreign = parts.iter().find_map(|part| match part {
+        Part::Values(values) if values.asks_as_owner() => Some(values.table()),
+        _ => None,
+    });
+    match foreign.filter(|_| created) {
+        None => Ok(()),
+        Some(table) => Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!(
+                "{} has code of its owner, which is not run with your rights",
+                session.catalog.display(table)
+            ),
+        )
+        .detail("what it would refuse cannot be asked as the owner together with what refers to the new rows")
+        .hint("drop or disable that CHECK, or take the rows back by hand: they are in mend.changes")),
+    }
 }
 
 /// One kind of change to one table.

@@ -1,5 +1,6 @@
 //! Values of rows, put back: what was nullified or replaced gets its old value again, what was filled becomes NULL again.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use pgrx::prelude::*;
@@ -13,12 +14,13 @@ use crate::plan::expression::{all_set, equal, indent};
 use crate::plan::join::same_key;
 use crate::plan::kept::{json_object, keeping, key_conditions, old_value, same_as_kept};
 use crate::plan::new_row::{in_new_row, of_value};
-use crate::plan::{Statement, written_as};
+use crate::plan::{Statement, Versions, written_as};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::{self, Change, Share};
+use crate::run::obstacles::{column_can_be_filled, details_can_be_predicted, relation_can_be_filled};
 use crate::run::record;
-use crate::run::{Reader, Session, as_one, lock, readable, settings, updatable};
+use crate::run::{Reader, Session, Writes, as_one, lock, readable, settings, updatable};
 
 /// What a run did to values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,14 +40,18 @@ pub(super) struct Values<'a> {
     columns: Vec<&'a Column>,
     shown: String,
     details: Details,
+    /// The same, column by column.
+    details_of: Vec<Details>,
     /// CHECKs of the columns' domains, with the column.
     domain_checks: Vec<(&'a Column, Check)>,
+    /// Who asks what the table would refuse; known once it is known whether that can be.
+    reader: Cell<Reader>,
     /// Of filled rows: those that nobody has changed since.
-    shares: Vec<Share>,
+    shares: RefCell<Vec<Share>>,
     /// Of filled rows: how many there were.
     filled: i64,
     /// Of filled rows: how many are NULL again by an earlier undo.
-    undone_before: i64,
+    undone_before: Cell<i64>,
     /// The run has replaced values of the same column as well.
     replaced: i64,
 }
@@ -59,7 +65,11 @@ impl<'a> Values<'a> {
             Ok(Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<i64>())?.unwrap_or(0))
         };
         let names = match what {
-            What::Filled => vec![run.column.clone()],
+            // By its number: it may have another name by now, and another column its name.
+            What::Filled => match ledger::filled_column(run.id)?.filter(|(oid, _)| *oid == table.oid) {
+                Some((_, number)) => table.names_of(&[number]).into_iter().map(str::to_string).collect(),
+                None => vec![run.column.clone()],
+            },
             // The columns that were written are those whose old values were kept.
             What::Kept(change) => {
                 let sql = "SELECT DISTINCT k FROM mend.changes r, pg_catalog.jsonb_object_keys(r.old_values) k
@@ -77,6 +87,7 @@ impl<'a> Values<'a> {
         let mut columns = Vec::new();
         let mut details = Details::default();
         let mut domain_checks = Vec::new();
+        let mut details_of = Vec::new();
         for name in &names {
             let column = table.column_named(name).ok_or_else(|| {
                 Problem::new(
@@ -89,6 +100,7 @@ impl<'a> Values<'a> {
                 .hint("the values are in mend.changes")
             })?;
             let of_column = session.catalog.details(table, column)?;
+            details_of.push(of_column.clone());
             details.checks = of_column.checks;
             details.generated = of_column.generated;
             details.code.extend(of_column.code);
@@ -104,19 +116,24 @@ impl<'a> Values<'a> {
         }
         details.triggers.sort();
         details.triggers.dedup();
-        let (shares, undone_before, replaced) = match what {
-            What::Kept(_) => (vec![], 0, 0),
-            What::Filled => (
-                ledger::written_by(run.id, table.oid)?,
-                number(
-                    "SELECT COALESCE(pg_catalog.sum(r.filled), 0)::pg_catalog.int8 FROM mend.runs r
-                     WHERE r.operation = 'undo_run' AND r.rule @> pg_catalog.jsonb_build_object('run_id', $1, 'change', 'filled')",
-                )?,
-                number("SELECT pg_catalog.count(*) FROM mend.changes c WHERE c.run_id = $1 AND c.change = 'replaced'")?,
-            ),
+        if columns.is_empty() {
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!(
+                    "column {} of {} does not exist any more",
+                    run.column,
+                    session.catalog.display(table)
+                ),
+            )
+            .hint("what was filled went with it"));
+        }
+        let sql = "SELECT pg_catalog.count(*) FROM mend.changes c WHERE c.run_id = $1 AND c.change = 'replaced'";
+        let replaced = match what {
+            What::Kept(_) => 0,
+            What::Filled => number(sql)?,
         };
         let shown = crate::validate::reference::shown(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        Ok(Values {
+        let values = Values {
             session,
             id: run.id,
             what,
@@ -124,62 +141,112 @@ impl<'a> Values<'a> {
             columns,
             shown,
             details,
+            details_of,
             domain_checks,
-            shares,
+            reader: Cell::default(),
+            shares: RefCell::default(),
             filled: run.filled,
-            undone_before,
+            undone_before: Cell::default(),
             replaced,
-        })
+        };
+        values.look()?;
+        Ok(values)
+    }
+
+    /// Which rows the run filled, and how many an undo has had since.
+    fn look(&self) -> Result<(), Problem> {
+        if self.what != What::Filled {
+            return Ok(());
+        }
+        let sql = "SELECT COALESCE(pg_catalog.sum(r.filled), 0)::pg_catalog.int8 FROM mend.runs r
+                   WHERE r.operation = 'undo_run' AND r.rule @> pg_catalog.jsonb_build_object('run_id', $1, 'change', 'filled')";
+        let arguments = [self.id.into()];
+        let _own = Settings::of_one_statement();
+        let before = Spi::connect(|client| client.select(sql, None, &arguments)?.first().get_one::<i64>())?;
+        self.undone_before.set(before.unwrap_or(0));
+        self.shares.replace(ledger::written_by(Some(self.id), self.table.oid)?);
+        Ok(())
     }
 
     pub(super) fn may(&self, dry_run: bool) -> Result<(), Problem> {
+        let (session, table) = (self.session, self.table);
+        let catalog = &session.catalog;
         let mut problems = Problems::default();
-        let all: Vec<i16> = self.table.columns.iter().map(|c| c.number).collect();
-        readable(self.session, self.table, &all, false, &mut problems);
-        if self.table.primary_key().is_none() && self.what != What::Filled {
+        relation_can_be_filled(session, table, &mut problems);
+        for (column, details) in self.columns.iter().zip(&self.details_of) {
+            column_can_be_filled(session, table, column, &mut problems);
+            details_can_be_predicted(session, table, column, details, &mut problems);
+        }
+        let written: Vec<i16> = self.columns.iter().map(|c| c.number).collect();
+        let keys = catalog.foreign_keys.iter().chain(&catalog.foreign_keys_by_cast);
+        for key in keys.filter(|key| key.parent == table.oid && key.enforced && !key.inherited) {
+            if key.parent_columns.iter().any(|c| written.contains(c)) {
+                let child = catalog
+                    .table(key.table)
+                    .map(|child| catalog.display(child))
+                    .unwrap_or_default();
+                problems.push(
+                    Problem::new(
+                        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                        format!(
+                            "{} of {child} references {} of {}",
+                            key.name,
+                            self.shown,
+                            catalog.display(table)
+                        ),
+                    )
+                    .detail("its rows would lose what they reference, or change along")
+                    .hint("drop the foreign key first, or put the values back by hand: they are in mend.changes"),
+                );
+            }
+        }
+        let all: Vec<i16> = table.columns.iter().map(|c| c.number).collect();
+        readable(session, table, &all, false, &mut problems);
+        if table.primary_key().is_none() && self.what != What::Filled {
             problems.push(
                 Problem::new(
                     PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
                     format!(
                         "{} has no primary key any more, so its rows cannot be found again",
-                        self.session.catalog.display(self.table)
+                        catalog.display(table)
                     ),
                 )
                 .hint("the values are in mend.changes"),
             );
         }
-        // Who owns the table cannot see what others have recorded: its code is run for whom it trusts, or not at all.
-        let state = self.session.catalog.table_in("mend", "changes");
-        let reads: Vec<u32> = state.iter().map(|state| state.oid).collect();
-        problems.keep(Reader::of(
-            self.session,
-            &[(self.table, &self.details.code)],
-            &reads,
-            &[],
-        ));
-        let key = self
-            .table
-            .primary_key()
-            .map(|key| key.columns.clone())
-            .unwrap_or_default();
-        for column in self
-            .columns
-            .iter()
-            .copied()
-            .chain(key.iter().filter_map(|c| self.table.column(*c)))
-        {
-            problems.keep(texts_can_be_read(&self.session.catalog, column));
+        let parents = || catalog.foreign_keys_of(table.oid).map(|key| key.parent);
+        let mut reads: Vec<u32> = parents().chain([table.oid]).collect();
+        if self.what != What::Filled || self.replaced > 0 {
+            // What was kept nobody reads but the caller and us: code of an owner whom the caller does not trust is not run together with it.
+            reads.extend(catalog.table_in("mend", "ledger_changes").map(|state| state.oid));
+        }
+        let reader = Reader::of(session, &[(table, &self.details.code)], &reads, &[]);
+        if let Some(reader) = problems.keep(reader) {
+            self.reader.set(reader);
         }
         for column in self.columns.iter().filter(|_| !dry_run) {
-            updatable(self.session, self.table, column, &mut problems);
+            updatable(session, table, column, &mut problems);
         }
-        let parents = self
-            .session
-            .catalog
-            .foreign_keys_of(self.table.oid)
-            .map(|key| key.parent);
         problems.into_result()?;
-        self.session.hold(parents.chain([self.table.oid]))
+        session.hold(parents().chain([table.oid]))?;
+        // From here on nobody can make us wait, and change a type meanwhile.
+        let mut problems = Problems::default();
+        let key = table.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
+        let key = key.iter().filter_map(|c| table.column(*c));
+        for column in self.columns.iter().copied().chain(key) {
+            problems.keep(texts_can_be_read(catalog, column));
+        }
+        problems.into_result()
+    }
+
+    /// The table.
+    pub(super) fn table(&self) -> &'a Table {
+        self.table
+    }
+
+    /// Is it asked as somebody else what the table would refuse?
+    pub(super) fn asks_as_owner(&self) -> bool {
+        !self.reader.get().is_caller()
     }
 
     /// The old value of a column in `json`.
@@ -188,7 +255,7 @@ impl<'a> Values<'a> {
             let base = self.session.catalog.base_type(column.type_oid, -1);
             return base.map_or("NULL".into(), |(base, _)| format!("NULL::{}", base.sql()));
         }
-        old_value(&self.session.catalog, self.table, column, json)
+        old_value(&self.session.catalog, column, json)
     }
 
     /// The value that a column is to have again.
@@ -246,9 +313,6 @@ impl<'a> Values<'a> {
             );
             refusals.push((format!("NOT {holds}"), "constraint_failed".into()));
         }
-        for index in &self.details.unique_indexes {
-            refusals.push((self.collides(index, &new_value), "constraint_failed".into()));
-        }
         // A foreign key, valid or not, refuses a new value that has no parent.
         let catalog = &self.session.catalog;
         for key in catalog.foreign_keys_of(self.table.oid).filter(|key| key.enforced) {
@@ -296,38 +360,42 @@ impl<'a> Values<'a> {
         refusals
     }
 
-    /// The row would have the key of another row, or of one that is to be put back as well.
-    fn collides(&self, index: &UniqueIndex, new_value: &dyn Fn(&Column) -> Option<String>) -> String {
+    /// Conditions under which the row would have the key of another row, or of one that is to be put back as well: of the rows that are
+    /// judged together, only in the list of a SELECT over them.
+    fn collisions(&self) -> Vec<String> {
+        self.details
+            .unique_indexes
+            .iter()
+            .map(|index| self.collides(index))
+            .collect()
+    }
+
+    fn collides(&self, index: &UniqueIndex) -> String {
         let catalog = &self.session.catalog;
-        // The key of a row as it would be: of this one, and of another one (`o`, with what is kept of it in `other`).
-        let of_other = |c: &Column| {
+        let new_value = |c: &Column| {
             let written = self.columns.iter().any(|column| column.number == c.number);
-            Some(match written {
-                true => self.old_in(c, "other.old_values"),
-                false => format!("o.{}", c.sql()),
-            })
+            written.then(|| self.old(c))
         };
-        let as_it_would_be = |expression: &str, new_value: &dyn Fn(&Column) -> Option<String>| {
-            let plain = self.table.columns.iter();
-            match plain.into_iter().find(|c| c.quoted == expression && !c.generated) {
+        let in_new_row =
+            |expression: &str| in_new_row(self.table, &self.details.generated, &new_value, expression, &[]);
+        let as_it_would_be = |expression: &str| {
+            let mut plain = self.table.columns.iter();
+            match plain.find(|c| c.quoted == expression && !c.generated) {
                 Some(column) => new_value(column).unwrap_or_else(|| format!("t.{}", column.sql())),
-                None => in_new_row(self.table, &self.details.generated, new_value, expression, &[]),
+                None => in_new_row(expression),
             }
         };
-        let (mut keys, mut existing, mut others) = (vec![], vec![], vec![]);
+        let (mut keys, mut existing) = (vec![], vec![]);
         for (at, expression) in index.expressions.iter().enumerate() {
             let collation = index.collations.get(at).cloned().flatten();
             let collation = collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
-            let key = format!("({}){collation}", as_it_would_be(expression, new_value));
+            let key = format!("({}){collation}", as_it_would_be(expression));
             let there = format!("({expression}){collation}");
-            let other = format!("({}){collation}", as_it_would_be(expression, &of_other));
             let type_oid = index.types.get(at).copied().unwrap_or_default();
-            let same = |there: &str| match index.nulls_not_distinct {
+            existing.push(match index.nulls_not_distinct {
                 true => format!("{there} IS NOT DISTINCT FROM {key}"),
-                false => equal(catalog, there, type_oid, &key),
-            };
-            existing.push(same(&there));
-            others.push(same(&other));
+                false => equal(catalog, &there, type_oid, &key),
+            });
             keys.push(key);
         }
         let table = self.table.relation_sql();
@@ -336,36 +404,23 @@ impl<'a> Values<'a> {
             _ => "existing.ctid = t.ctid",
         };
         existing.extend(index.predicate.iter().map(|predicate| format!("({predicate})")));
-        let applies = |new_value: &dyn Fn(&Column) -> Option<String>| {
-            let predicate = index.predicate.as_ref()?;
-            Some(format!(
-                "{} IS TRUE",
-                in_new_row(self.table, &self.details.generated, new_value, predicate, &[])
-            ))
-        };
-        others.extend(applies(&of_other));
-        let of_run = match self.what {
-            What::Filled => format!(
-                "SELECT FROM {table} AS o WHERE {} AND NOT ({})",
-                written_as("o", &self.ids()),
-                same_row.replace("existing.", "o.")
-            ),
-            What::Kept(_) => format!(
-                "SELECT FROM mend.changes AS other JOIN {table} AS o ON {} WHERE {} AND other.change_id <> kept.change_id",
-                key_conditions(catalog, self.table, "o", "other.row_key").join(" AND "),
-                self.of_run("other")
-            ),
-        };
-        let found = format!(
-            "(EXISTS (SELECT FROM {table} AS existing WHERE {} AND NOT ({same_row})) OR EXISTS ({of_run} AND {}))",
-            existing.join(" AND "),
-            others.join(" AND ")
-        );
-        let mut conditions: Vec<String> = applies(new_value).into_iter().collect();
+        let applies = index.predicate.as_ref().map(|p| format!("{} IS TRUE", in_new_row(p)));
+        let mut together = keys.clone();
+        together.extend(applies.iter().cloned());
+        // Rows that are put back already, or gone, are in nobody's way.
+        together.push(match self.what {
+            What::Filled => "true".into(),
+            What::Kept(_) => "(kept.undone_by IS NULL AND t.ctid IS NOT NULL)".into(),
+        });
+        let mut conditions: Vec<String> = applies.into_iter().collect();
         if !index.nulls_not_distinct {
             conditions.push(all_set(&keys));
         }
-        conditions.push(found);
+        conditions.push(format!(
+            "(pg_catalog.count(*) OVER (PARTITION BY {}) > 1 OR EXISTS (SELECT FROM {table} AS existing WHERE {} AND NOT ({same_row})))",
+            together.join(", "),
+            existing.join(" AND ")
+        ));
         conditions.join(" AND ")
     }
 
@@ -384,7 +439,11 @@ impl<'a> Values<'a> {
 
     /// The ids of the rows that were filled.
     fn ids(&self) -> Vec<u32> {
-        self.shares.iter().flat_map(|share| share.ids.iter().copied()).collect()
+        self.shares
+            .borrow()
+            .iter()
+            .flat_map(|share| share.ids.iter().copied())
+            .collect()
     }
 
     /// Rows that were filled under these ids, as a condition over `t`.
@@ -419,30 +478,44 @@ impl<'a> Values<'a> {
             .collect()
     }
 
-    /// What becomes of the rows: outcome and number.
-    fn judged(&self) -> Result<BTreeMap<String, i64>, Problem> {
-        let refused: Vec<String> = self
-            .refusals()
-            .iter()
+    /// The rows, each with what becomes of it as `outcome`: of filled ones `row_ctid`, `row_table` and the old values as `old_1`, ..., of
+    /// others `change_id`.
+    fn judged_rows(&self) -> String {
+        let catalog = &self.session.catalog;
+        let refused = self.refusals().into_iter();
+        let collisions = self
+            .collisions()
+            .into_iter()
+            .map(|c| (c, "constraint_failed".to_string()));
+        let refused: Vec<String> = refused
+            .chain(collisions)
             .map(|(refused, reason)| format!("WHEN {refused} THEN '{reason}'"))
             .collect();
         let refused = refused.join("\n    ");
         let table = self.table.relation_sql();
-        let inner = match self.what {
-            What::Filled => format!(
-                "SELECT CASE {refused}\n    ELSE 'undone' END::pg_catalog.text AS outcome\nFROM {table} AS t\nWHERE {}",
-                self.filled_as(&self.ids())
-            ),
-            What::Kept(change) => {
-                let key = key_conditions(&self.session.catalog, self.table, "t", "kept.row_key");
-                let gone = self
-                    .table
-                    .primary_key()
-                    .and_then(|key| self.table.column(key.columns[0]));
-                let gone = gone.map_or("false".into(), |c| format!("t.{} IS NOT DISTINCT FROM NULL", c.sql()));
+        match self.what {
+            What::Filled => {
+                let old: Vec<String> = self
+                    .columns
+                    .iter()
+                    .enumerate()
+                    .map(|(i, c)| {
+                        let text = catalog.text_sql(&format!("t.{}", c.sql()), c.type_oid);
+                        format!("{text} AS old_{}", i + 1)
+                    })
+                    .collect();
                 format!(
-                    "SELECT CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    WHEN {gone} THEN 'row_is_gone'\n    {refused}\n    \
-                     ELSE 'undone' END::pg_catalog.text AS outcome\nFROM mend.changes AS kept\nLEFT JOIN {table} AS t ON {}\n\
+                    "SELECT t.ctid AS row_ctid, t.tableoid AS row_table, {}, CASE {refused}\n    ELSE 'undone' END::pg_catalog.text AS outcome\n\
+                     FROM {table} AS t\nWHERE {}",
+                    old.join(", "),
+                    self.filled_as(&self.ids())
+                )
+            }
+            What::Kept(change) => {
+                let key = key_conditions(catalog, self.table, "t", "kept.row_key");
+                format!(
+                    "SELECT kept.change_id, CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    WHEN t.ctid IS NULL THEN 'row_is_gone'\n    \
+                     {refused}\n    ELSE 'undone' END::pg_catalog.text AS outcome\nFROM mend.changes AS kept\nLEFT JOIN {table} AS t ON {}\n\
                      WHERE kept.run_id = {} AND kept.change = '{}' AND kept.table_name = {}",
                     key.join(" AND "),
                     self.id,
@@ -450,7 +523,12 @@ impl<'a> Values<'a> {
                     Literal::new(&record::qualified(self.table))
                 )
             }
-        };
+        }
+    }
+
+    /// What becomes of the rows: outcome and number.
+    fn judged(&self) -> Result<BTreeMap<String, i64>, Problem> {
+        let inner = self.judged_rows();
         let statement = Statement {
             sql: format!(
                 "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged\nGROUP BY outcome",
@@ -459,14 +537,16 @@ impl<'a> Values<'a> {
             parameters: vec![],
         };
         let _own = Settings::of_one_statement();
-        Ok(Spi::connect(|client| {
-            let mut counts = BTreeMap::new();
-            for row in client.select(&statement.sql, None, &[])? {
-                let outcome = row.get::<String>(1)?.unwrap_or_default();
-                counts.insert(outcome, row.get::<i64>(2)?.unwrap_or(0));
-            }
-            Ok::<_, SpiError>(counts)
-        })?)
+        self.reader.get().run(|| {
+            Ok(Spi::connect(|client| {
+                let mut counts = BTreeMap::new();
+                for row in client.select(&statement.sql, None, &[])? {
+                    let outcome = row.get::<String>(1)?.unwrap_or_default();
+                    counts.insert(outcome, row.get::<i64>(2)?.unwrap_or(0));
+                }
+                Ok::<_, SpiError>(counts)
+            })?)
+        })
     }
 
     /// Counts what taking it back would do.
@@ -482,7 +562,7 @@ impl<'a> Values<'a> {
             // Rows that do not carry our id any more: an earlier undo has had them, or somebody has changed them.
             let found: i64 = counts.values().sum();
             let other = (self.filled - self.replaced - found).max(0);
-            let before = self.undone_before.min(other);
+            let before = self.undone_before.get().min(other);
             for (reason, rows) in [("already_restored", before), ("changed_since", other - before)] {
                 if rows > 0 {
                     *counts.entry(reason.into()).or_default() += rows;
@@ -528,6 +608,8 @@ impl<'a> Values<'a> {
     /// Writes, reads back, records.
     pub(super) fn take_back(&self) -> Result<Undone, Problem> {
         lock(self.session, self.table);
+        // Whoever had the lock may have taken back a part of it.
+        self.look()?;
         let _settings = settings(false);
         let _whole = WholeFunctions::where_needed(!self.details.code.is_empty());
         let mut undone = self.counted()?;
@@ -537,7 +619,7 @@ impl<'a> Values<'a> {
         let table = record::qualified(self.table);
         let statement = match self.what {
             What::Filled => self.nullify(&self.ids()),
-            What::Kept(_) => self.write(),
+            What::Kept(_) => self.write(&Versions::All),
         };
         let review = statement.for_review();
         let change = undone.change.clone();
@@ -567,7 +649,8 @@ impl<'a> Values<'a> {
     fn nullify_filled(&self, run: i64) -> Result<i64, Problem> {
         let table = record::qualified(self.table);
         let (mut rows, mut ids) = (0, vec![]);
-        for share in &self.shares {
+        let shares = self.shares.borrow().clone();
+        for share in &shares {
             pgrx::check_for_interrupts!();
             let statement = self.nullify(&share.ids);
             let (written, id) = as_one(|| {
@@ -580,7 +663,7 @@ impl<'a> Values<'a> {
                 // The other runs of the share can be taken back as before.
                 let mut runs: Vec<i64> = share.runs.iter().copied().filter(|of| *of != self.id).collect();
                 runs.push(run);
-                ledger::wrote(run, self.table.oid, id, &runs)?;
+                ledger::wrote(run, self.table.oid, None, id, &runs)?;
             }
         }
         let null: Vec<String> = self
@@ -601,24 +684,20 @@ impl<'a> Values<'a> {
     fn nullify(&self, ids: &[u32]) -> Statement {
         let catalog = &self.session.catalog;
         let set: Vec<String> = self.columns.iter().map(|c| format!("{} = NULL", c.sql())).collect();
-        let old = self
-            .columns
-            .iter()
-            .map(|c| (*c, catalog.text_sql(&format!("old.{}", c.sql()), c.type_oid)));
-        let mut conditions = vec![self.filled_as(ids)];
-        conditions.extend(self.accepted());
-        // The old values are those of the row before it is written: joined by its place, which holds while nobody has changed it.
+        let old = self.columns.iter().enumerate();
+        let old = old.map(|(i, c)| (*c, format!("judged.old_{}", i + 1)));
+        // A row that somebody changes meanwhile has another place and another id.
         let same = match self.table.kind {
-            'p' => "old.tableoid = t.tableoid AND old.ctid = t.ctid",
-            _ => "old.ctid = t.ctid",
+            'p' => "judged.row_table = t.tableoid AND judged.row_ctid = t.ctid",
+            _ => "judged.row_ctid = t.ctid",
         };
         let update = Statement {
             sql: format!(
-                "UPDATE {table} AS t SET {}\nFROM {table} AS old\nWHERE {same} AND {} AND {}",
+                "UPDATE {} AS t SET {}\nFROM (\n{}\n) AS judged\nWHERE judged.outcome = 'undone' AND {same} AND {}",
+                self.table.relation_sql(),
                 set.join(", "),
-                written_as("old", ids),
-                conditions.join("\n  AND "),
-                table = self.table.relation_sql(),
+                indent(&self.judged_rows(), 2),
+                written_as("t", ids),
             ),
             parameters: vec![],
         };
@@ -649,14 +728,15 @@ impl<'a> Values<'a> {
     }
 
     fn write_kept(&self, run: i64) -> Result<i64, Problem> {
-        let statement = self.write();
-        let (written, id) = as_one(|| {
+        // In parts, so that what other runs wrote of the same rows can be taken back as before.
+        let before = ledger::written_by(None, self.table.oid)?;
+        let mut writes = Writes::of(&before);
+        let written = writes.each(|versions| {
+            let statement = self.write(versions);
             let _own = Settings::of_one_statement();
             ledger::mark_undone(run, &statement)
         })?;
-        if let Some(id) = id {
-            ledger::wrote(run, self.table.oid, id, &[run])?;
-        }
+        writes.keep(run, self.table.oid, None)?;
         ledger::keep_reversed(run)?;
         let mut conditions = key_conditions(&self.session.catalog, self.table, "t", "kept.row_key");
         conditions.extend(self.columns.iter().map(|c| {
@@ -675,7 +755,9 @@ impl<'a> Values<'a> {
     }
 
     /// Writes the values back; returns the changes that are undone by that, as [`ledger::mark_undone`] takes them.
-    fn write(&self) -> Statement {
+    ///
+    /// * `versions`: only these rows.
+    fn write(&self, versions: &Versions) -> Statement {
         let set: Vec<String> = self
             .columns
             .iter()
@@ -683,7 +765,12 @@ impl<'a> Values<'a> {
             .collect();
         let mut conditions = key_conditions(&self.session.catalog, self.table, "t", "kept.row_key");
         conditions.push(self.of_run("kept"));
-        conditions.extend(self.accepted());
+        conditions.push(self.as_written());
+        conditions.extend(versions.condition("t"));
+        conditions.push(format!(
+            "kept.change_id IN (\n    SELECT judged.change_id FROM (\n{}\n    ) AS judged WHERE judged.outcome = 'undone')",
+            indent(&self.judged_rows(), 6)
+        ));
         let update = Statement {
             sql: format!(
                 "UPDATE {} AS t SET {}\nFROM mend.changes AS kept\nWHERE {}",

@@ -265,10 +265,10 @@ fn an_ambiguous_tenant_root_lists_its_choices_and_the_setting_settles_it() {
     let mut client = database.connect();
     client
         .batch_execute(
-            "CREATE TABLE region (id int PRIMARY KEY); CREATE TABLE company (id int PRIMARY KEY); INSERT INTO region VALUES (1), (2); INSERT INTO company VALUES (1), (2);
-             CREATE TABLE party (id int PRIMARY KEY, region_id int NOT NULL REFERENCES region, company_id int NOT NULL REFERENCES company);
+            "CREATE TABLE region (id int PRIMARY KEY); CREATE TABLE division (id int PRIMARY KEY); INSERT INTO region VALUES (1), (2); INSERT INTO division VALUES (1), (2);
+             CREATE TABLE party (id int PRIMARY KEY, region_id int NOT NULL REFERENCES region, division_id int NOT NULL REFERENCES division);
              CREATE TABLE contact (id int PRIMARY KEY, party_id int REFERENCES party);
-             CREATE TABLE entry (id int PRIMARY KEY, region_id int NOT NULL REFERENCES region, company_id int NOT NULL REFERENCES company, contact_id int REFERENCES contact, party_id int REFERENCES party);
+             CREATE TABLE entry (id int PRIMARY KEY, region_id int NOT NULL REFERENCES region, division_id int NOT NULL REFERENCES division, contact_id int REFERENCES contact, party_id int REFERENCES party);
              INSERT INTO party VALUES (1, 1, 2); INSERT INTO contact VALUES (1, 1); INSERT INTO entry VALUES (1, 1, 1, 1)",
         )
         .unwrap();
@@ -279,10 +279,10 @@ fn an_ambiguous_tenant_root_lists_its_choices_and_the_setting_settles_it() {
     );
     assert_eq!(
         failed.detail,
-        "both reference region (region_id) and company (company_id)"
+        "both reference region (region_id) and division (division_id)"
     );
     assert!(failed.hint.contains("SET pg_mend.tenant_root = 'region'"), "{failed:?}");
-    for (root, expected) in [("region", "1|{}"), ("company", r#"0|{"cross_tenant": 1}"#)] {
+    for (root, expected) in [("region", "1|{}"), ("division", r#"0|{"cross_tenant": 1}"#)] {
         client
             .batch_execute(&format!("SET pg_mend.tenant_root = '{root}'"))
             .unwrap();
@@ -291,11 +291,11 @@ fn an_ambiguous_tenant_root_lists_its_choices_and_the_setting_settles_it() {
             expected
         );
     }
-    client.batch_execute("SET pg_mend.tenant_root = 'compny'").unwrap();
+    client.batch_execute("SET pg_mend.tenant_root = 'divsion'").unwrap();
     let failed = failure(&mut client, "SELECT * FROM backfill('entry', 'party_id')");
     assert_eq!(
         (failed.code.as_str(), failed.message.as_str()),
-        ("42P01", "pg_mend.tenant_root: table \"compny\" does not exist")
+        ("42P01", "pg_mend.tenant_root: table \"divsion\" does not exist")
     );
     assert_eq!(
         one(

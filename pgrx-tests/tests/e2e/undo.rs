@@ -401,3 +401,57 @@ fn rows_that_nobody_changed_are_as_before_and_all_others_as_they_were_left() {
         );
     }
 }
+
+/// A column is told by its number, not by its name; what references it keeps it; other runs of the same rows can be taken back as before.
+#[test]
+fn a_column_that_has_another_name_now_and_one_that_is_referenced() {
+    let schema = "CREATE TABLE p (id int PRIMARY KEY, v int); INSERT INTO p SELECT g, g * 10 FROM generate_series(1, 4) g;
+        CREATE TABLE w (id int PRIMARY KEY, p_id int REFERENCES p, c int, d int DEFAULT 5); INSERT INTO w (id, p_id) SELECT g, g FROM generate_series(1, 4) g;
+        SELECT FROM backfill('w', 'c', ARRAY['p_id -> p.v'], false)";
+    let (_database, mut client) = database_with(schema);
+    client
+        .batch_execute("ALTER TABLE w RENAME c TO x; ALTER TABLE w RENAME d TO c")
+        .unwrap();
+    assert_eq!(undone(&mut client, "1"), ["w|x|filled|4|4|0|{}"]);
+    assert_eq!(one(&mut client, "SELECT count(x), count(c) FROM w"), "0|4");
+    let (_database, mut client) = database_with(schema);
+    client
+        .batch_execute("ALTER TABLE w DROP COLUMN c; ALTER TABLE w ADD COLUMN c int DEFAULT 77")
+        .unwrap();
+    assert_eq!(failure(&mut client, "SELECT * FROM undo_run(1, false)").code, "42703");
+    assert_eq!(one(&mut client, "SELECT count(c) FROM w"), "4");
+    let (_database, mut client) = database_with(schema);
+    client
+        .batch_execute(
+            "ALTER TABLE w ADD UNIQUE (c); CREATE TABLE k (c int REFERENCES w (c) ON UPDATE CASCADE); INSERT INTO k VALUES (10)",
+        )
+        .unwrap();
+    assert_eq!(failure(&mut client, "SELECT * FROM undo_run(1)").code, "0A000");
+    assert_eq!(failure(&mut client, "SELECT * FROM undo_run(1, false)").code, "0A000");
+    assert_eq!(one(&mut client, "SELECT c FROM k"), "10");
+}
+
+#[test]
+fn an_undo_of_an_undo_leaves_the_other_column_of_the_call_as_it_was_known() {
+    let (_database, mut client) = database_with(PARTIES);
+    client
+        .batch_execute("SELECT FROM backfill_party_ids(NULL, false)")
+        .unwrap();
+    let run = |client: &mut Client, column: &str| {
+        one(
+            client,
+            &format!(
+                "SELECT run_id FROM mend.runs WHERE column_name = '{column}' AND operation = 'backfill' AND table_name ~ 'Deal'"
+            ),
+        )
+    };
+    let (buyer, seller) = (run(&mut client, "buyerPartyId"), run(&mut client, "sellerPartyId"));
+    let before = contents(&mut client);
+    undone(&mut client, &buyer);
+    let undo = one(&mut client, "SELECT max(run_id) FROM mend.runs");
+    undone(&mut client, &undo);
+    assert_eq!(contents(&mut client), before);
+    for row in undone(&mut client, &seller) {
+        assert!(row.ends_with("|0|{}"), "{row}");
+    }
+}

@@ -11,7 +11,7 @@ use super::plan::{Drop, Plan, plan, qualified};
 use super::restore::columns_now;
 use super::{Request, Taken, values};
 use crate::migration::compared;
-use crate::pg::{self, Settings, subtransaction};
+use crate::pg::{self, Settings, Watch, subtransaction};
 use crate::plan::Statement;
 use crate::plan::kept::{json_object, keeping};
 use crate::problem::Problem;
@@ -149,6 +149,8 @@ fn copy(session: &Session, drop: &Drop, id: i64) -> Result<i64, Problem> {
     let Some(found) = session.catalog.table_in(schema, name) else {
         return Ok(0);
     };
+    // It is locked, and was looked at again since.
+    pg::may_read([found.oid]);
     let texts = found.columns.iter().map(|c| {
         let value = format!("t.{}", c.sql());
         let text = format!(
@@ -177,6 +179,7 @@ fn copy(session: &Session, drop: &Drop, id: i64) -> Result<i64, Problem> {
 
 fn run(statement: &str) -> Result<(), Problem> {
     let _settings = settings(false);
+    let _pause = Watch::pause();
     Ok(Spi::connect_mut(|client| {
         client.update(statement, None, &[]).map(|_| ())
     })?)

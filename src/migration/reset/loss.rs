@@ -12,6 +12,7 @@ use crate::migration::judge::Judge;
 use crate::migration::status::counted;
 use crate::migration::world::{Id, World};
 use crate::problem::Problem;
+use crate::run::hold::{Found, hold};
 use crate::script::ast::Kind;
 
 /// What is copied before something is dropped.
@@ -136,6 +137,10 @@ pub fn loses(
 fn values(relation: &Relation, column: &Column, fresh: bool) -> Result<Option<i64>, Problem> {
     if !column.generated.is_empty() {
         return Ok(Some(0));
+    }
+    let found = Found::named(relation.oid, &relation.schema, &relation.name, relation.kind);
+    if hold(&[found]).is_err() {
+        return Ok(None);
     }
     let sql = format!(
         "SELECT pg_catalog.count(t.{}) FROM {} AS t",

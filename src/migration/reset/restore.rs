@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::values;
 use crate::identifier::Literal;
-use crate::pg::subtransaction;
+use crate::pg::{Watch, subtransaction};
 use crate::plan::Statement;
 use crate::plan::kept::keeping;
 use crate::problem::Problem;
@@ -158,6 +158,9 @@ fn counted(session: &Session, table: String, columns: &[String], rows: i64) -> R
 fn put_back(session: &Session, id: i64, table: String, columns: &[String], rows: i64) -> Result<Restored, Problem> {
     let started = record::clock()?;
     let mut restored = counted(session, table.clone(), columns, rows)?;
+    if restored.restored > 0 {
+        session.hold([session.catalog.resolve_table(&table)?.oid])?;
+    }
     let Some((_, written)) = columns_now(&table)?.filter(|_| restored.restored > 0) else {
         return Ok(restored);
     };
@@ -175,6 +178,7 @@ fn put_back(session: &Session, id: i64, table: String, columns: &[String], rows:
     let inserted = {
         let _settings = settings(false);
         let _texts = super::exact_texts();
+        let _pause = Watch::pause();
         Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(&insert, None, &[])?.len()))? as i64
     };
     if inserted != rows {
@@ -239,13 +243,21 @@ fn value(session: &Session, table: &str, name: &str) -> String {
 /// Errors: those of SPI.
 pub fn advance_sequences(table: &str, columns: &[String]) -> Result<(), Problem> {
     for name in columns {
+        // Only of integers: of other types the cast to a number may be somebody's own.
         let owned = format!(
-            "SELECT pg_catalog.pg_get_serial_sequence({}, {})",
-            Literal::new(table),
-            Literal::new(name)
+            "SELECT pg_catalog.pg_get_serial_sequence({table}, {name}) FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = pg_catalog.to_regclass({table}) AND a.attname = {name} AND a.atttypid IN (20, 21, 23)",
+            table = Literal::new(table),
+            name = Literal::new(name)
         );
         let _settings = settings(false);
-        let owned = Spi::connect(|client| client.select(&owned, None, &[])?.first().get_one::<String>())?;
+        let owned = Spi::connect(|client| {
+            let found = client.select(&owned, None, &[])?;
+            match found.is_empty() {
+                true => Ok(None),
+                false => found.first().get_one::<String>(),
+            }
+        })?;
         if let Some(owned) = owned {
             let sql = format!(
                 "SELECT pg_catalog.setval({sequence}::pg_catalog.regclass, m.largest) FROM (SELECT pg_catalog.max(t.{column})::pg_catalog.int8 AS largest FROM {table} AS t) AS m

@@ -10,9 +10,9 @@ use super::plan::qualified;
 use super::restore::{Restored, advance_sequences, columns_now};
 use crate::catalog::{Column, Table, is_plain, texts_can_be_read};
 use crate::identifier::Literal;
-use crate::pg::Settings;
+use crate::pg::{self, Settings};
 use crate::plan::Statement;
-use crate::plan::kept::{json_object, keeping};
+use crate::plan::kept::{from_text, json_object, keeping};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::{self, Change};
@@ -37,6 +37,8 @@ pub fn copy(session: &Session, (oid, column, type_name): (u32, &str, &str), id: 
     let Some(table) = session.catalog.table(oid).filter(|t| t.primary_key().is_some()) else {
         return Ok(0);
     };
+    // It is locked, and was looked at again since.
+    pg::may_read([table.oid]);
     let name = qualified(&table.schema, &table.name);
     let value = format!("t.{}", quote_identifier(column));
     let keys = keys(table).into_iter();
@@ -165,6 +167,7 @@ pub fn put_back(session: &Session, id: i64, group: Group, overwrite: bool, dry_r
         return Ok(nothing("identity_always"));
     }
     may(session, table, column, dry_run)?;
+    session.hold([table.oid])?;
     let work = Work {
         session,
         id,
@@ -233,17 +236,7 @@ impl Work<'_> {
 
     /// The value, by the type's input function.
     fn value(&self) -> String {
-        // A text would become a JSON string.
-        let base = self.session.catalog.base_type(self.column.type_oid, -1);
-        if base.is_some_and(|(base, _)| base.is_json()) {
-            return format!("kept.old_value::{}", self.group.type_name);
-        }
-        format!(
-            "(pg_catalog.jsonb_populate_record(NULL::{}, pg_catalog.jsonb_build_object({}, kept.old_value))).{}",
-            self.table.sql(),
-            Literal::new(&self.column.name),
-            self.column.sql()
-        )
+        from_text(&self.session.catalog, self.column, "kept.old_value")
     }
 
     /// The row has its value (again).

@@ -1,7 +1,7 @@
 //! Values of every kind come back as they were, whatever the sessions that took them and put them back have set.
 
 use pgrx_tests::database_with;
-use pgrx_tests::example::{lines, one};
+use pgrx_tests::example::{failure, lines, one};
 use postgres::Client;
 
 /// Types and values whose texts depend on settings, or that JSON does not have.
@@ -224,4 +224,36 @@ fn keys_are_grouped_as_the_parent_compares_them() {
     let dry = one(&mut client, &call(true));
     assert_eq!(dry, "3|3|2");
     assert_eq!(one(&mut client, &call(false)), dry);
+}
+
+/// A condition that looks at values as texts finds what the same condition finds in any SELECT of the session, dry and real.
+#[test]
+fn conditions_see_values_as_the_session_does() {
+    let (_database, mut client) = database_with(
+        "CREATE TABLE p (id int PRIMARY KEY, v int); INSERT INTO p SELECT g, g * 10 FROM generate_series(1, 4) g;
+         CREATE TABLE t (id int PRIMARY KEY, p_id int REFERENCES p, v int, d date);
+         INSERT INTO t SELECT g, g, NULL, '2020-03-02' FROM generate_series(1, 4) g;
+         SET datestyle = 'German'",
+    );
+    for (condition, rows) in [("d::text = ''02.03.2020''", "4"), ("d::text = ''2020-03-02''", "0")] {
+        let call = |dry: bool| {
+            format!("SELECT filled FROM backfill('t', 'v', ARRAY['p_id -> p.v'], {dry}, only_where => '{condition}')")
+        };
+        assert_eq!(one(&mut client, &call(true)), rows, "{condition}");
+        assert_eq!(one(&mut client, &call(false)), rows, "{condition}");
+        client.batch_execute("UPDATE t SET v = NULL").unwrap();
+        // Where old values are kept in the same statement, it is refused.
+        client.batch_execute("UPDATE t SET v = 1").unwrap();
+        for dry in [true, false] {
+            let call = format!(
+                "SELECT * FROM backfill('t', 'v', ARRAY['p_id -> p.v'], {dry}, only_where => '{condition}', overwrite => 'mismatched')"
+            );
+            let failed = failure(&mut client, &call);
+            assert_eq!(
+                (failed.code.as_str(), failed.hint.as_str()),
+                ("0A000", "RESET datestyle, for this call")
+            );
+        }
+        client.batch_execute("UPDATE t SET v = NULL").unwrap();
+    }
 }

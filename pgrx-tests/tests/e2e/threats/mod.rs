@@ -9,6 +9,7 @@
 
 mod forged;
 mod hooks;
+mod undo;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
