@@ -207,7 +207,7 @@ CREATE VIEW mend.repaired_rows WITH (security_barrier) AS
   SELECT c.change_id, c.run_id, c.row_key, c.old_values, c.row_values, c.undone_by AS restored_by, r.run_by
   FROM mend.ledger_changes c
   JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
-  WHERE c.change OPERATOR(pg_catalog.=) 'nullified'
+  WHERE c.change OPERATOR(pg_catalog.=) 'nullified' AND r.operation OPERATOR(pg_catalog.=) 'repair_orphans'
     AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
          OR EXISTS (SELECT FROM pg_catalog.pg_extension e
                     WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use super::{Recorded, Undone, recorded};
+use super::{Recorded, Undone, by_hash, recorded};
 use crate::catalog::{Column, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::Settings;
@@ -214,6 +214,7 @@ impl<'a> Created<'a> {
     /// Counts what taking it back would do.
     pub(super) fn count(&self, unlinked: &[(u32, i16, String)]) -> Result<Undone, Problem> {
         let _settings = settings(true);
+        let _hash = by_hash();
         self.counted(unlinked)
     }
 
@@ -255,6 +256,7 @@ impl<'a> Created<'a> {
     pub(super) fn take_back(&self, unlinked: &[(u32, i16, String)]) -> Result<Undone, Problem> {
         lock(self.session, self.table);
         let _settings = settings(false);
+        let _hash = by_hash();
         self.hold()?;
         let mut undone = self.counted(unlinked)?;
         if undone.undone == 0 {

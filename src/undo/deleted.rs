@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use super::{Recorded, Undone, recorded};
+use super::{Recorded, Undone, by_hash, recorded};
 use crate::catalog::{Column, Insertion, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::{self, Settings, WholeFunctions};
@@ -157,6 +157,7 @@ impl<'a> Deleted<'a> {
     /// Counts what taking it back would do.
     pub(super) fn count(&self) -> Result<Undone, Problem> {
         let _settings = settings(true);
+        let _hash = by_hash();
         self.counted()
     }
 
@@ -204,6 +205,7 @@ impl<'a> Deleted<'a> {
     pub(super) fn take_back(&self) -> Result<Undone, Problem> {
         lock(self.session, self.table);
         let _settings = settings(false);
+        let _hash = by_hash();
         let _whole = WholeFunctions::where_needed(!self.insertion.code.is_empty());
         let mut undone = self.counted()?;
         if undone.undone == 0 {

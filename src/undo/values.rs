@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use super::{Recorded, Undone, recorded};
+use super::{Recorded, Undone, by_hash, recorded};
 use crate::catalog::{Check, Column, Details, Table, UniqueIndex, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::{Settings, WholeFunctions};
@@ -552,6 +552,7 @@ impl<'a> Values<'a> {
     /// Counts what taking it back would do.
     pub(super) fn count(&self) -> Result<Undone, Problem> {
         let _settings = settings(true);
+        let _hash = by_hash();
         self.counted()
     }
 
@@ -611,6 +612,7 @@ impl<'a> Values<'a> {
         // Whoever had the lock may have taken back a part of it.
         self.look()?;
         let _settings = settings(false);
+        let _hash = by_hash();
         let _whole = WholeFunctions::where_needed(!self.details.code.is_empty());
         let mut undone = self.counted()?;
         if undone.undone == 0 {
