@@ -35,6 +35,31 @@ pub fn register_hooks() {
     watch::register_hook();
 }
 
+thread_local! {
+    /// How often something was rolled back.
+    static ROLLBACKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    /// Statements of the innermost call may set for their own execution how values look as texts.
+    static TEXTS_DIFFER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Changes whenever a subtransaction of ours was rolled back, and with it the locks that it took.
+pub fn rollbacks() -> u64 {
+    ROLLBACKS.get()
+}
+
+/// From now on statements do, or do not, set for their own execution how values look as texts: only then that must be put back behind each.
+pub fn let_texts_differ(differ: bool) {
+    TEXTS_DIFFER.set(differ);
+}
+
+/// [`EXACT_TEXTS`] where statements may change them, else nothing.
+pub fn texts_to_put_back() -> &'static [(&'static str, &'static str)] {
+    match TEXTS_DIFFER.get() {
+        true => &EXACT_TEXTS,
+        false => &[],
+    }
+}
+
 /// Settings that hold until this value is dropped, like the SET clause of a function.
 ///
 /// Postgres itself puts them back when an error ends the (sub)transaction.
@@ -108,7 +133,7 @@ impl Settings {
             }
         };
         let names = ["search_path", "row_security"].into_iter();
-        let names = names.chain(EXACT_TEXTS.iter().map(|(name, _)| *name));
+        let names = names.chain(texts_to_put_back().iter().map(|(name, _)| *name));
         let values: Vec<(&str, String)> = names.map(|name| (name, now(name))).collect();
         let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
         Settings::push(&values)
@@ -144,6 +169,7 @@ pub fn subtransaction<T>(work: impl FnOnce() -> Result<T, Problem> + UnwindSafe)
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::CurrentMemoryContext = context;
         let roll_back = move || {
+            ROLLBACKS.set(ROLLBACKS.get() + 1);
             pg_sys::CurrentMemoryContext = context;
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
             pg_sys::CurrentMemoryContext = context;

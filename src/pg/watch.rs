@@ -17,6 +17,8 @@ const FIRST_OF_USERS: u32 = 16_384;
 
 /// What statements of a call may read.
 struct Known {
+    /// Tells the calls apart.
+    number: u64,
     /// Whose rights they have, and in which security context.
     role: pg_sys::Oid,
     context: i32,
@@ -26,48 +28,47 @@ struct Known {
 thread_local! {
     /// The innermost call last.
     static CALLS: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
+    static NUMBERS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
     static BEFORE: std::cell::Cell<pg_sys::planner_hook_type> = const { std::cell::Cell::new(None) };
 }
 
 /// A call whose statements are looked at, until it is dropped. Only those that are planned with the caller's rights and under our own
 /// search_path: code of others has another path or other rights, and may read what it likes.
 pub struct Watch {
-    depth: usize,
+    number: u64,
 }
 
 impl Watch {
     /// * `relations`: what may be read from the beginning, by oid.
     pub fn begin(relations: impl IntoIterator<Item = u32>) -> Watch {
         let (role, context) = identity();
+        Watch::with(role, context, relations.into_iter().collect())
+    }
+
+    fn with(role: pg_sys::Oid, context: i32, relations: HashSet<u32>) -> Watch {
+        let number = NUMBERS.get() + 1;
+        NUMBERS.set(number);
         CALLS.with_borrow_mut(|calls| {
             calls.push(Known {
+                number,
                 role,
                 context,
-                relations: relations.into_iter().collect(),
+                relations,
             });
-            Watch { depth: calls.len() }
-        })
+        });
+        Watch { number }
     }
-}
 
-impl Watch {
     /// Until it is dropped, nothing is looked at: for a statement whose triggers run under our search_path.
     pub fn pause() -> Watch {
-        CALLS.with_borrow_mut(|calls| {
-            calls.push(Known {
-                // Nobody's.
-                role: pg_sys::Oid::INVALID,
-                context: 0,
-                relations: HashSet::new(),
-            });
-            Watch { depth: calls.len() }
-        })
+        // Nobody's.
+        Watch::with(pg_sys::Oid::INVALID, 0, HashSet::new())
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        CALLS.with_borrow_mut(|calls| calls.truncate(self.depth - 1));
+        CALLS.with_borrow_mut(|calls| calls.retain(|call| call.number != self.number));
     }
 }
 

@@ -15,7 +15,7 @@ use super::session::{SAFE_PATH, Session};
 use super::written::{Write, Writes};
 use crate::catalog::Table;
 use crate::pg::{self, Instant, Jsonb, Settings, WholeFunctions};
-use crate::plan::{Blueprint, Count, EXACT_TEXTS, Numbers, Statement, Versions, View};
+use crate::plan::{Blueprint, Count, Numbers, Statement, Versions, View};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 
@@ -40,7 +40,7 @@ struct Proof {
 pub fn settings(dry_run: bool) -> Settings {
     // search_path and the texts as well, so that what a statement sets for its own execution ends with this guard.
     let mut settings = vec![("search_path", SAFE_PATH), ("row_security", "off"), ("jit", "off")];
-    settings.extend(EXACT_TEXTS);
+    settings.extend(pg::texts_to_put_back());
     if dry_run {
         settings.push(("transaction_read_only", "on"));
     }

@@ -4,6 +4,8 @@
 //! in the place of a table, and whoever reads it would run the view's code. So tables are locked by their ids before they are named, as
 //! any SELECT locks them, and compared with what was found: from then on nobody can drop, rename or alter them.
 
+use std::collections::HashSet;
+
 use pgrx::prelude::*;
 use serde_json::json;
 
@@ -59,6 +61,17 @@ impl Session {
         let mut oids: Vec<u32> = tables.into_iter().collect();
         oids.sort_unstable();
         oids.dedup();
+        {
+            // What is locked stays as it is, until a rollback gives the locks back.
+            let mut held = self.held.borrow_mut();
+            if held.0 != pg::rollbacks() {
+                *held = (pg::rollbacks(), HashSet::new());
+            }
+            oids.retain(|oid| !held.1.contains(oid));
+        }
+        if oids.is_empty() {
+            return Ok(());
+        }
         let tables: Vec<&Table> = oids.iter().filter_map(|oid| self.catalog.table(*oid)).collect();
         let found: Vec<Found> = tables.iter().map(|table| Found::table(table)).collect();
         hold(&found)?;
@@ -88,7 +101,9 @@ impl Session {
             .collect();
         types.sort_unstable();
         types.dedup();
-        same_types(&types)
+        same_types(&types)?;
+        self.held.borrow_mut().1.extend(oids);
+        Ok(())
     }
 }
 

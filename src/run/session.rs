@@ -1,7 +1,8 @@
 //! One call's surroundings: the catalog as it is now, the caller's names, and settings under which our SQL means what
 //! it says.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -9,7 +10,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use super::ledger::State;
 use super::tenant_keys;
 use crate::catalog::{self, Catalog, Table};
-use crate::pg::{Qualified, Settings, Watch};
+use crate::pg::{self, Qualified, Settings, Watch};
 use crate::plan::{CallersSettings, EXACT_TEXTS};
 use crate::problem::Problem;
 
@@ -45,6 +46,8 @@ pub struct Session {
     pub transaction: Option<u32>,
     /// The root that the call itself names.
     named_root: Cell<Option<u32>>,
+    /// Tables that are locked and as they were found, since so many rollbacks.
+    pub(super) held: RefCell<(u64, HashSet<u32>)>,
     // Ends before the settings do.
     _watch: Option<Watch>,
     _settings: Settings,
@@ -93,6 +96,7 @@ impl Session {
         let state = State::check()?;
         let mut catalog = catalog::load(schemas.into_iter().flatten().collect())?;
         tenant_keys::load(&mut catalog)?;
+        pg::let_texts_differ(caller.texts_differ());
         // Its own state tables belong to nobody who could put something in their place. Where the caller's search_path is ours, code of the
         // caller could not be told from statements of ours.
         let own = catalog
@@ -112,6 +116,7 @@ impl Session {
             state,
             transaction,
             named_root: Cell::new(None),
+            held: RefCell::default(),
             _watch: watch,
             _settings: settings,
         };

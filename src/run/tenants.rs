@@ -89,6 +89,7 @@ pub fn tenants(session: &Session, request: &TenantRequest) -> Result<Vec<Outcome
             in_order(&keys, keys.all(), is_filled)?
         }
     };
+    hold_all(session, &found)?;
     let mut problems = Problems::default();
     let mut steps = Vec::new();
     for key in &found {
@@ -109,15 +110,23 @@ pub fn tenants(session: &Session, request: &TenantRequest) -> Result<Vec<Outcome
     steps::run(session, steps, request.dry_run)
 }
 
+/// Looks at all tables at once, where the caller may read them: one by one it takes longer.
+fn hold_all(session: &Session, keys: &[KeyPaths]) -> Result<(), Problem> {
+    let tables = keys.iter().filter_map(|key| session.catalog.table(key.table));
+    session.hold(tables.filter(|table| table.may_select).map(|table| table.oid))
+}
+
 /// Counts, for the key of every table, the rows where it is set and those where its path says something else.
 ///
 /// Errors: those of [`tenant_keys`]; 42501 with every table that the caller may not read, or of which policies would hide
 /// rows.
 pub fn tenant_coverage(session: &Session, named: Option<&str>) -> Result<Vec<Coverage>, Problem> {
     let keys = tenant_keys(session, named)?;
+    let all = keys.all();
+    hold_all(session, &all)?;
     let mut problems = Problems::default();
     let mut blueprints: Vec<Blueprint> = Vec::new();
-    for key in keys.all() {
+    for key in all {
         blueprints.extend(problems.keep(blueprint(session, &keys, &key, &RuleRequest::counting())));
     }
     problems.into_result()?;
