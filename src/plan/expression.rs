@@ -1,6 +1,6 @@
 //! Small pieces of SQL text: comparisons that cannot be hijacked, lists, indentation.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Details};
 
 /// `a = b` for values of these column types, by the operator of the type itself: for a type outside pg_catalog the
 /// plain sign would silently fall back to another type's (citext to text).
@@ -138,6 +138,18 @@ pub fn calls_user_code(expression: &str) -> bool {
         };
         name.is_some_and(|end| end > 0 && rest[end..].starts_with('('))
     })
+}
+
+/// Does what a table enforces call code of users, see [`calls_user_code`]?
+pub fn asks_user_code(details: &Details) -> bool {
+    let checks = details.checks.iter().chain(&details.domain_checks);
+    let indexes = details.unique_indexes.iter();
+    let indexes = indexes.flat_map(|index| index.expressions.iter().chain(&index.predicate));
+    checks
+        .map(|check| &check.expression)
+        .chain(indexes)
+        .chain(details.generated.iter().map(|(_, expression)| expression))
+        .any(|text| calls_user_code(text))
 }
 
 #[cfg(test)]

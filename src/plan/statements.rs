@@ -1,7 +1,7 @@
 //! The statements of a run, each made from the classification.
 
 use super::classify::Extra;
-use super::expression::{calls_user_code, differs, indent};
+use super::expression::{asks_user_code, calls_user_code, differs, indent};
 use super::fit::misfit;
 use super::kept::keeping;
 use super::sources::hop_alias;
@@ -344,25 +344,9 @@ impl Blueprint<'_> {
     /// The classification of this blueprint calls functions or operators that are not Postgres's own (in a CHECK, an index, the
     /// caller's condition), whose bodies may rely on the caller's search_path.
     pub fn asks_user_code(&self) -> bool {
-        let details = &self.details;
-        let checks = details
-            .checks
-            .iter()
-            .chain(&details.domain_checks)
-            .map(|check| &check.expression);
-        let indexes = details
-            .unique_indexes
-            .iter()
-            .flat_map(|index| index.expressions.iter().chain(&index.predicate));
-        let generated = details.generated.iter().map(|(_, expression)| expression);
         let condition = self.rule.only_where.iter().map(|condition| &condition.qualified);
         let computed = self.computed.iter().map(|computed| &computed.sql);
-        checks
-            .chain(computed)
-            .chain(indexes)
-            .chain(generated)
-            .chain(condition)
-            .any(|text| calls_user_code(text))
+        asks_user_code(&self.details) || condition.chain(computed).any(|text| calls_user_code(text))
     }
 
     /// The target's row is the one that `other` shows in these columns.

@@ -12,7 +12,7 @@ use super::{Action, Violation, Way, Work};
 use crate::catalog::{Check, Column, Details};
 use crate::identifier::Literal;
 use crate::plan::Statement;
-use crate::plan::expression::{calls_user_code, equal, indent};
+use crate::plan::expression::{asks_user_code, calls_user_code, equal, indent};
 use crate::plan::join::same_key;
 use crate::plan::kept::{json_object, keeping, key_conditions, same_as_kept};
 use crate::plan::new_row::{in_new_row, of_value};
@@ -126,6 +126,7 @@ impl<'a> Nullification<'a> {
             );
         }
         work.read_with(table, &details.code, &[], problems);
+        work.calls_code.set(work.calls_code.get() || asks_user_code(&details));
         Ok(Nullification {
             columns,
             details,

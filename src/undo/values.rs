@@ -10,7 +10,7 @@ use super::{Recorded, Undone, by_hash, recorded};
 use crate::catalog::{Check, Column, Details, Table, UniqueIndex, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::{Settings, WholeFunctions};
-use crate::plan::expression::{all_set, equal, indent};
+use crate::plan::expression::{all_set, asks_user_code, equal, indent};
 use crate::plan::join::same_key;
 use crate::plan::kept::{json_object, keeping, key_conditions, old_value, same_as_kept};
 use crate::plan::new_row::{in_new_row, of_value};
@@ -557,7 +557,7 @@ impl<'a> Values<'a> {
     }
 
     fn counted(&self) -> Result<Undone, Problem> {
-        let _whole = WholeFunctions::where_needed(!self.details.code.is_empty());
+        let _whole = WholeFunctions::where_needed(asks_user_code(&self.details));
         let mut counts = self.judged()?;
         if self.what == What::Filled {
             // Rows that do not carry our id any more: an earlier undo has had them, or somebody has changed them.
@@ -613,7 +613,7 @@ impl<'a> Values<'a> {
         self.look()?;
         let _settings = settings(false);
         let _hash = by_hash();
-        let _whole = WholeFunctions::where_needed(!self.details.code.is_empty());
+        let _whole = WholeFunctions::where_needed(asks_user_code(&self.details));
         let mut undone = self.counted()?;
         if undone.undone == 0 {
             return Ok(undone);
