@@ -167,7 +167,7 @@ COMMENT ON COLUMN mend.ledger_runs.extension_version IS 'the version of pg_mend 
 COMMENT ON COLUMN mend.runs.extension_version IS 'the version of pg_mend that ran';
 
 CREATE VIEW mend.changes WITH (security_barrier) AS
-  SELECT c.change_id, c.run_id, c.change, c.table_name, c.columns, c.row_key, c.old_values, c.new_values, c.row_values, c.undone_by, r.run_by
+  SELECT c.change_id, c.run_id, c.change, c.table_name, c.columns, c.row_key, c.old_values, c.new_values, c.row_values, c.undone_by, r.run_by, r.operation
   FROM mend.ledger_changes c
   JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
   WHERE r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
@@ -186,16 +186,11 @@ COMMENT ON COLUMN mend.changes.new_values IS 'the values that the run wrote, as 
 COMMENT ON COLUMN mend.changes.row_values IS 'of a quarantine, a dropped or a deleted row: the row, with the values before';
 COMMENT ON COLUMN mend.changes.undone_by IS 'the run that put it back';
 COMMENT ON COLUMN mend.changes.run_by IS 'the role whose rights the run had (current_user)';
+COMMENT ON COLUMN mend.changes.operation IS 'the family of calls of the run, as in mend.runs';
 
 CREATE VIEW mend.replaced_values WITH (security_barrier) AS
-  SELECT c.run_id, c.row_key, (SELECT v.value FROM pg_catalog.jsonb_each_text(c.old_values) v) AS old_value, (SELECT v.value FROM pg_catalog.jsonb_each_text(c.new_values) v) AS new_value, r.run_by
-  FROM mend.ledger_changes c
-  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
-  WHERE c.change OPERATOR(pg_catalog.=) 'replaced'
-    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
-         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
-                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+  SELECT c.run_id, c.row_key, (SELECT v.value FROM pg_catalog.jsonb_each_text(c.old_values) v) AS old_value, (SELECT v.value FROM pg_catalog.jsonb_each_text(c.new_values) v) AS new_value, c.run_by
+  FROM mend.changes c WHERE c.change OPERATOR(pg_catalog.=) 'replaced';
 COMMENT ON VIEW mend.replaced_values IS 'what runs with overwrite => ''mismatched'' replaced, row by row, in the same transaction';
 COMMENT ON COLUMN mend.replaced_values.run_id IS 'mend.runs.run_id: says which table and column';
 COMMENT ON COLUMN mend.replaced_values.row_key IS 'the primary key of the row: {"id": 7}';
@@ -204,14 +199,8 @@ COMMENT ON COLUMN mend.replaced_values.new_value IS 'the value that the run wrot
 COMMENT ON COLUMN mend.replaced_values.run_by IS 'the role whose rights the run had (current_user)';
 
 CREATE VIEW mend.repaired_rows WITH (security_barrier) AS
-  SELECT c.change_id, c.run_id, c.row_key, c.old_values, c.row_values, c.undone_by AS restored_by, r.run_by
-  FROM mend.ledger_changes c
-  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
-  WHERE c.change OPERATOR(pg_catalog.=) 'nullified' AND r.operation OPERATOR(pg_catalog.=) 'repair_orphans'
-    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
-         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
-                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+  SELECT c.change_id, c.run_id, c.row_key, c.old_values, c.row_values, c.undone_by AS restored_by, c.run_by
+  FROM mend.changes c WHERE c.change OPERATOR(pg_catalog.=) 'nullified' AND c.operation OPERATOR(pg_catalog.=) 'repair_orphans';
 COMMENT ON VIEW mend.repaired_rows IS 'what repair_orphans nullified, row by row, in the same transaction; undo_run puts it back';
 COMMENT ON COLUMN mend.repaired_rows.change_id IS 'in the order in which they were kept';
 COMMENT ON COLUMN mend.repaired_rows.run_id IS 'mend.runs.run_id: says which table and columns';
@@ -222,14 +211,8 @@ COMMENT ON COLUMN mend.repaired_rows.restored_by IS 'the run of restore_repaired
 COMMENT ON COLUMN mend.repaired_rows.run_by IS 'the role whose rights the run had (current_user)';
 
 CREATE VIEW mend.created_rows WITH (security_barrier) AS
-  SELECT c.run_id, c.table_name, c.row_key, r.run_by
-  FROM mend.ledger_changes c
-  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
-  WHERE c.change OPERATOR(pg_catalog.=) 'created'
-    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
-         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
-                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+  SELECT c.run_id, c.table_name, c.row_key, c.run_by
+  FROM mend.changes c WHERE c.change OPERATOR(pg_catalog.=) 'created';
 COMMENT ON VIEW mend.created_rows IS 'the parents that repair_orphans and backfill_parents created, row by row, in the same transaction';
 COMMENT ON COLUMN mend.created_rows.run_id IS 'mend.runs.run_id';
 COMMENT ON COLUMN mend.created_rows.table_name IS 'the table of the new row, with its schema, quoted where needed';
@@ -237,14 +220,8 @@ COMMENT ON COLUMN mend.created_rows.row_key IS 'the key by which it is reference
 COMMENT ON COLUMN mend.created_rows.run_by IS 'the role whose rights the run had (current_user)';
 
 CREATE VIEW mend.reset_rows WITH (security_barrier) AS
-  SELECT c.change_id, c.run_id, c.table_name, c.columns, c.row_values, c.undone_by AS restored_by, r.run_by
-  FROM mend.ledger_changes c
-  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
-  WHERE c.change OPERATOR(pg_catalog.=) 'row_dropped'
-    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
-         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
-                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+  SELECT c.change_id, c.run_id, c.table_name, c.columns, c.row_values, c.undone_by AS restored_by, c.run_by
+  FROM mend.changes c WHERE c.change OPERATOR(pg_catalog.=) 'row_dropped';
 COMMENT ON VIEW mend.reset_rows IS 'rows of tables that migration_reset dropped because include named them; restore_reset puts them back';
 COMMENT ON COLUMN mend.reset_rows.change_id IS 'in the order in which they were kept';
 COMMENT ON COLUMN mend.reset_rows.run_id IS 'mend.runs.run_id';
@@ -255,14 +232,8 @@ COMMENT ON COLUMN mend.reset_rows.restored_by IS 'the run of restore_reset that 
 COMMENT ON COLUMN mend.reset_rows.run_by IS 'the role whose rights the run had (current_user)';
 
 CREATE VIEW mend.reset_values WITH (security_barrier) AS
-  SELECT c.change_id, c.run_id, c.table_name, c.columns[1] AS column_name, c.columns[2] AS column_type, c.row_key, (c.old_values OPERATOR(pg_catalog.->>) c.columns[1]) AS old_value, c.undone_by AS restored_by, r.run_by
-  FROM mend.ledger_changes c
-  JOIN mend.ledger_runs r ON r.run_id OPERATOR(pg_catalog.=) c.run_id
-  WHERE c.change OPERATOR(pg_catalog.=) 'value_dropped'
-    AND (r.run_by OPERATOR(pg_catalog.=) CURRENT_USER
-         OR EXISTS (SELECT FROM pg_catalog.pg_extension e
-                    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_mend'
-                      AND pg_catalog.pg_has_role(CURRENT_USER, e.extowner, 'USAGE')));
+  SELECT c.change_id, c.run_id, c.table_name, c.columns[1] AS column_name, c.columns[2] AS column_type, c.row_key, (c.old_values OPERATOR(pg_catalog.->>) c.columns[1]) AS old_value, c.undone_by AS restored_by, c.run_by
+  FROM mend.changes c WHERE c.change OPERATOR(pg_catalog.=) 'value_dropped';
 COMMENT ON VIEW mend.reset_values IS 'values of columns that migration_reset dropped because include named them; restore_reset puts them back';
 COMMENT ON COLUMN mend.reset_values.change_id IS 'in the order in which they were kept';
 COMMENT ON COLUMN mend.reset_values.run_id IS 'mend.runs.run_id';
