@@ -6,9 +6,14 @@
 //!
 //! * `hooks`: every place for code, with a canary in it
 //! * `forged`: state tables, records, run ids, declarations, locks
+//! * `types`: types of others, and values as they are
+//! * `swapped`: names that mean something else in the middle of a call
+//! * `undo`: what is in the way of an undo
 
 mod forged;
 mod hooks;
+mod swapped;
+mod types;
 mod undo;
 
 use std::collections::BTreeMap;
@@ -49,6 +54,9 @@ impl Runs {
 /// What a canary says: its hook, the role that ran it, whether in a restricted operation.
 pub(crate) type Song = (String, String, bool);
 
+/// SQLSTATE and message of a call that failed, and what it ran.
+pub(crate) type Heard = (Option<(String, String)>, Vec<Song>);
+
 /// A session that hears canaries.
 pub(crate) struct Listener {
     pub(crate) client: Client,
@@ -72,7 +80,7 @@ impl Listener {
     }
 
     /// Runs one call; its SQLSTATE if it failed, and the songs: hook, role, restricted.
-    pub(crate) fn hear(&mut self, sql: &str) -> (Option<(String, String)>, Vec<Song>) {
+    pub(crate) fn hear(&mut self, sql: &str) -> Heard {
         self.heard.lock().unwrap().clear();
         let failed = self.client.simple_query(sql).err().map(|error| {
             let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
