@@ -16,6 +16,7 @@
 //! | [`script`] | migration scripts: text → statements, parsed by Postgres → what each does |
 //! | [`migration`] | a script against the catalog: how far it got, what it would do now, how to take back the half |
 //! | [`undo`] | taking back what a run changed |
+//! | [`settings`] | which settings decide how values look as texts |
 //! | [`report`] | what the database looks like: tenant columns, the map, dead columns |
 //! | `functions` | what SQL sees |
 //! | [`pg`] | the one room with `unsafe` |
@@ -40,6 +41,7 @@ pub mod report;
 pub mod rule;
 pub mod run;
 pub mod script;
+pub mod settings;
 #[cfg(feature = "pg_test")]
 mod tests;
 pub mod undo;

@@ -55,8 +55,8 @@ impl Insertion {
         !columns.contains(&0) && columns.iter().all(|c| known(*c) || !self.with_default.contains(c))
     }
 
-    /// Constraints and indexes that may refuse a new row for what is not known before.
-    pub fn unpredicted(&self, known: &dyn Fn(i16) -> bool) -> Vec<&str> {
+    /// What may refuse a new row of `table` for what is not known before: constraints, indexes, a partition that is not there.
+    pub fn unpredicted(&self, table: &Table, known: &dyn Fn(i16) -> bool) -> Vec<&str> {
         let checks = self.checks.iter().map(|check| (&check.name, &check.columns));
         let indexes = self.unique_indexes.iter().map(|index| (&index.name, &index.columns));
         self.exclusions
@@ -68,6 +68,7 @@ impl Insertion {
                     .map(|(name, _)| name),
             )
             .map(String::as_str)
+            .chain((table.kind == 'p').then_some("a partition for each new row"))
             .collect()
     }
 }

@@ -5,6 +5,7 @@
 //! the extension asks pg_catalog. Everything here is plain data, so the rooms behind it can be tested without a server.
 
 mod code;
+mod data_type;
 mod details;
 mod guarantees;
 mod insertion;
@@ -13,6 +14,7 @@ mod resolve;
 mod types;
 
 pub use code::{all_are_plain, domains_of_others_run_code, is_plain, texts_can_be_read};
+pub use data_type::{Operator, Type, numeric_modifier};
 pub use details::{Check, Details, Exclusion, UniqueIndex};
 pub use guarantees::{Guarantees, Index, NotNullCheck, Policy, policies};
 pub use insertion::Insertion;
@@ -20,6 +22,4 @@ pub use load::load;
 pub use resolve::ResolveError;
 #[cfg(test)]
 pub use types::testing;
-pub use types::{
-    Catalog, Column, DeclaredKey, ForeignKey, Key, Operator, State, Table, TenantColumns, Type, numeric_modifier,
-};
+pub use types::{Catalog, Column, DeclaredKey, ForeignKey, Key, State, Table, TenantColumns};

@@ -440,7 +440,7 @@ impl<'a> Work<'a> {
             let judged = identity.each.is_none() || c != identity.key.number;
             judged && identity.value(c).is_some()
         };
-        let mut unpredicted = insertion.unpredicted(&given);
+        let mut unpredicted = insertion.unpredicted(identity.parent, &given);
         let known = |c: &i16| identity.value(*c).is_some() || *c == identity.key.number;
         unpredicted.extend(
             identity
@@ -456,9 +456,6 @@ impl<'a> Work<'a> {
                 })
                 .map(|key| key.name.as_str()),
         );
-        if identity.parent.kind == 'p' {
-            unpredicted.push("a partition for each new row");
-        }
         let judged: Vec<&str> = self
             .plain
             .details

@@ -26,14 +26,17 @@ pub use read::{Instant, Returned, Texts, read_json, read_row, read_rows};
 pub use watch::{Watch, may_read};
 pub use whole::WholeFunctions;
 
-use crate::plan::EXACT_TEXTS;
 use crate::problem::Problem;
+use crate::settings::EXACT_TEXTS;
 
 /// Registers what Postgres asks us; called once when the library is loaded.
 pub fn register_hooks() {
     whole::register_hook();
     watch::register_hook();
 }
+
+/// FirstNormalObjectId (transam.h): what has a smaller oid is Postgres's own.
+const FIRST_OF_USERS: u32 = 16_384;
 
 thread_local! {
     /// How often something was rolled back.

@@ -10,10 +10,8 @@ use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
+use super::FIRST_OF_USERS;
 use crate::problem::Problem;
-
-/// FirstNormalObjectId (transam.h): what has a smaller oid is Postgres's own.
-const FIRST_OF_USERS: u32 = 16_384;
 
 /// What statements of a call may read.
 struct Known {

@@ -8,6 +8,8 @@ use std::cell::Cell;
 
 use pgrx::prelude::*;
 
+use super::FIRST_OF_USERS;
+
 thread_local! {
     static WHOLE: Cell<bool> = const { Cell::new(false) };
     static BEFORE: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
@@ -41,9 +43,6 @@ pub fn register_hook() {
         pg_sys::needs_fmgr_hook = Some(stays_a_call);
     }
 }
-
-/// FirstNormalObjectId (transam.h).
-const FIRST_OF_USERS: u32 = 16_384;
 
 /// # Safety
 /// Postgres calls it with the oid of a function.

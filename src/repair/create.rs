@@ -281,9 +281,8 @@ impl<'a> Creation<'a> {
     fn unpredicted(&self, work: &Work) -> Vec<String> {
         let known = self.known(work);
         let is_known = |c: i16| known.iter().any(|(n, _)| *n == c);
-        let names = self.insertion.unpredicted(&is_known);
-        let partition = (self.parent.kind == 'p').then_some("a partition for each new row");
-        names.into_iter().chain(partition).map(String::from).collect()
+        let names = self.insertion.unpredicted(self.parent, &is_known);
+        names.into_iter().map(String::from).collect()
     }
 
     fn insert(&self, work: &Work) -> Statement {

@@ -11,8 +11,8 @@ use super::ledger::State;
 use super::tenant_keys;
 use crate::catalog::{self, Catalog, Table};
 use crate::pg::{self, Qualified, Settings, Watch};
-use crate::plan::{CallersSettings, EXACT_TEXTS};
 use crate::problem::Problem;
+use crate::settings::{CallersSettings, EXACT_TEXTS};
 
 static TENANT_ROOT: GucSetting<Option<std::ffi::CString>> = GucSetting::<Option<std::ffi::CString>>::new(None);
 

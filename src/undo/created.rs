@@ -1,11 +1,8 @@
 //! Rows that a run created: they go, where nobody has changed them since and nothing refers to them.
 
-use std::collections::BTreeMap;
-
 use pgrx::prelude::*;
-use pgrx::spi::SpiError;
 
-use super::{Recorded, Undone, by_hash, recorded};
+use super::{Recorded, Undone, by_hash, column_is_gone, number, outcomes, recorded, texts};
 use crate::catalog::{Column, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::Settings;
@@ -43,25 +40,10 @@ impl<'a> Created<'a> {
     pub(super) fn find(session: &'a Session, run: &Recorded, table: &str) -> Result<Created<'a>, Problem> {
         let catalog = &session.catalog;
         let table = catalog.resolve_table(table)?;
-        let sql = "SELECT DISTINCT k FROM mend.changes r, pg_catalog.jsonb_object_keys(r.row_key) k
-                   WHERE r.run_id = $1 AND r.change = 'created' AND r.table_name = $2 ORDER BY k";
-        let arguments = [run.id.into(), record::qualified(table).into()];
-        let names = Spi::connect(|client| {
-            let mut names: Vec<String> = vec![];
-            for row in client.select(sql, None, &arguments)? {
-                names.extend(row.get::<String>(1)?);
-            }
-            Ok::<_, SpiError>(names)
-        })?;
         let mut key = vec![];
-        for name in &names {
-            key.push(table.column_named(name).ok_or_else(|| {
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                    format!("column {name} of {} does not exist any more", catalog.display(table)),
-                )
-                .hint("the keys of the rows are in mend.changes")
-            })?);
+        for name in run.names_in("row_key", Change::Created, table)? {
+            let gone = || column_is_gone(session, table, &name, "the keys of the rows are in mend.changes");
+            key.push(table.column_named(&name).ok_or_else(gone)?);
         }
         let declared = declared::load(session)?;
         let references = collect(catalog, None, true, &declared)
@@ -220,26 +202,18 @@ impl<'a> Created<'a> {
 
     fn counted(&self, unlinked: &[(u32, i16, String)]) -> Result<Undone, Problem> {
         let first = self.key.first().map_or("p".into(), |c| format!("p.{}", c.sql()));
-        let sql = format!(
-            "SELECT outcome, pg_catalog.count(*)\nFROM (\n  SELECT CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    \
+        let judged = format!(
+            "SELECT CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    \
              WHEN {first} IS NOT DISTINCT FROM NULL THEN 'row_is_gone'\n    WHEN NOT {} THEN 'changed_since'\n    \
-             WHEN {} THEN 'referenced'\n    ELSE 'undone' END AS outcome\n  FROM mend.changes AS kept\n  \
-             LEFT JOIN {} AS p ON {}\n  WHERE {}\n) AS judged\nGROUP BY outcome",
+             WHEN {} THEN 'referenced'\n    ELSE 'undone' END AS outcome\nFROM mend.changes AS kept\n\
+             LEFT JOIN {} AS p ON {}\nWHERE {}",
             written_as("p", &self.ids),
             self.referenced(unlinked, false),
             self.table.relation_sql(),
             self.same_row(),
             self.of_run()
         );
-        let _own = Settings::of_one_statement();
-        let mut counts = Spi::connect(|client| {
-            let mut counts = BTreeMap::new();
-            for row in client.select(&sql, None, &[])? {
-                let outcome = row.get::<String>(1)?.unwrap_or_default();
-                counts.insert(outcome, row.get::<i64>(2)?.unwrap_or(0));
-            }
-            Ok::<_, SpiError>(counts)
-        })?;
+        let mut counts = outcomes(&judged)?;
         Ok(Undone {
             table: self.session.catalog.display(self.table),
             columns: None,
@@ -258,7 +232,7 @@ impl<'a> Created<'a> {
         let _settings = settings(false);
         let _hash = by_hash();
         self.hold()?;
-        let mut undone = self.counted(unlinked)?;
+        let undone = self.counted(unlinked)?;
         if undone.undone == 0 {
             return Ok(undone);
         }
@@ -295,9 +269,8 @@ impl<'a> Created<'a> {
             ),
             parameters: delete.parameters,
         };
-        let table = record::qualified(self.table);
-        let kept = table.clone();
-        let (run, rows) = recorded(self.session, self.id, "created", table, &undone, review, |run| {
+        let kept = record::qualified(self.table);
+        recorded(self.session, self.id, self.table, undone, review, |run| {
             let rows = {
                 let _own = Settings::of_one_statement();
                 ledger::keep(run, Change::Deleted, &kept, None, &statement)?[0]
@@ -327,14 +300,7 @@ impl<'a> Created<'a> {
                 ))
                 .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction")),
             }
-        })?;
-        let changed = (undone.undone - rows).max(0);
-        if changed > 0 {
-            *undone.reasons.entry("changed_since".into()).or_default() += changed;
-        }
-        undone.undone = rows;
-        undone.run_id = Some(run);
-        Ok(undone)
+        })
     }
 
     /// Locks the rows: from then on no foreign key lets anybody refer to them, and who did before is seen by what follows. (A foreign key
@@ -367,7 +333,7 @@ impl<'a> Created<'a> {
             columns.join(", "),
             self.referenced(&[], true)
         );
-        Ok(Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0))
+        number(&sql, &[])
     }
 
     /// Rows that this undo has deleted, and that are there all the same.
@@ -377,7 +343,7 @@ impl<'a> Created<'a> {
             self.table.relation_sql(),
             self.same_row()
         );
-        Ok(Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0))
+        number(&sql, &[])
     }
 }
 
@@ -394,18 +360,7 @@ fn triggers(table: &Table) -> Result<Vec<String>, Problem> {
     // pg_trigger.h: TRIGGER_TYPE_DELETE.
     let sql = "SELECT pg_catalog.quote_ident(t.tgname) FROM pg_catalog.pg_trigger t
                WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 8) <> 0 ORDER BY 1";
-    names(sql, table)
-}
-
-fn names(sql: &str, table: &Table) -> Result<Vec<String>, Problem> {
-    let arguments = [pg_sys::Oid::from(table.oid).into()];
-    Ok(Spi::connect(|client| {
-        let mut names = vec![];
-        for row in client.select(sql, None, &arguments)? {
-            names.extend(row.get::<String>(1)?);
-        }
-        Ok::<_, SpiError>(names)
-    })?)
+    texts(sql, &[pg_sys::Oid::from(table.oid).into()])
 }
 
 /// Rules on DELETE.
@@ -413,5 +368,5 @@ fn rules(table: &Table) -> Result<Vec<String>, Problem> {
     // parsenodes.h: CMD_DELETE is 4.
     let sql = "SELECT pg_catalog.quote_ident(r.rulename) FROM pg_catalog.pg_rewrite r
                WHERE r.ev_class = $1 AND r.ev_type = '4' AND r.ev_enabled <> 'D' ORDER BY 1";
-    names(sql, table)
+    texts(sql, &[pg_sys::Oid::from(table.oid).into()])
 }

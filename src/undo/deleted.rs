@@ -1,11 +1,8 @@
 //! Rows that an undo deleted: they are there again, as they were.
 
-use std::collections::BTreeMap;
-
 use pgrx::prelude::*;
-use pgrx::spi::SpiError;
 
-use super::{Recorded, Undone, by_hash, recorded};
+use super::{Recorded, Undone, by_hash, column_is_gone, outcomes, recorded};
 use crate::catalog::{Column, Insertion, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::{self, Settings, WholeFunctions};
@@ -34,27 +31,9 @@ impl<'a> Deleted<'a> {
     /// * `table`: with its schema, as recorded.
     pub(super) fn find(session: &'a Session, run: &Recorded, table: &str) -> Result<Deleted<'a>, Problem> {
         let table = session.catalog.resolve_table(table)?;
-        let sql = "SELECT DISTINCT k FROM mend.changes r, pg_catalog.jsonb_object_keys(r.row_values) k
-                   WHERE r.run_id = $1 AND r.change = 'deleted' AND r.table_name = $2 ORDER BY k";
-        let arguments = [run.id.into(), record::qualified(table).into()];
-        let names = Spi::connect(|client| {
-            let mut names: Vec<String> = vec![];
-            for row in client.select(sql, None, &arguments)? {
-                names.extend(row.get::<String>(1)?);
-            }
-            Ok::<_, SpiError>(names)
-        })?;
-        for name in &names {
-            if table.column_named(name).is_none() {
-                return Err(Problem::new(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                    format!(
-                        "column {name} of {} does not exist any more",
-                        session.catalog.display(table)
-                    ),
-                )
-                .hint("the rows are in mend.changes"));
-            }
+        let names = run.names_in("row_values", Change::Deleted, table)?;
+        if let Some(gone) = names.iter().find(|name| table.column_named(name).is_none()) {
+            return Err(column_is_gone(session, table, gone, "the rows are in mend.changes"));
         }
         let kept = |c: &&Column| !c.generated && names.contains(&c.name);
         Ok(Deleted {
@@ -163,22 +142,10 @@ impl<'a> Deleted<'a> {
 
     fn counted(&self) -> Result<Undone, Problem> {
         let _whole = WholeFunctions::where_needed(!self.insertion.code.is_empty());
-        let sql = format!(
-            "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged\nGROUP BY outcome",
-            indent(&self.judged(), 2)
-        );
-        let _own = Settings::of_one_statement();
-        let mut counts = Spi::connect(|client| {
-            let mut counts = BTreeMap::new();
-            for row in client.select(&sql, None, &[])? {
-                let outcome = row.get::<String>(1)?.unwrap_or_default();
-                counts.insert(outcome, row.get::<i64>(2)?.unwrap_or(0));
-            }
-            Ok::<_, SpiError>(counts)
-        })?;
+        let mut counts = outcomes(&self.judged())?;
         let unpredicted = self
             .insertion
-            .unpredicted(&|c| self.columns.iter().any(|column| column.number == c));
+            .unpredicted(self.table, &|c| self.columns.iter().any(|column| column.number == c));
         let mut notes = vec![];
         if !unpredicted.is_empty() {
             notes.push(format!(
@@ -207,7 +174,7 @@ impl<'a> Deleted<'a> {
         let _settings = settings(false);
         let _hash = by_hash();
         let _whole = WholeFunctions::where_needed(!self.insertion.code.is_empty());
-        let mut undone = self.counted()?;
+        let undone = self.counted()?;
         if undone.undone == 0 {
             return Ok(undone);
         }
@@ -248,22 +215,20 @@ impl<'a> Deleted<'a> {
             ),
             parameters: insert.parameters,
         };
-        let table = record::qualified(self.table);
-        let kept = table.clone();
-        let (run, rows) = recorded(self.session, self.id, "deleted", table, &undone, review, |run| {
+        let (kept, expected) = (record::qualified(self.table), undone.undone);
+        recorded(self.session, self.id, self.table, undone, review, |run| {
             let rows = {
                 let _own = Settings::of_one_statement();
                 ledger::keep(run, Change::Created, &kept, None, &statement)?[0]
             };
             ledger::wrote(run, self.table.oid, None, pg::current_transaction_id(), &[run])?;
             let marked = ledger::mark_made_again(run, self.id, &kept)?;
-            match (rows, marked) == (undone.undone, undone.undone) {
+            match (rows, marked) == (expected, expected) {
                 true => Ok(rows),
                 false => Err(Problem::new(
                     PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
                     format!(
-                        "{} rows of {} were to be there again, {marked} are",
-                        undone.undone,
+                        "{expected} rows of {} were to be there again, {marked} are",
                         self.session.catalog.display(self.table)
                     ),
                 )
@@ -273,9 +238,6 @@ impl<'a> Deleted<'a> {
                 ))
                 .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction")),
             }
-        })?;
-        undone.undone = rows;
-        undone.run_id = Some(run);
-        Ok(undone)
+        })
     }
 }

@@ -17,13 +17,16 @@ mod values;
 
 use std::collections::BTreeMap;
 
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 use serde_json::{Value, json};
 
+use crate::catalog::Table;
 use crate::identifier::Identifier;
 use crate::migration::reset;
 use crate::pg::{self, Jsonb, Settings};
+use crate::plan::expression::indent;
 use crate::problem::Problem;
 use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
@@ -114,14 +117,66 @@ impl Recorded {
     /// Tables of which it changed rows in this way.
     fn tables(&self, change: Change) -> Result<Vec<String>, Problem> {
         let sql = "SELECT table_name FROM mend.changes WHERE run_id = $1 AND change = $2 GROUP BY table_name ORDER BY min(change_id)";
-        Ok(Spi::connect(|client| {
-            let mut tables = vec![];
-            for row in client.select(sql, None, &[self.id.into(), change.as_str().into()])? {
-                tables.extend(row.get::<String>(1)?);
-            }
-            Ok::<_, SpiError>(tables)
-        })?)
+        texts(sql, &[self.id.into(), change.as_str().into()])
     }
+
+    /// Names of columns that are in what was kept of a table.
+    ///
+    /// * `kept`: the column of `mend.changes`, of type jsonb.
+    fn names_in(&self, kept: &str, change: Change, table: &Table) -> Result<Vec<String>, Problem> {
+        let sql = format!(
+            "SELECT DISTINCT k FROM mend.changes r, pg_catalog.jsonb_object_keys(r.{kept}) k
+             WHERE r.run_id = $1 AND r.change = $2 AND r.table_name = $3 ORDER BY k"
+        );
+        let arguments = [self.id.into(), change.as_str().into(), record::qualified(table).into()];
+        texts(&sql, &arguments)
+    }
+}
+
+/// The first column of what a statement returns.
+fn texts(sql: &str, arguments: &[DatumWithOid]) -> Result<Vec<String>, Problem> {
+    Ok(Spi::connect(|client| {
+        let mut texts = vec![];
+        for row in client.select(sql, None, arguments)? {
+            texts.extend(row.get::<String>(1)?);
+        }
+        Ok::<_, SpiError>(texts)
+    })?)
+}
+
+/// Rows per outcome.
+///
+/// * `judged`: a SELECT with the outcome of each row as `outcome`.
+fn outcomes(judged: &str) -> Result<BTreeMap<String, i64>, Problem> {
+    let sql = format!(
+        "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged\nGROUP BY outcome",
+        indent(judged, 2)
+    );
+    let _own = Settings::of_one_statement();
+    Ok(Spi::connect(|client| {
+        let mut counts = BTreeMap::new();
+        for row in client.select(&sql, None, &[])? {
+            let outcome = row.get::<String>(1)?.unwrap_or_default();
+            counts.insert(outcome, row.get::<i64>(2)?.unwrap_or(0));
+        }
+        Ok::<_, SpiError>(counts)
+    })?)
+}
+
+/// The only number of a statement.
+fn number(sql: &str, arguments: &[DatumWithOid]) -> Result<i64, Problem> {
+    Ok(Spi::connect(|client| client.select(sql, None, arguments)?.first().get_one::<i64>())?.unwrap_or(0))
+}
+
+fn column_is_gone(session: &Session, table: &Table, name: &str, hint: &str) -> Problem {
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+        format!(
+            "column {name} of {} does not exist any more",
+            session.catalog.display(table)
+        ),
+    )
+    .hint(hint)
 }
 
 /// Takes back what the run `id` changed, or counts what that would do.
@@ -321,34 +376,42 @@ fn by_hash() -> Settings {
 }
 
 /// Records one part of an undo as a run of its own.
+///
+/// * `undone`: as it was counted.
+/// * `statement`: as a person reviews it.
+/// * `work`: writes, reads back; returns how many rows.
+///
+/// Errors: those of `work`.
 fn recorded(
     session: &Session,
     id: i64,
-    change: &str,
-    table: String,
-    undone: &Undone,
+    table: &Table,
+    mut undone: Undone,
     statement: String,
     work: impl FnOnce(i64) -> Result<i64, Problem>,
-) -> Result<(i64, i64), Problem> {
+) -> Result<Undone, Problem> {
     let started = record::clock()?;
+    let table = record::qualified(table);
     let run = ledger::open(session, "undo_run", &table, &started)?;
     let rows = work(run)?;
-    let left: i64 = undone.reasons.values().sum();
     // What somebody changed between the count and the write has stayed as it is.
     let changed = (undone.undone - rows).max(0);
-    let mut reasons = undone.reasons.clone();
     if changed > 0 {
-        *reasons.entry("changed_since".into()).or_default() += changed;
+        *undone.reasons.entry("changed_since".into()).or_default() += changed;
     }
+    let left: i64 = undone.reasons.values().sum();
+    undone.undone = rows;
+    undone.total = rows + left;
+    undone.run_id = Some(run);
     let record = Record {
         table,
         column: undone.columns.clone().unwrap_or_default(),
-        rule: json!({ "run_id": id, "change": change }),
+        rule: json!({ "run_id": id, "change": undone.change }),
         statement,
-        counts: (0, rows, serde_json::to_value(&reasons)?, left + changed),
+        counts: (0, rows, serde_json::to_value(&undone.reasons)?, left),
         note: undone.note.clone(),
         fingerprint: String::new(),
     };
     ledger::close(run, &record)?;
-    Ok((run, rows))
+    Ok(undone)
 }

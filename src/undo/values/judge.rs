@@ -1,0 +1,290 @@
+//! What becomes of each row: the conditions under which it cannot be what it was.
+
+use super::{Values, What};
+use crate::catalog::{Catalog, Column, UniqueIndex};
+use crate::identifier::Literal;
+use crate::plan::expression::{all_set, equal};
+use crate::plan::join::same_key;
+use crate::plan::kept::{key_conditions, old_value, same_as_kept};
+use crate::plan::new_row::{in_new_row, of_value};
+use crate::plan::written_as;
+use crate::run::ledger::Change;
+use crate::run::record;
+
+impl Values<'_> {
+    /// The value that a column is to have again.
+    pub(super) fn old(&self, column: &Column) -> String {
+        if self.what == What::Filled {
+            let base = self.session.catalog.base_type(column.type_oid, -1);
+            return base.map_or("NULL".into(), |(base, _)| format!("NULL::{}", base.sql()));
+        }
+        old_value(&self.session.catalog, column, "kept.old_values")
+    }
+
+    /// The row has what the run wrote.
+    pub(super) fn as_written(&self) -> String {
+        let catalog = &self.session.catalog;
+        let columns = self.columns.iter();
+        let same: Vec<String> = columns
+            .map(|c| {
+                let own = format!("t.{}", c.sql());
+                match self.what {
+                    What::Kept(Change::Nullified) => format!("{own} IS NOT DISTINCT FROM NULL"),
+                    What::Kept(_) => same_or_null(catalog, c, "kept.new_values"),
+                    What::Filled => format!("{own} IS DISTINCT FROM NULL"),
+                }
+            })
+            .collect();
+        same.join(" AND ")
+    }
+
+    /// Why a row cannot have its values again, in order.
+    fn refusals(&self) -> Vec<(String, String)> {
+        let mut refusals = vec![(format!("NOT ({})", self.as_written()), "changed_since".to_string())];
+        for column in self
+            .columns
+            .iter()
+            .filter(|c| c.never_null || self.details.domain_not_null)
+        {
+            let null = format!("({}) IS NOT DISTINCT FROM NULL", self.old(column));
+            refusals.push((null, "constraint_failed".into()));
+        }
+        let new_value = |c: &Column| {
+            let written = self.columns.iter().any(|column| column.number == c.number);
+            written.then(|| self.old(c))
+        };
+        for (column, check) in &self.domain_checks {
+            let holds = of_value(&check.expression, &self.old(column));
+            refusals.push((format!("NOT {holds}"), "constraint_failed".into()));
+        }
+        for check in &self.details.checks {
+            let holds = in_new_row(
+                self.table,
+                &self.details.generated,
+                &new_value,
+                &check.expression,
+                &check.columns,
+            );
+            refusals.push((format!("NOT {holds}"), "constraint_failed".into()));
+        }
+        // A foreign key, valid or not, refuses a new value that has no parent.
+        let catalog = &self.session.catalog;
+        for key in catalog.foreign_keys_of(self.table.oid).filter(|key| key.enforced) {
+            let concerns = self.columns.iter().any(|c| key.columns.contains(&c.number));
+            let Some(parent) = catalog.table(key.parent).filter(|_| concerns) else {
+                continue;
+            };
+            let own: Vec<String> = key
+                .columns
+                .iter()
+                .filter_map(|c| self.table.column(*c))
+                .map(|c| new_value(c).unwrap_or_else(|| format!("t.{}", c.sql())))
+                .collect();
+            if key.match_full && own.len() > 1 {
+                let null: Vec<String> = own.iter().map(|own| format!("({own}) IS NULL")).collect();
+                let partly = format!("({}) AND NOT ({})", null.join(" OR "), null.join(" AND "));
+                refusals.push((partly, "constraint_failed".into()));
+            }
+            let on: Vec<String> = key
+                .parent_columns
+                .iter()
+                .filter_map(|c| parent.column(*c))
+                .zip(own.iter().zip(&key.columns))
+                .map(|(c, (value, column))| {
+                    let of_parent = format!("p.{}", c.sql());
+                    same_key(
+                        catalog,
+                        &of_parent,
+                        c,
+                        &format!("({value})"),
+                        self.table.column(*column),
+                    )
+                })
+                .collect();
+            refusals.push((
+                format!(
+                    "{} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})",
+                    all_set(&own.iter().map(|own| format!("({own})")).collect::<Vec<_>>()),
+                    parent.relation_sql(),
+                    on.join(" AND ")
+                ),
+                "source_missing".into(),
+            ));
+        }
+        refusals
+    }
+
+    /// Conditions under which the row would have the key of another row, or of one that is to be put back as well: of the rows that are
+    /// judged together, only in the list of a SELECT over them.
+    fn collisions(&self) -> Vec<String> {
+        self.details
+            .unique_indexes
+            .iter()
+            .map(|index| self.collides(index))
+            .collect()
+    }
+
+    fn collides(&self, index: &UniqueIndex) -> String {
+        let catalog = &self.session.catalog;
+        let new_value = |c: &Column| {
+            let written = self.columns.iter().any(|column| column.number == c.number);
+            written.then(|| self.old(c))
+        };
+        let in_new_row =
+            |expression: &str| in_new_row(self.table, &self.details.generated, &new_value, expression, &[]);
+        let as_it_would_be = |expression: &str| {
+            let mut plain = self.table.columns.iter();
+            match plain.find(|c| c.quoted == expression && !c.generated) {
+                Some(column) => new_value(column).unwrap_or_else(|| format!("t.{}", column.sql())),
+                None => in_new_row(expression),
+            }
+        };
+        let (mut keys, mut existing) = (vec![], vec![]);
+        for (at, expression) in index.expressions.iter().enumerate() {
+            let collation = index.collations.get(at).cloned().flatten();
+            let collation = collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+            let key = format!("({}){collation}", as_it_would_be(expression));
+            let there = format!("({expression}){collation}");
+            let type_oid = index.types.get(at).copied().unwrap_or_default();
+            existing.push(match index.nulls_not_distinct {
+                true => format!("{there} IS NOT DISTINCT FROM {key}"),
+                false => equal(catalog, &there, type_oid, &key),
+            });
+            keys.push(key);
+        }
+        let table = self.table.relation_sql();
+        let same_row = match self.table.kind {
+            'p' => "existing.tableoid = t.tableoid AND existing.ctid = t.ctid",
+            _ => "existing.ctid = t.ctid",
+        };
+        existing.extend(index.predicate.iter().map(|predicate| format!("({predicate})")));
+        let applies = index.predicate.as_ref().map(|p| format!("{} IS TRUE", in_new_row(p)));
+        let mut together = keys.clone();
+        together.extend(applies.iter().cloned());
+        // Rows that are put back already, or gone, are in nobody's way.
+        together.push(match self.what {
+            What::Filled => "true".into(),
+            What::Kept(_) => "(kept.undone_by IS NULL AND t.ctid IS NOT NULL)".into(),
+        });
+        let mut conditions: Vec<String> = applies.into_iter().collect();
+        if !index.nulls_not_distinct {
+            conditions.push(all_set(&keys));
+        }
+        conditions.push(format!(
+            "(pg_catalog.count(*) OVER (PARTITION BY {}) > 1 OR EXISTS (SELECT FROM {table} AS existing WHERE {} AND NOT ({same_row})))",
+            together.join(", "),
+            existing.join(" AND ")
+        ));
+        conditions.join(" AND ")
+    }
+
+    /// Changes of the run that are not taken back yet, as a condition on `mend.changes`.
+    pub(super) fn of_run(&self, alias: &str) -> String {
+        let change = match self.what {
+            What::Kept(change) => change.as_str(),
+            What::Filled => "",
+        };
+        format!(
+            "{alias}.run_id = {} AND {alias}.change = '{change}' AND {alias}.table_name = {} AND {alias}.undone_by IS NULL",
+            self.id,
+            Literal::new(&record::qualified(self.table))
+        )
+    }
+
+    /// The ids of the rows that were filled.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        self.shares
+            .borrow()
+            .iter()
+            .flat_map(|share| share.ids.iter().copied())
+            .collect()
+    }
+
+    /// Rows that were filled under these ids, as a condition over `t`.
+    pub(super) fn filled_as(&self, ids: &[u32]) -> String {
+        let mut conditions = vec![written_as("t", ids), self.as_written()];
+        if self.replaced > 0 {
+            // What was replaced is kept by itself.
+            let mut kept = key_conditions(&self.session.catalog, self.table, "t", "kept.row_key");
+            kept.push(format!("kept.run_id = {} AND kept.change = 'replaced'", self.id));
+            conditions.push(format!(
+                "NOT EXISTS (SELECT FROM mend.changes AS kept WHERE {})",
+                kept.join(" AND ")
+            ));
+        }
+        conditions.join(" AND ")
+    }
+
+    /// Which rows of which table would be NULL in which column, as a condition over `t`.
+    pub(in crate::undo) fn unlinked(&self) -> Option<(u32, i16, String)> {
+        let column = self.columns.first().filter(|_| self.what == What::Filled)?;
+        let mut conditions = vec![self.filled_as(&self.ids())];
+        conditions.extend(self.accepted());
+        Some((self.table.oid, column.number, conditions.join(" AND ")))
+    }
+
+    /// Nothing refuses it.
+    fn accepted(&self) -> Vec<String> {
+        let refusals = self.refusals();
+        refusals
+            .iter()
+            .map(|(refused, _)| format!("({refused}) IS NOT TRUE"))
+            .collect()
+    }
+
+    /// The rows, each with what becomes of it as `outcome`: of filled ones `row_ctid`, `row_table` and the old values as `old_1`, ..., of
+    /// others `change_id`.
+    pub(super) fn judged_rows(&self) -> String {
+        let catalog = &self.session.catalog;
+        let refused = self.refusals().into_iter();
+        let collisions = self
+            .collisions()
+            .into_iter()
+            .map(|c| (c, "constraint_failed".to_string()));
+        let refused: Vec<String> = refused
+            .chain(collisions)
+            .map(|(refused, reason)| format!("WHEN {refused} THEN '{reason}'"))
+            .collect();
+        let refused = refused.join("\n    ");
+        let table = self.table.relation_sql();
+        match self.what {
+            What::Filled => {
+                let old: Vec<String> = self
+                    .columns
+                    .iter()
+                    .enumerate()
+                    .map(|(i, c)| {
+                        let text = catalog.text_sql(&format!("t.{}", c.sql()), c.type_oid);
+                        format!("{text} AS old_{}", i + 1)
+                    })
+                    .collect();
+                format!(
+                    "SELECT t.ctid AS row_ctid, t.tableoid AS row_table, {}, CASE {refused}\n    ELSE 'undone' END::pg_catalog.text AS outcome\n\
+                     FROM {table} AS t\nWHERE {}",
+                    old.join(", "),
+                    self.filled_as(&self.ids())
+                )
+            }
+            What::Kept(change) => {
+                let key = key_conditions(catalog, self.table, "t", "kept.row_key");
+                format!(
+                    "SELECT kept.change_id, CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    WHEN t.ctid IS NULL THEN 'row_is_gone'\n    \
+                     {refused}\n    ELSE 'undone' END::pg_catalog.text AS outcome\nFROM mend.changes AS kept\nLEFT JOIN {table} AS t ON {}\n\
+                     WHERE kept.run_id = {} AND kept.change = '{}' AND kept.table_name = {}",
+                    key.join(" AND "),
+                    self.id,
+                    change.as_str(),
+                    Literal::new(&record::qualified(self.table))
+                )
+            }
+        }
+    }
+}
+
+/// The column of the row `t` has the value that was kept in `json`, or is NULL as that is.
+pub(super) fn same_or_null(catalog: &Catalog, column: &Column, json: &str) -> String {
+    let own = format!("t.{}", column.sql());
+    let kept = format!("{json} ->> {}", Literal::new(&column.name));
+    let same = same_as_kept(catalog, &own, column, column, json);
+    format!("CASE WHEN ({kept}) IS NULL THEN {own} IS NOT DISTINCT FROM NULL ELSE ({same}) IS TRUE END")
+}
