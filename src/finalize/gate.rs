@@ -9,6 +9,7 @@ use super::{declaration, named_root};
 use crate::catalog::{Catalog, Column, Table};
 use crate::identifier::Literal;
 use crate::pg;
+use crate::plan::Reason;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::{OnConflict, Overwrite, RuleSpec, typed};
@@ -155,20 +156,12 @@ fn why(
                 });
         }
     };
-    let mut reasons: Vec<String> = outcome
-        .counts
-        .reasons
-        .iter()
-        .filter(|(reason, rows)| *reason != "excluded" && **rows > 0)
-        .map(|(reason, rows)| format!("{reason} {rows}"))
-        .collect();
+    let mut left = outcome.counts.reasons.clone();
+    left.take(&Reason::Excluded);
+    let words = left.by_word().into_iter();
+    let mut reasons: Vec<String> = words.map(|(reason, rows)| format!("{reason} {rows}")).collect();
     let filled = outcome.counts.filled;
-    let mut accounted: i64 = filled;
-    for (reason, rows) in &outcome.counts.reasons {
-        if reason != "excluded" {
-            accounted += rows;
-        }
-    }
+    let accounted = filled + left.total();
     if accounted < nulls {
         reasons.push(format!("in tables that inherit from it {}", nulls - accounted));
     }

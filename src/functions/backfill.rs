@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use super::{given, object, row};
 use crate::parents;
 use crate::pg::Jsonb;
+use crate::plan::Mode;
 use crate::problem::Problem;
 use crate::rule::{OnConflict, RuleSpec, SourceSpec};
 use crate::run::{self, Outcome, PartyRequest, Request, Session, record};
@@ -178,7 +179,7 @@ fn backfill_party_ids(
     let request = PartyRequest {
         table: table_name.map(str::to_string),
         party_table: given(party_table, "party_table")?.to_string(),
-        dry_run: given(dry_run, "dry_run")?,
+        mode: Mode::of(given(dry_run, "dry_run")?),
         on_conflict: given(on_conflict, "on_conflict")?.parse()?,
         only_where: only_where.map(str::to_string),
         tenant_guard: given(tenant_guard, "tenant_guard")?,
@@ -302,7 +303,7 @@ fn fill(spec: &RuleSpec, recorded: Option<&Jsonb>, dry_run: bool) -> Result<Outc
     let session = Session::begin()?;
     let other = recorded.map(record::recorded_by_another).transpose()?.flatten();
     let request = Request {
-        will_write: !dry_run,
+        mode: Mode::of(dry_run),
         ..Request::default()
     };
     // Reading a condition may already run code: it is not read.
@@ -316,8 +317,7 @@ fn fill(spec: &RuleSpec, recorded: Option<&Jsonb>, dry_run: bool) -> Result<Outc
         false => run::real(&session, &blueprint, &[])?,
     };
     if let Some(other) = other {
-        let rest = outcome.note.map(|note| format!("; {note}")).unwrap_or_default();
-        outcome.note = Some(format!("the rule is one that {other} has recorded{rest}"));
+        outcome.first.push(format!("the rule is one that {other} has recorded"));
     }
     Ok(outcome)
 }

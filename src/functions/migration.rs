@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use super::{given, milliseconds, object, reasons};
 use crate::migration::{self, drift, rehearse, reset, root, status};
 use crate::pg::Jsonb;
+use crate::plan::Mode;
 use crate::run::Session;
 use crate::script;
 
@@ -186,7 +187,7 @@ fn migration_reset(
     let dry_run = given(dry_run, "dry_run")?;
     let request = reset::Request {
         script: given(script, "script")?.to_string(),
-        dry_run,
+        mode: Mode::of(dry_run),
         include: include.into_iter().flatten().flatten().collect(),
         lock_timeout: format!("{timeout}ms"),
     };
@@ -273,7 +274,7 @@ fn restore_reset(
     let dry_run = given(dry_run, "dry_run")?;
     let overwrite = given(overwrite, "overwrite")?;
     let session = Session::begin()?;
-    let restored = reset::restore(&session, given(run_id, "run_id")?, dry_run, overwrite)?;
+    let restored = reset::restore(&session, given(run_id, "run_id")?, Mode::of(dry_run), overwrite)?;
     Ok(TableIterator::new(restored.into_iter().map(move |table| {
         (
             table.table,
@@ -383,7 +384,7 @@ fn ensure_tenant_root(
         roles: roles.into_iter().flatten().flatten().collect(),
         first_tenant: object(first_tenant, "first_tenant")?,
         first_owner: first_owner.map(str::to_string),
-        dry_run: given(dry_run, "dry_run")?,
+        mode: Mode::of(given(dry_run, "dry_run")?),
         lock_timeout: format!("{timeout}ms"),
     };
     let lines = root::ensure(&request)?;

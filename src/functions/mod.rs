@@ -13,13 +13,12 @@ mod repair;
 mod tenants;
 mod validate;
 
-use std::collections::BTreeMap;
-
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
 use crate::pg::Jsonb;
+use crate::plan::Tally;
 use crate::problem::Problem;
 use crate::run::Outcome;
 
@@ -49,9 +48,8 @@ fn given<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
 }
 
 /// Rows by reason.
-fn reasons(counts: &BTreeMap<String, i64>) -> Jsonb {
-    let reasons = counts.iter().map(|(reason, rows)| (reason.clone(), (*rows).into()));
-    Jsonb::from(&Value::Object(reasons.collect()))
+fn reasons(rows: &Tally) -> Jsonb {
+    Jsonb::from(&rows.to_json())
 }
 
 /// An argument that is a JSON object.
@@ -70,7 +68,7 @@ fn object(value: Option<Jsonb>, name: &str) -> Result<Option<Map<String, Value>>
 }
 
 fn row(outcome: Outcome) -> Row {
-    let counts = &outcome.counts;
+    let (counts, note) = (&outcome.counts, outcome.note());
     (
         outcome.table,
         outcome.column,
@@ -81,7 +79,7 @@ fn row(outcome: Outcome) -> Row {
         counts.unfilled(),
         reasons(&counts.reasons),
         outcome.run_id,
-        outcome.note,
+        note,
     )
 }
 

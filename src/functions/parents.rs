@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{given, object, reasons};
 use crate::parents::{self, Parents, Request};
 use crate::pg::Jsonb;
+use crate::plan::{Mode, Reason};
 use crate::problem::Problem;
 use crate::run::{Session, record};
 
@@ -121,7 +122,7 @@ fn backfill_parents(
         parent: parent.map(str::to_string),
         root: root.map(str::to_string),
     };
-    let done = parents::backfill_parents(&Session::begin()?, &request, given(dry_run, "dry_run")?)?;
+    let done = parents::backfill_parents(&Session::begin()?, &request, Mode::of(given(dry_run, "dry_run")?))?;
     Ok(TableIterator::once(row(done)))
 }
 
@@ -159,7 +160,7 @@ fn backfill_parents_rule(
 > {
     let session = Session::begin()?;
     let request = ones_own(&given(rule, "rule")?)?;
-    let done = parents::backfill_parents(&session, &request, given(dry_run, "dry_run")?)?;
+    let done = parents::backfill_parents(&session, &request, Mode::of(given(dry_run, "dry_run")?))?;
     Ok(TableIterator::once(row(done)))
 }
 
@@ -196,7 +197,7 @@ fn backfill_parents_by_tenant(
     let found = parents::by_tenant(&session, &ones_own(&given(rule, "rule")?)?)?;
     // Rows of other tenants, where the rule names one, were not looked at.
     let seen = found.into_iter().map(|mut of| {
-        let excluded = of.counts.reasons.remove("excluded").unwrap_or(0);
+        let excluded = of.counts.reasons.take(&Reason::Excluded);
         (of, excluded)
     });
     Ok(TableIterator::new(
@@ -254,6 +255,6 @@ fn row(done: Parents) -> Row {
         done.found,
         done.created,
         outcome.run_id,
-        outcome.note.clone(),
+        outcome.note(),
     )
 }

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 
 use super::{given, reasons};
 use crate::pg::Jsonb;
+use crate::plan::Mode;
 use crate::repair::{self, RepairRequest};
 use crate::run::Session;
 use crate::undo;
@@ -70,7 +71,7 @@ fn repair_orphans(
         table: given(table_name, "table_name")?.to_string(),
         columns: given(column_name, "column_name")?.to_string(),
         action: given(action, "action")?.parse()?,
-        dry_run: given(dry_run, "dry_run")?,
+        mode: Mode::of(given(dry_run, "dry_run")?),
         parent: parent_table.map(str::to_string),
         violation: given(violation, "violation")?.parse()?,
         set: set.map(|set| set.value("set")).transpose()?,
@@ -83,7 +84,7 @@ fn repair_orphans(
         done.columns,
         done.parent,
         request.action.as_str().to_string(),
-        request.dry_run,
+        !request.mode.is_real(),
         done.violations,
         done.repaired,
         done.created,
@@ -129,7 +130,7 @@ fn restore_repaired(
     ErrorReport,
 > {
     let (run, dry_run) = (given(run_id, "run_id")?, given(dry_run, "dry_run")?);
-    let done = undo::restore_repaired(&Session::begin()?, run, dry_run)?;
+    let done = undo::restore_repaired(&Session::begin()?, run, Mode::of(dry_run))?;
     Ok(TableIterator::once((
         done.table,
         done.columns.unwrap_or_default(),
@@ -183,7 +184,7 @@ fn undo_run(
     ErrorReport,
 > {
     let (run, dry_run) = (given(run_id, "run_id")?, given(dry_run, "dry_run")?);
-    let done = undo::undo(&Session::begin()?, run, dry_run)?;
+    let done = undo::undo(&Session::begin()?, run, Mode::of(dry_run))?;
     Ok(TableIterator::new(done.into_iter().map(move |part| {
         (
             part.table,

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 
 use super::{given, row};
 use crate::pg::Jsonb;
+use crate::plan::Mode;
 use crate::report;
 use crate::run::{self, Session, TenantRequest};
 
@@ -55,7 +56,7 @@ fn backfill_tenant_ids(
     let request = TenantRequest {
         root: root.map(str::to_string),
         table: table_name.map(str::to_string),
-        dry_run: given(dry_run, "dry_run")?,
+        mode: Mode::of(given(dry_run, "dry_run")?),
         on_conflict: given(on_conflict, "on_conflict")?.parse()?,
         only_where: only_where.map(str::to_string),
         tenant: tenant.map(str::to_string),

@@ -40,7 +40,7 @@ pub fn columns(catalog: &Catalog, party: &Table) -> Result<Vec<PartyColumn>, Inf
     let kinds = kinds(catalog, party);
     let read: HashSet<(u32, i16)> = columns
         .iter()
-        .flat_map(|c| c.sources.iter().flatten().map(|s| s.value(c.table)))
+        .flat_map(|c| c.sources.iter().flatten().filter_map(|s| s.value(c.table)))
         .collect();
     for column in &mut columns {
         let own = catalog
@@ -163,11 +163,9 @@ fn drop_relations_between_kinds(catalog: &Catalog, party: &Table, columns: &mut 
             if kinds.contains(&table.oid) && kinds.contains(&parent) {
                 return false;
             }
-            let (own_table, own_column) = source.value(table.oid);
+            let own = source.value(table.oid);
             let one_to_one = table.is_unique(&[column.column])
-                && catalog
-                    .table(own_table)
-                    .is_some_and(|parent| parent.is_unique(&[own_column]));
+                && own.is_some_and(|(owner, key)| catalog.table(owner).is_some_and(|parent| parent.is_unique(&[key])));
             if any_parent && !one_to_one {
                 return true;
             }
@@ -177,7 +175,7 @@ fn drop_relations_between_kinds(catalog: &Catalog, party: &Table, columns: &mut 
                 .copied()
                 .unwrap_or(0)
                 .max(uses.get(&parent).copied().unwrap_or(0));
-            table.is_unique(&source.columns) || both * 2 < either.max(1)
+            table.is_unique(&source.columns()) || both * 2 < either.max(1)
         });
         if sources.is_empty() {
             let dropped: Vec<String> = before.iter().map(|s| s.to_path(catalog, table).to_string()).collect();
@@ -217,7 +215,7 @@ fn in_order(catalog: &Catalog, columns: Vec<PartyColumn>) -> Result<Vec<PartyCol
     let feeding: HashSet<(u32, i16)> = pending
         .iter()
         .flat_map(|c| c.sources.iter().flatten())
-        .map(|s| s.value(0))
+        .filter_map(|s| s.value(0))
         .collect();
     pending.sort_by_key(|c| !feeding.contains(&(c.table, c.column)));
     let mut done: HashSet<(u32, i16)> = HashSet::new();
@@ -227,7 +225,7 @@ fn in_order(catalog: &Catalog, columns: Vec<PartyColumn>) -> Result<Vec<PartyCol
             c.sources
                 .iter()
                 .flatten()
-                .map(|s| s.value(c.table))
+                .filter_map(|s| s.value(c.table))
                 .all(|value| !targets.contains(&value) || done.contains(&value) || value == (c.table, c.column))
         });
         match ready {

@@ -96,14 +96,14 @@ fn siblings(catalog: &Catalog, table: &Table, column: &Column, wanted: &Referenc
         };
         found.push(Sibling {
             role: prefix_before(&sibling.name, &parent.name),
-            source: Source {
-                columns: vec![sibling.number],
-                hops: vec![Hop {
+            source: Source::of_columns(
+                &[sibling.number],
+                vec![Hop {
                     parent: parent.oid,
                     key: vec![to.key],
                     columns: vec![own],
                 }],
-            },
+            ),
         });
     }
     found

@@ -19,7 +19,7 @@ use super::reference;
 use super::root::{self, CLEAR, Points, named_after};
 use crate::catalog::{Catalog, Column, ForeignKey, Table, TenantColumns};
 use crate::names;
-use crate::rule::Hop;
+use crate::rule::{Hop, Source};
 
 /// Through so many parents every way to the tenant is looked at; further away, one way to each table.
 const EVERY_WAY: usize = 3;
@@ -37,6 +37,13 @@ pub struct TenantPath {
     pub owner: u32,
     /// The tenant column there.
     pub column: i16,
+}
+
+impl TenantPath {
+    /// As a source of the rows of its table.
+    pub fn as_source(&self) -> Source {
+        Source::of_columns(&self.columns, self.hops.clone())
+    }
 }
 
 /// The two sides of a guarded reference.
@@ -157,11 +164,7 @@ pub fn describe(catalog: &Catalog, path: &TenantPath) -> String {
     let Some(table) = catalog.table(path.table) else {
         return String::new();
     };
-    let source = crate::rule::Source {
-        columns: path.columns.clone(),
-        hops: path.hops.clone(),
-    };
-    source.to_path(catalog, table).to_string()
+    path.as_source().to_path(catalog, table).to_string()
 }
 
 /// A table that both sides reach.

@@ -11,6 +11,7 @@ use super::status::{State, status};
 use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
 use crate::pg::{self, Jsonb, Settings, Watch, subtransaction};
+use crate::plan::Mode;
 use crate::problem::Problem;
 use crate::run::record::qualified;
 use crate::run::{Session, may_write, settings};
@@ -40,7 +41,7 @@ pub struct Request {
     /// The key of a user.
     pub first_owner: Option<String>,
     /// Say only.
-    pub dry_run: bool,
+    pub mode: Mode,
     /// For `lock_timeout`.
     pub lock_timeout: String,
 }
@@ -276,7 +277,7 @@ fn singular(name: &str) -> String {
 /// Errors: 42P07 where something else is there, with the differences; 42830, 42P01, 42703 (users), 42601, 22023, 22004 (a first tenant
 /// without an owner), 23503 (an owner who is no user), 25006, 55P03. Nothing is made then.
 pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
-    if !request.dry_run {
+    if request.mode.is_real() {
         may_write()?;
     }
     if request.first_tenant.is_some() && request.first_owner.is_none() {
@@ -318,7 +319,7 @@ pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
                     missing.push(statement.clone());
                     lines.push(Line {
                         object,
-                        action: if request.dry_run { "create" } else { "created" },
+                        action: if request.mode.is_real() { "created" } else { "create" },
                         statement: Some(statement.clone()),
                         detail: None,
                     });
@@ -349,7 +350,7 @@ pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
             .hint("ask for what is there (columns, key, users), or change it by hand; nothing was made"));
         }
     }
-    if !request.dry_run && !missing.is_empty() {
+    if request.mode.is_real() && !missing.is_empty() {
         subtransaction(AssertUnwindSafe(|| {
             let session = Session::begin()?;
             let mut settings = session.caller.as_pairs();
@@ -407,7 +408,7 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
     };
     let name = qualified(table);
     session.hold([table.oid])?;
-    if !request.dry_run {
+    if request.mode.is_real() {
         // Two at once do not both find it empty.
         let _timeout = Settings::push(&[("lock_timeout", &request.lock_timeout)]);
         let lock = format!("LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE");
@@ -424,7 +425,7 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
             detail: Some(format!("{there} tenants are there: no first one is made")),
         });
     }
-    if request.dry_run {
+    if !request.mode.is_real() {
         return Ok(Line {
             object: catalog.display(table),
             action: "insert",
@@ -516,7 +517,7 @@ fn references(session: &Session, request: &Request) -> Vec<Line> {
         samples: 0,
     };
     let checked = subtransaction(AssertUnwindSafe(|| {
-        if !request.dry_run {
+        if request.mode.is_real() {
             // What was made in this call counts.
             pg::current_transaction_id();
         }

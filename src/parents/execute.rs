@@ -1,7 +1,6 @@
 //! Counts what would be created and linked; creates, links, and looks again.
 
 use pgrx::prelude::*;
-use pgrx::spi::SpiError;
 
 use super::Request;
 use super::groups;
@@ -9,12 +8,13 @@ use super::identity::Identity;
 use super::propose::proposed;
 use crate::infer::reference::Reference;
 use crate::pg::{Settings, WholeFunctions};
-use crate::plan::{Blueprint, Overlays, Statement, View};
+use crate::plan::expression::indent;
+use crate::plan::{Blueprint, Mode, Overlays, Reason, Statement, Tally, View};
 use crate::problem::Problem;
 use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
 use crate::run::ledger::Share;
 use crate::run::record;
-use crate::run::{self, Counts, Outcome, Reader, Session, Write, may_write, settings};
+use crate::run::{self, Counts, Outcome, Reader, Session, Write, may_write, query, settings};
 use crate::validate::sides::Sides;
 use crate::validate::tenants;
 
@@ -59,8 +59,8 @@ pub(super) struct Predicted {
 ///
 /// Errors: those of `Identity::resolve` and `run::prepare`; 22004 for a real run whose `match` is not given; 21000 for a conflict
 /// under `on_conflict => 'error'`; 25006; 40001; and whatever triggers raise.
-pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> Result<Parents, Problem> {
-    if !dry_run {
+pub fn backfill_parents(session: &Session, request: &Request, mode: Mode) -> Result<Parents, Problem> {
+    if mode.is_real() {
         may_write()?;
     }
     let sides = sides(session, request)?;
@@ -68,7 +68,7 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
     let mut request = request.clone();
     if request.matched.is_none() {
         let (guess, call) = proposed(session, &sides, &request)?;
-        if !dry_run {
+        if mode.is_real() {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 "match is NULL: nothing is created on a guess",
@@ -79,7 +79,7 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
         note = Some(format!("proposed, nothing is created on a guess: {call}"));
         request = guess;
     }
-    let mut work = Work::prepare(session, &sides, &request, !dry_run, Overlays::default())?;
+    let mut work = Work::prepare(session, &sides, &request, mode, Overlays::default())?;
     if request.on_conflict == OnConflict::AnyTwo {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -87,22 +87,17 @@ pub fn backfill_parents(session: &Session, request: &Request, dry_run: bool) -> 
         )
         .hint("on_conflict is 'skip' (default), 'first' or 'error'"));
     }
-    let mut parents = match dry_run {
-        true => {
+    let mut parents = match mode.is_real() {
+        false => {
             if let Some(most) = request.max_rows {
                 work.limit(most)?;
             }
             work.dry()?
         }
-        false => work.real(&request)?,
+        true => work.real(&request)?,
     };
-    let note = [
-        note,
-        parents.outcome.note.take(),
-        Some(work.said(parents.waiting, dry_run)),
-    ];
-    let note: Vec<String> = note.into_iter().flatten().filter(|part| !part.is_empty()).collect();
-    parents.outcome.note = Some(note.join("; "));
+    parents.outcome.first.extend(note);
+    parents.outcome.notes.extend(work.said(parents.waiting, mode));
     Ok(parents)
 }
 
@@ -122,7 +117,7 @@ fn blueprint<'a>(
     session: &'a Session,
     identity: &Identity<'a>,
     request: &Request,
-    will_write: bool,
+    mode: Mode,
 ) -> Result<Blueprint<'a>, Problem> {
     let spec = RuleSpec {
         table: record::qualified(identity.table),
@@ -137,7 +132,7 @@ fn blueprint<'a>(
         references: None,
     };
     let source = Source {
-        columns: identity.numbers(),
+        start: identity.operands(),
         hops: vec![Hop {
             parent: identity.parent.oid,
             key: identity.matched.iter().map(|g| g.column.number).collect(),
@@ -151,12 +146,12 @@ fn blueprint<'a>(
     };
     let prepared = run::Request {
         inferred: Some((vec![source], reference)),
-        computed: identity.computed(),
-        will_write,
+        further: identity.further(),
+        mode,
         ..run::Request::default()
     };
     let blueprint = run::prepare(session, &spec, prepared)?;
-    if will_write && !identity.parent.may_insert {
+    if mode.is_real() && !identity.parent.may_insert {
         let shown = session.catalog.display(identity.parent);
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -173,7 +168,7 @@ impl<'a> Work<'a> {
         session: &'a Session,
         sides: &Sides<'a>,
         request: &Request,
-        will_write: bool,
+        mode: Mode,
         overlays: Overlays,
     ) -> Result<Work<'a>, Problem> {
         let identity = Identity::resolve(session, sides, request, &overlays)?;
@@ -190,7 +185,7 @@ impl<'a> Work<'a> {
         }
         let mut plain = Blueprint {
             overlays,
-            ..blueprint(session, &identity, request, will_write)?
+            ..blueprint(session, &identity, request, mode)?
         };
         plain.reader = run::who_reads(session, &plain, &[(identity.parent, &identity.insertion.code)])?.role();
         let catalog = &session.catalog;
@@ -259,32 +254,20 @@ impl<'a> Work<'a> {
     }
 
     /// A statement that reads, with the queries that it names in front.
-    pub(super) fn reading(&self, overlays: &Overlays, sql: String) -> Statement {
-        let inner = overlays.with_sql(sql);
-        let statement = self.plain.statement(format!("SELECT * FROM (\n{inner}\n) AS answer"));
+    pub(super) fn reading(&self, overlays: &Overlays, statement: Statement) -> Statement {
+        let inner = overlays.before(statement).sql();
+        let statement = Statement::new(format!("SELECT * FROM (\n{}\n) AS answer", indent(&inner, 2)));
+        let statement = self.plain.statement(statement);
         let notices = self.plain.asks_user_code() || self.session.caller.texts_differ();
         match self.plain.reader.is_none() && notices {
-            true => statement.under_callers_settings(&self.session.caller, false),
+            true => statement.under_callers_settings(&self.session.caller),
             false => statement,
         }
     }
 
-    fn pairs(&self, overlays: &Overlays, sql: String) -> Result<Vec<(String, i64)>, Problem> {
-        let statement = self.reading(overlays, sql);
-        let arguments = arguments(&statement);
-        let _own = Settings::of_one_statement();
-        self.reader().run(|| {
-            Ok(Spi::connect(|client| {
-                let mut pairs = Vec::new();
-                for row in client.select(&statement.sql, None, &arguments)? {
-                    pairs.push((
-                        row.get::<String>(1)?.unwrap_or_default(),
-                        row.get::<i64>(2)?.unwrap_or(0),
-                    ));
-                }
-                Ok::<_, SpiError>(pairs)
-            })?)
-        })
+    fn pairs(&self, overlays: &Overlays, statement: Statement) -> Result<Tally, Problem> {
+        let statement = self.reading(overlays, statement);
+        self.reader().run(|| query::tally(&statement))
     }
 
     /// What the rows come to, once what is missing was created: where no row lacks a parent there are no groups to look at.
@@ -294,7 +277,7 @@ impl<'a> Work<'a> {
             let _joins = Settings::push(&[("enable_nestloop", "off")]);
             run::dry(self.session, &mut self.plain.clone(), false)?
         };
-        if plain.counts.reasons.get("source_missing").is_none_or(|rows| *rows == 0) {
+        if plain.counts.reasons.rows(&Reason::SourceMissing) == 0 {
             let counts = plain.counts.clone();
             return Ok((plain, counts));
         }
@@ -311,7 +294,7 @@ impl<'a> Work<'a> {
             overlays: overlays.clone(),
             ..self.plain.clone()
         };
-        let mut outcome = run::dry(self.session, &mut all, false)?;
+        let outcome = run::dry(self.session, &mut all, false)?;
         let mut counts = outcome.counts.clone();
         let _settings = settings(true);
         // What finds no parent even then is what its group says.
@@ -319,40 +302,16 @@ impl<'a> Work<'a> {
             &overlays,
             groups::left_over(&self.session.catalog, &self.identity, &all, &groups),
         )?;
-        let missing = counts.reasons.remove("source_missing").unwrap_or(0);
-        if left.iter().map(|(_, rows)| rows).sum::<i64>() != missing || left.iter().any(|(what, _)| what == "create") {
+        let missing = counts.reasons.take(&Reason::SourceMissing);
+        if left.total() != missing || left.rows(&Reason::Create) > 0 {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                format!("{missing} rows have no parent, and at a second look their groups are {left:?}"),
+                format!("{missing} rows have no parent, and at a second look their groups are {}", left.to_json()),
             )
             .detail("only_where or an expression gives something else each time that it is asked")
             .hint("say it without random(), clock_timestamp() and the like; a function of your own that always gives the same can be marked STABLE or IMMUTABLE"));
         }
-        for (what, rows) in left {
-            match what.split_once(": ") {
-                Some((reason, name)) => {
-                    *counts.reasons.entry(reason.into()).or_default() += rows;
-                    *counts.refused_by.entry(name.into()).or_default() += rows;
-                }
-                None => *counts.reasons.entry(what).or_default() += rows,
-            }
-        }
-        // Those of the groups are known only now.
-        let rest = outcome.note.as_deref().unwrap_or_default();
-        let rest = match rest.strip_prefix("refused: ") {
-            Some(refused) => refused.split_once("; ").map_or("", |(_, rest)| rest),
-            None => rest,
-        };
-        let refused: Vec<String> = counts
-            .refused_by
-            .iter()
-            .map(|(name, rows)| format!("{rows} by {name}"))
-            .collect();
-        outcome.note = Some(match (refused.is_empty(), rest.is_empty()) {
-            (true, _) => rest.to_string(),
-            (false, true) => format!("refused: {}", refused.join(", ")),
-            (false, false) => format!("refused: {}; {rest}", refused.join(", ")),
-        });
+        counts.reasons.extend(&left);
         let (mut all_parents, mut new_parents) = (0, 0);
         if parents {
             let page = Blueprint {
@@ -360,18 +319,9 @@ impl<'a> Work<'a> {
                 ..self.page.clone()
             };
             let statement = self.reading(&overlays, groups::linked_parents(&page, &groups));
-            let _own = Settings::of_one_statement();
-            let (all, new) = self.reader().run(|| {
-                Ok(Spi::connect(|client| {
-                    client
-                        .select(&statement.sql, None, &arguments(&statement))?
-                        .first()
-                        .get_two::<i64, i64>()
-                })?)
-            })?;
-            (all_parents, new_parents) = (all.unwrap_or(0), new.unwrap_or(0));
+            (all_parents, new_parents) = self.reader().run(|| query::two_numbers(&statement))?;
         }
-        let conflicts = counts.reasons.get("conflict").copied().unwrap_or(0);
+        let conflicts = counts.reasons.rows(&Reason::Conflict);
         if self.on_conflict == OnConflict::Error && conflicts > 0 {
             return Err(self.conflict(conflicts));
         }
@@ -413,7 +363,7 @@ impl<'a> Work<'a> {
     }
 
     /// What a reader should know besides the numbers.
-    pub(super) fn said(&self, waiting: i64, dry_run: bool) -> String {
+    pub(super) fn said(&self, waiting: i64, mode: Mode) -> Vec<String> {
         let identity = &self.identity;
         let shown = self.session.catalog.display(identity.parent);
         let mut note = vec![match identity.each {
@@ -484,10 +434,10 @@ impl<'a> Work<'a> {
         if !insertion.triggers.is_empty() {
             note.push(format!("triggers of {shown} fire: {}", insertion.triggers.join(", ")));
         }
-        if dry_run && !identity.parent.may_insert {
+        if !mode.is_real() && !identity.parent.may_insert {
             note.push(format!("the real run needs INSERT on {shown}"));
         }
-        note.join("; ")
+        note
     }
 }
 
@@ -495,12 +445,8 @@ impl<'a> Work<'a> {
 pub(super) fn wait(counts: &mut Counts, now: i64) -> i64 {
     let waiting = counts.filled - now;
     if waiting > 0 {
-        *counts.reasons.entry("excluded".into()).or_default() += waiting;
+        counts.reasons.add(Reason::Excluded, waiting);
         counts.filled = now;
     }
     waiting.max(0)
-}
-
-pub(super) fn arguments(statement: &Statement) -> Vec<pgrx::datum::DatumWithOid<'_>> {
-    statement.parameters.iter().map(|value| value.as_str().into()).collect()
 }

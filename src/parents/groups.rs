@@ -3,12 +3,12 @@
 use super::given::{Given, longest};
 use super::identity::Identity;
 use crate::catalog::{Catalog, ForeignKey, Table};
-use crate::identifier::Literal;
 use crate::infer::tenant::Guard;
 use crate::plan::expression::{equal, indent};
-use crate::plan::kept::json_object;
+use crate::plan::kept::{json_object, keeping};
 use crate::plan::new_row::refusals_of_new_row;
-use crate::plan::{Blueprint, Extra, Overlays, Versions, View};
+use crate::plan::reason::{self, Reason};
+use crate::plan::{Blueprint, Extra, Overlays, Query, Statement, Versions, View};
 use crate::rule::OnConflict;
 
 /// The rows of the target that find no parent, as `t`, with `mend_order`: the first of them is the first.
@@ -100,22 +100,19 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
     }
     select.push("pg_catalog.count(*) AS mend_rows".into());
     select.push(format!("({}) AS conflict", conflicts.join(" OR ")));
-    let mut whens: Vec<String> = Vec::new();
+    let mut cases: Vec<(String, Reason)> = Vec::new();
     if identity.unknown_tenant.is_some() {
-        whens.push("WHEN given.unknown_tenant IS NOT NULL THEN given.unknown_tenant".into());
+        for reason in [Reason::NoSource, Reason::Ambiguous] {
+            cases.push((format!("given.unknown_tenant = {}", reason.sql()), reason));
+        }
     }
     if on_conflict != OnConflict::First {
-        whens.push("WHEN given.conflict THEN 'conflict'".into());
+        cases.push(("given.conflict".into(), Reason::Conflict));
     }
-    let refused = |condition: String, name: &str| {
-        format!(
-            "WHEN {condition} THEN {}",
-            Literal::new(&format!("constraint_failed: {name}"))
-        )
-    };
+    let refused = |condition: String, name: &str| (condition, Reason::refused_by(name));
     for (i, given) in identity.set.iter().enumerate() {
         if let Some((_, type_name)) = &given.misfit {
-            whens.push(refused(format!("given.misfit_{}", i + 1), type_name));
+            cases.push(refused(format!("given.misfit_{}", i + 1), type_name));
         }
     }
     // What stands in for a key that its default gives is not judged.
@@ -130,31 +127,26 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
             continue;
         };
         if let Some((condition, name)) = limit(catalog, given, &value) {
-            whens.push(refused(condition, &name));
+            cases.push(refused(condition, &name));
         }
         let not_null = given.column.not_null || identity.insertion.domain_not_null.contains(&given.column.number);
         if not_null {
-            whens.push(refused(
+            cases.push(refused(
                 format!("{value} IS NULL"),
                 &format!("NOT NULL of {}", given.column.name),
             ));
         }
     }
     let value = |column: i16| identity.value(column).filter(|_| judged(column));
-    for (condition, name) in refusals_of_new_row(
+    cases.extend(refusals_of_new_row(
         catalog,
         identity.parent,
         &blueprint.overlays,
         &identity.insertion,
         &value,
         &identity.index.columns,
-    ) {
-        whens.push(refused(condition, &name));
-    }
-    let outcome = match whens.is_empty() {
-        true => "'create'".to_string(),
-        false => format!("CASE\n    {}\n    ELSE 'create' END", whens.join("\n    ")),
-    };
+    ));
+    let outcome = reason::case(&cases, &Reason::Create);
     format!(
         "SELECT given.*, {outcome}::pg_catalog.text AS mend_outcome,\n  {} AS mend_key\nFROM (\n  SELECT {}\n  FROM (\n    SELECT t.\"pg_mend order\" AS mend_order, {}\n    FROM (\n{}\n    ) AS t\n  ) AS wanted\n  GROUP BY {}\n) AS given",
         stand_in(catalog, identity, &blueprint.overlays),
@@ -252,23 +244,25 @@ fn same_identity(catalog: &Catalog, identity: &Identity) -> Vec<String> {
 }
 
 /// Rows that find no parent even then: outcome of their group, number of rows.
-pub fn left_over(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, groups: &str) -> String {
+pub fn left_over(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, groups: &str) -> Statement {
     let on = same_identity(catalog, identity);
-    format!(
-        "SELECT COALESCE(given.mend_outcome, 'source_missing'), pg_catalog.count(*)\nFROM (\n  SELECT {}\n  FROM (\n{}\n  ) AS t\n) AS wanted\nLEFT JOIN {groups} AS given ON {}\nGROUP BY 1",
+    Statement::new(format!(
+        "SELECT COALESCE(given.mend_outcome, 'source_missing'), pg_catalog.count(*)\nFROM (\n  SELECT {}\n  FROM (\n{}\n  ) AS t\n) AS wanted\nLEFT JOIN {groups} AS given ON {}",
         identity_sql(identity).join(", "),
         indent(&orphaned_rows(blueprint), 4),
         on.join(" AND ")
-    )
+    ))
+    .ending("GROUP BY 1")
 }
 
 /// Parents that rows would be linked to: all of them, and those that are new.
-pub fn linked_parents(blueprint: &Blueprint, groups: &str) -> String {
-    format!(
+pub fn linked_parents(blueprint: &Blueprint, groups: &str) -> Statement {
+    Statement::new(format!(
         "SELECT pg_catalog.count(DISTINCT classified.value), pg_catalog.count(DISTINCT given.mend_key)\nFROM (\n{}\n) AS classified\n\
-         LEFT JOIN {groups} AS given ON given.mend_outcome = 'create' AND given.mend_key = classified.value\nWHERE classified.outcome = 'filled'",
+         LEFT JOIN {groups} AS given ON given.mend_outcome = 'create' AND given.mend_key = classified.value",
         indent(&blueprint.classification(View::All, Extra::None), 2)
-    )
+    ))
+    .filter("classified.outcome = 'filled'")
 }
 
 /// Is nothing left to ask of a row whose parent can be created: does every one of its group fit? Then the rows need not be looked at once
@@ -309,54 +303,48 @@ pub fn every_row_fits(identity: &Identity, blueprint: &Blueprint) -> bool {
     nothing_refuses && keys.all(|key| leads_to_it(&key)) && guarded
 }
 
-/// Parents to which rows would be linked, as an INSERT without its end: it ends in a WHERE clause.
+/// Creates the parents to which rows would be linked.
 ///
 /// * `every_row_fits`: as the function of this name says, of all rows.
-pub fn insert(identity: &Identity, blueprint: &Blueprint, groups: &str, every_row_fits: bool) -> String {
+pub fn insert(identity: &Identity, blueprint: &Blueprint, groups: &str, every_row_fits: bool) -> Statement {
     let named: Vec<&Given> = identity.matched.iter().chain(&identity.set).collect();
     let columns: Vec<String> = named.iter().map(|g| g.column.sql().to_string()).collect();
     let values: Vec<String> = named.iter().filter_map(|g| identity.value(g.column.number)).collect();
-    if every_row_fits {
-        return format!(
-            "INSERT INTO {} ({})\nSELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'",
-            identity.parent.sql(),
-            columns.join(", "),
-            values.join(", "),
-        );
-    }
-    format!(
-        "INSERT INTO {} ({})\nSELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'\n  AND given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled')",
+    let insert = Statement::new(format!(
+        "INSERT INTO {} ({})\nSELECT {}\nFROM {groups} AS given",
         identity.parent.sql(),
         columns.join(", "),
         values.join(", "),
-        indent(&blueprint.classification(View::All, Extra::None), 6),
-    )
-}
-
-/// What creates parents, in the parts that [`keeping`](crate::plan::kept::keeping) puts together.
-pub struct Creating {
-    /// WITH queries; the last but those that count is `made`.
-    pub with: String,
-    /// Parents that are new; with a parent for each row, also the rows that were linked.
-    pub numbers: Vec<&'static str>,
-    /// The key of a new parent, over `made`.
-    pub row_key: String,
-}
-
-impl Creating {
-    fn new(catalog: &Catalog, identity: &Identity, with: String) -> Self {
-        let key = identity.key;
-        let value = catalog.json_sql("made_key", key.type_oid);
-        Creating {
-            with,
-            numbers: vec!["(SELECT pg_catalog.count(*) FROM made)"],
-            row_key: format!("{}::pg_catalog.text", json_object([(key, value)])),
-        }
+    ))
+    .filter("given.mend_outcome = 'create'");
+    match every_row_fits {
+        true => insert,
+        false => insert.filter(is_wanted(blueprint)),
     }
 }
 
-/// Completes [`insert`]: in the order of their identity; one that somebody else created meanwhile is left as it is.
-pub fn create(catalog: &Catalog, identity: &Identity, insert: &str) -> Creating {
+/// A row can be linked to the parent of the group `given`.
+fn is_wanted(blueprint: &Blueprint) -> String {
+    format!(
+        "given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled')",
+        indent(&blueprint.classification(View::All, Extra::None), 6)
+    )
+}
+
+/// Creates parents, and keeps their keys.
+///
+/// * `creating`: WITH queries, of which one is `made`, with the key of a new parent as `made_key`.
+/// * `numbers`: of the parents that are new, and whatever else was counted.
+fn kept(catalog: &Catalog, identity: &Identity, creating: Vec<Query>, numbers: &[&str]) -> Statement {
+    let value = catalog.json_sql("made_key", identity.key.type_oid);
+    let row_key = format!("{}::pg_catalog.text", json_object([(identity.key, value)]));
+    keeping(creating, numbers, &[("row_key", &row_key)], "made", None)
+}
+
+/// Creates parents in the order of their identity; one that somebody else created meanwhile is left as it is. Its number: how many.
+///
+/// * `insert`: see [`insert`], complete but for its ending.
+pub fn create(catalog: &Catalog, identity: &Identity, overlays: &Overlays, insert: Statement) -> Statement {
     let keys: Vec<String> = numbers(identity.matched.len(), "given.match");
     let index: Vec<String> = identity
         .index
@@ -365,66 +353,90 @@ pub fn create(catalog: &Catalog, identity: &Identity, insert: &str) -> Creating 
         .filter_map(|c| identity.parent.column(*c))
         .map(|c| c.sql().to_string())
         .collect();
-    let with = format!(
-        "made AS (\n{}\n  ORDER BY {}\n  ON CONFLICT ({}) DO NOTHING\n  RETURNING {} AS made_key\n)",
-        indent(insert, 2),
-        keys.join(", "),
-        index.join(", "),
-        identity.key.sql(),
-    );
-    Creating::new(catalog, identity, with)
+    let parameters = insert.parameters().to_vec();
+    let insert = insert
+        .ending(format!("ORDER BY {}", keys.join(", ")))
+        .ending(format!("ON CONFLICT ({}) DO NOTHING", index.join(", ")))
+        .ending(format!("RETURNING {} AS made_key", identity.key.sql()));
+    let mut queries = overlays.queries_of(&insert.sql());
+    queries.push(insert.as_query("made"));
+    kept(catalog, identity, queries, &["(SELECT pg_catalog.count(*) FROM made)"]).with_parameters(parameters)
 }
 
 /// Where each row gets a parent of its own: keys are allocated first, so that which row gets which is exact; then parents are
-/// created and rows linked, in one statement.
+/// created and rows linked, in one statement. Its numbers: parents that are new, rows that were linked.
 ///
 /// * `default`: what the key gets by default.
-/// * `candidates`: see [`candidates`], ends in a WHERE clause.
-pub fn create_each(catalog: &Catalog, identity: &Identity, default: &str, candidates: &str) -> Creating {
-    let columns: Vec<String> = identity.set.iter().map(|g| g.column.sql().to_string()).collect();
-    let values = numbers(identity.set.len(), "allocated.set");
-    let with = |first: &str, rest: &[String]| -> String {
-        let mut all = vec![first.to_string()];
-        all.extend(rest.iter().cloned());
-        all.join(", ")
-    };
-    let stand_in = &identity.matched[0].sql;
-    let with = format!(
-        "allocated AS MATERIALIZED (\n  SELECT candidate.*, {default} AS new_key\n  FROM (\n{}\n  ) AS candidate\n), made AS (\n  INSERT INTO {} ({})\n  OVERRIDING SYSTEM VALUE\n  SELECT {}\n  FROM allocated\n  RETURNING {key} AS made_key\n), linked AS (\n  UPDATE {} AS t SET {column} = allocated.new_key\n  FROM allocated\n  WHERE {stand_in} = allocated.stand_in AND t.ctid = allocated.mend_ctid AND t.{column} IS NULL\n  RETURNING 1\n)",
-        indent(candidates, 4),
-        identity.parent.sql(),
-        with(&identity.key.sql().to_string(), &columns),
-        with("allocated.new_key", &values),
-        identity.table.relation_sql(),
-        key = identity.key.sql(),
-        column = identity.column.sql(),
+/// * `candidates`: see [`candidates`], complete.
+pub fn create_each(
+    catalog: &Catalog,
+    identity: &Identity,
+    overlays: &Overlays,
+    default: &str,
+    candidates: Statement,
+) -> Statement {
+    let (key, column) = (identity.key.sql(), identity.column.sql());
+    let mut columns = vec![key.to_string()];
+    columns.extend(identity.set.iter().map(|g| g.column.sql().to_string()));
+    let mut values = vec!["allocated.new_key".to_string()];
+    values.extend(numbers(identity.set.len(), "allocated.set"));
+    let mut queries = overlays.queries_of(&candidates.sql());
+    let allocated = format!(
+        "SELECT candidate.*, {default} AS new_key\nFROM (\n{}\n) AS candidate",
+        indent(&candidates.sql(), 2)
     );
-    let mut creating = Creating::new(catalog, identity, with);
-    creating.numbers.push("(SELECT pg_catalog.count(*) FROM linked)");
-    creating
+    queries.push(Query::new("allocated", allocated).materialized());
+    let made = format!(
+        "INSERT INTO {} ({})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM allocated\nRETURNING {key} AS made_key",
+        identity.parent.sql(),
+        columns.join(", "),
+        values.join(", "),
+    );
+    queries.push(Query::new("made", made));
+    let linked = Statement::new(format!(
+        "UPDATE {} AS t SET {column} = allocated.new_key\nFROM allocated",
+        identity.table.relation_sql(),
+    ))
+    .filter(format!("{} = allocated.stand_in", identity.matched[0].sql))
+    .filter("t.ctid = allocated.mend_ctid")
+    .filter(format!("t.{column} IS NULL"))
+    .ending("RETURNING 1");
+    queries.push(linked.as_query("linked"));
+    let numbers = [
+        "(SELECT pg_catalog.count(*) FROM made)",
+        "(SELECT pg_catalog.count(*) FROM linked)",
+    ];
+    kept(catalog, identity, queries, &numbers).with_parameters(candidates.parameters().to_vec())
 }
 
 /// The rows that get a parent of their own: `stand_in`, `set_1 ...`.
 ///
 /// * `versions`: only these.
-pub fn candidates(identity: &Identity, blueprint: &Blueprint, groups: &str, versions: &Versions) -> String {
+pub fn candidates(identity: &Identity, blueprint: &Blueprint, groups: &str, versions: &Versions) -> Statement {
     let mut select = vec!["given.match_1 AS stand_in".to_string(), "given.mend_ctid".into()];
     select.extend(numbers(identity.set.len(), "set").iter().map(|s| format!("given.{s}")));
-    format!(
-        "SELECT {}\nFROM {groups} AS given\nWHERE given.mend_outcome = 'create'\n  AND given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled'){}",
-        select.join(", "),
-        indent(&blueprint.classification(View::All, Extra::None), 6),
-        versions.condition("t").map_or(String::new(), |of| format!(
-            "\n  AND EXISTS (SELECT FROM {} AS t WHERE {} = given.match_1 AND t.ctid = given.mend_ctid AND {of})",
+    let of_versions = versions.condition("t").map(|of| {
+        format!(
+            "EXISTS (SELECT FROM {} AS t WHERE {} = given.match_1 AND t.ctid = given.mend_ctid AND {of})",
             identity.table.relation_sql(),
             identity.matched[0].sql
-        ))
-    )
+        )
+    });
+    Statement::new(format!("SELECT {}\nFROM {groups} AS given", select.join(", ")))
+        .filter("given.mend_outcome = 'create'")
+        .filter(is_wanted(blueprint))
+        .filters(of_versions)
 }
 
 /// Per tenant (`tenant`: an expression over `t`) and outcome: rows, the parents that they would be linked to, those of them that are
 /// new.
-pub fn by_tenant(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, groups: &str, tenant: &str) -> String {
+pub fn by_tenant(
+    catalog: &Catalog,
+    identity: &Identity,
+    blueprint: &Blueprint,
+    groups: &str,
+    tenant: &str,
+) -> Statement {
     let mut columns: Vec<String> = blueprint
         .table
         .columns
@@ -436,13 +448,14 @@ pub fn by_tenant(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, 
     let tenant_column = identity.tenant_column.and_then(|c| identity.parent.column(c));
     let tenant_type = tenant_column.map(|c| c.type_oid).unwrap_or_default();
     let tenant = catalog.text_sql(&format!("({tenant})"), tenant_type);
-    format!(
+    Statement::new(format!(
         "SELECT wanted.mend_tenant,\n  CASE wanted.mend_outcome WHEN 'source_missing' THEN COALESCE(given.mend_outcome, 'source_missing') ELSE wanted.mend_outcome END,\n  \
          pg_catalog.count(*), pg_catalog.count(DISTINCT wanted.mend_value), pg_catalog.count(DISTINCT new.mend_key)\nFROM (\n  SELECT {tenant} AS mend_tenant, t.mend_outcome, t.mend_value, {}\n  FROM (\n    SELECT classified.outcome AS mend_outcome, classified.value AS mend_value, {}\n    FROM (\n{}\n    ) AS classified\n  ) AS t\n) AS wanted\n\
-         LEFT JOIN {groups} AS given ON {}\nLEFT JOIN {groups} AS new ON new.mend_outcome = 'create' AND new.mend_key = wanted.mend_value\nGROUP BY 1, 2",
+         LEFT JOIN {groups} AS given ON {}\nLEFT JOIN {groups} AS new ON new.mend_outcome = 'create' AND new.mend_key = wanted.mend_value",
         identity_sql(identity).join(", "),
         columns.join(", "),
         indent(&blueprint.classification(View::All, Extra::Columns), 6),
         on.join(" AND ")
-    )
+    ))
+    .ending("GROUP BY 1, 2")
 }

@@ -9,10 +9,11 @@ use super::whose::{stand_in, tenant};
 use crate::catalog::{Column, Insertion, Key, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::reference;
-use crate::plan::{COMPUTED, Computed, Overlays};
+use crate::plan::Overlays;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::typed;
+use crate::rule::{Expression, Operand};
 use crate::run::obstacles::{relation_can_be_filled, required_columns};
 use crate::run::{Session, readable};
 use crate::validate::declared::parent_typed;
@@ -270,44 +271,34 @@ impl<'a> Identity<'a> {
     }
 
     /// What the parents are looked up by, in the order of the unique index.
-    pub fn computed(&self) -> Vec<Computed> {
-        let mut computed: Vec<Computed> = self
-            .matched
-            .iter()
-            .map(|given| Computed {
-                name: given.expression.clone(),
-                sql: given.sql.clone(),
-                type_oid: given.type_oid,
-                tree: given.tree.clone(),
-            })
-            .collect();
-        // No column has this number; whether functions of the user take part is told from it as well.
-        let others = self.set.iter().map(|given| given.sql.as_str());
-        let checks = self.insertion.checks.iter().map(|check| check.expression.as_str());
-        let domains = self
-            .insertion
-            .domain_checks
-            .iter()
-            .map(|(_, check)| check.expression.as_str());
-        computed.push(Computed {
-            name: String::new(),
-            sql: others.chain(checks).chain(domains).collect::<Vec<_>>().join(" "),
-            type_oid: 0,
-            tree: None,
-        });
-        // Nor these: the trees of what new parents are given.
-        computed.extend(self.set.iter().map(|given| Computed {
-            name: String::new(),
-            sql: String::new(),
-            type_oid: 0,
+    pub fn operands(&self) -> Vec<Operand> {
+        let expression = |given: &Given| Expression {
+            name: given.expression.clone(),
+            sql: given.sql.clone(),
+            type_oid: given.type_oid,
             tree: given.tree.clone(),
-        }));
-        computed
+        };
+        self.matched
+            .iter()
+            .map(|given| Operand::Expression(expression(given)))
+            .collect()
     }
 
-    /// Their numbers as columns of the row.
-    pub fn numbers(&self) -> Vec<i16> {
-        (0..self.matched.len()).map(|at| COMPUTED + at as i16).collect()
+    /// What else is evaluated where rows are looked at: what new parents are given, and what checks them.
+    pub fn further(&self) -> Vec<Expression> {
+        let given = self.set.iter().map(|given| (given.sql.clone(), given.tree.clone()));
+        let checks = self.insertion.checks.iter().map(|check| &check.expression);
+        let domains = self.insertion.domain_checks.iter().map(|(_, check)| &check.expression);
+        let checks = checks.chain(domains).map(|expression| (expression.clone(), None));
+        given
+            .chain(checks)
+            .map(|(sql, tree)| Expression {
+                name: String::new(),
+                sql,
+                type_oid: 0,
+                tree,
+            })
+            .collect()
     }
 
     /// `org_id = created_by, addr_key = lower(address)`.

@@ -3,14 +3,15 @@
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use super::execute::{Work, arguments};
+use super::execute::Work;
 use crate::catalog::{Column, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::Settings;
-use crate::plan::{Blueprint, Extra, View};
+use crate::plan::expression::indent;
+use crate::plan::{Blueprint, Extra, Statement, View};
 use crate::problem::Problem;
 use crate::rule::Condition;
-use crate::run::settings;
+use crate::run::{query, settings};
 
 /// How many rows a page may have: their keys are part of the statement.
 const MOST_ROWS: i64 = 100_000;
@@ -53,19 +54,20 @@ impl Work<'_> {
             .zip(&own)
             .map(|(sql, column)| catalog.text_sql(sql, column.type_oid))
             .collect();
-        let first = format!(
-            "SELECT ARRAY[{}] AS key\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\nORDER BY {}\nLIMIT {most}",
+        let first = Statement::new(format!(
+            "SELECT ARRAY[{}] AS key\nFROM (\n{}\n) AS classified",
             texts.join(", "),
-            page.classification(View::All, Extra::Columns),
-            columns.join(", "),
-        );
+            indent(&page.classification(View::All, Extra::Columns), 2),
+        ))
+        .filter("classified.outcome = 'filled'")
+        .ending(format!("ORDER BY {}\nLIMIT {most}", columns.join(", ")));
         let statement = self.reading(&overlays, first);
         let _settings = settings(true);
         let _joins = Settings::push(&[("enable_nestloop", "off")]);
         let keys = self.reader().run(|| {
             Ok(Spi::connect(|client| {
                 let mut keys: Vec<Vec<Option<String>>> = Vec::new();
-                for row in client.select(&statement.sql, None, &arguments(&statement))? {
+                for row in client.select(&statement.sql(), None, &query::arguments(&statement))? {
                     keys.extend(row.get::<Vec<Option<String>>>(1)?);
                 }
                 Ok::<_, SpiError>(keys)

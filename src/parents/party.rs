@@ -18,8 +18,8 @@ use crate::catalog::{Column, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::party::PartyColumn;
 use crate::names::{stem, words};
-use crate::plan::Overlays;
 use crate::plan::expression::equal;
+use crate::plan::{Overlays, Reason};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::{Condition, OnConflict};
@@ -47,14 +47,14 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, 
     let columns = run::party(session, request)?;
     let mut creating = None;
     if request.create_missing {
-        if !request.dry_run {
+        if request.mode.is_real() {
             run::may_write()?;
         }
         creating = creations(session, request, &columns)?;
         if let Some((sides, wanted)) = &creating {
             let mut problems = Problems::default();
             for (_, one) in wanted {
-                let work = Work::prepare(session, sides, one, !request.dry_run, Overlays::default());
+                let work = Work::prepare(session, sides, one, request.mode, Overlays::default());
                 problems.keep(work.map_err(|problem| in_terms_of_party(session, one, problem)));
             }
             problems.into_result()?;
@@ -66,7 +66,7 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, 
         )
         .hint("create_missing => true creates a party for each contact, organization and user without one"));
     }
-    run::together(session, request.dry_run, |sequence| {
+    run::together(session, request.mode, |sequence| {
         each_column(sequence, &columns, creating.as_ref())
     })
 }
@@ -330,7 +330,7 @@ fn nothing_named(session: &Session, column: &PartyColumn) -> Option<Condition> {
             let hop = source.hops.first()?;
             let parent = catalog.table(hop.parent)?;
             let mut on = Vec::new();
-            for (own, key) in source.columns.iter().zip(&hop.key) {
+            for (own, key) in source.columns().iter().zip(&hop.key) {
                 let (own, key) = (table.column(*own)?, parent.column(*key)?);
                 let there = format!("mend_source.{}", key.sql());
                 on.push(equal(catalog, &there, key.type_oid, &format!("{row}.{}", own.sql())));
@@ -376,7 +376,7 @@ fn filled_and_created<'a>(
         if condition.is_some() {
             let outcome = sequence.step(Step {
                 blueprint: blueprint.clone(),
-                count_only: step.count_only,
+                mode: step.mode,
                 instead_of_note: None,
                 before_note: None,
             })?;
@@ -388,8 +388,7 @@ fn filled_and_created<'a>(
         created += parents.created;
         if let Some(mut outcome) = together(request, taken.as_ref(), parents, filled) {
             if let Some(why) = &no_sources {
-                let note = outcome.note.unwrap_or_default();
-                outcome.note = Some(format!("{note}; {why}"));
+                outcome.notes.push(why.clone());
             }
             return Ok(OfParty { outcome, created });
         }
@@ -409,14 +408,14 @@ fn create<'a>(
     condition: Option<&Condition>,
     request: &Request,
 ) -> Result<Parents, Problem> {
-    let dry_run = sequence.is_dry();
-    let mut work = Work::prepare(sequence.session(), sides, request, !dry_run, sequence.overlays.clone())?;
+    let mode = sequence.mode();
+    let mut work = Work::prepare(sequence.session(), sides, request, mode, sequence.overlays.clone())?;
     if let Some(condition) = condition {
         work.only(condition);
     }
-    let mut parents = match dry_run {
-        true => work.dry()?,
-        false => {
+    let mut parents = match mode.is_real() {
+        false => work.dry()?,
+        true => {
             work.plain.touched.extend(&sequence.touched);
             work.page.touched.extend(&sequence.touched);
             work.before = sequence.shares_of(work.identity.table.oid);
@@ -427,7 +426,7 @@ fn create<'a>(
             })?
         }
     };
-    if dry_run && parents.outcome.counts.filled > 0 {
+    if !mode.is_real() && parents.outcome.counts.filled > 0 {
         sequence.overlays = work.after();
     }
     let origin = match work.identity.each {
@@ -436,9 +435,7 @@ fn create<'a>(
         None => Origin::Derived { in_place: false },
     };
     sequence.wrote(&work.plain, &parents.outcome, &parents.writes, origin);
-    let parts = [parents.outcome.note.take(), Some(work.said(0, dry_run))];
-    let note: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
-    parents.outcome.note = Some(note.join("; "));
+    parents.outcome.notes.extend(work.said(0, mode));
     Ok(parents)
 }
 
@@ -457,28 +454,24 @@ fn together(request: &Request, taken: Option<&Outcome>, parents: Parents, filled
     let before = filled - taken.counts.filled - made.counts.filled;
     counts.already_set = taken.counts.already_set + made.counts.already_set - before;
     counts.unguarded += taken.counts.unguarded;
-    counts.reasons.remove("excluded");
-    for (reason, rows) in taken.counts.reasons.iter().filter(|(reason, _)| *reason != "excluded") {
-        *counts.reasons.entry(reason.clone()).or_default() += rows;
-    }
-    for (name, rows) in &taken.counts.refused_by {
-        *counts.refused_by.entry(name.clone()).or_default() += rows;
-    }
+    counts.reasons.extend(&taken.counts.reasons);
+    // Each of the two excludes what the other one counts.
+    counts.reasons.take(&Reason::Excluded);
     let excluded = made.counts.total() - counts.total();
     let may_be = request.only_where.is_some() || request.tenant.is_some();
     if excluded < 0 || (excluded > 0 && !may_be) {
         return None;
     }
     if excluded > 0 {
-        counts.reasons.insert("excluded".into(), excluded);
+        counts.reasons.add(Reason::Excluded, excluded);
     }
     let table = &taken.table;
     let mut note = vec![];
-    let first = taken.note.as_deref().unwrap_or_default();
+    let (first, second) = (taken.notes.join("; "), made.notes.join("; "));
     if !first.is_empty() {
         note.push(format!("rows of {table} that name somebody: {first}"));
     }
-    if let Some(second) = made.note.as_deref().filter(|note| !note.is_empty()) {
+    if !second.is_empty() {
         note.push(format!("the others: {second}"));
     }
     if let Some(run) = taken.run_id.filter(|_| made.run_id.is_some()) {
@@ -486,7 +479,7 @@ fn together(request: &Request, taken: Option<&Outcome>, parents: Parents, filled
     }
     Some(Outcome {
         counts,
-        note: Some(note.join("; ")),
+        notes: note,
         ..made
     })
 }

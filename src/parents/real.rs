@@ -5,20 +5,20 @@ use std::cell::Cell;
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 
-use super::execute::{Parents, Work, arguments, wait};
+use super::execute::{Parents, Work, wait};
 use super::{Request, groups};
 use crate::identifier::Literal;
 use crate::infer::reference;
 use crate::pg::{self, Settings};
 use crate::plan::expression::{equal, equals_text};
 use crate::plan::join::same_key;
-use crate::plan::kept::keeping;
-use crate::plan::{Blueprint, Overlays, Statement, Versions, written_as};
+use crate::plan::{Blueprint, Reason, Statement, Versions, written_as};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
-use crate::run::{self, PASSES, Write, Writes, attempts, lock, settings};
+use crate::run::{self, PASSES, Write, Writes, attempts, lock, query, settings};
+use crate::settings::CallersSettings;
 
 /// What one attempt did.
 struct Done {
@@ -75,10 +75,9 @@ impl Work<'_> {
             // What was linked is set now, or excluded by a condition that speaks of the column itself.
             let set = before.map_or(filled, |before| (counts.already_set - before).clamp(0, filled));
             counts.already_set -= set;
-            if let Some(excluded) = counts.reasons.get_mut("excluded").filter(|_| set < filled) {
-                *excluded -= filled - set;
+            if counts.reasons.rows(&Reason::Excluded) > 0 {
+                counts.reasons.add(Reason::Excluded, set - filled);
             }
-            counts.reasons.retain(|_, rows| *rows != 0);
             counts.filled = filled;
             outcome.counts = counts;
             outcome.dry_run = false;
@@ -203,28 +202,23 @@ impl Work<'_> {
             page.push_str(&format!(" AND {same}"));
             parameters.push(tenant.clone());
         }
-        let statement = Statement {
-            sql: format!(
-                "SELECT pg_catalog.count(*) FROM (\n  SELECT FROM {} AS t WHERE t.{} IS NULL{page}\n  FOR UPDATE\n) AS held",
-                self.identity.table.relation_sql(),
-                self.identity.column.sql()
-            ),
-            parameters,
-        }
-        .under_callers_settings(&self.session.caller, false);
+        let statement = Statement::new(format!(
+            "SELECT pg_catalog.count(*) FROM (\n  SELECT FROM {} AS t WHERE t.{} IS NULL{page}\n  FOR UPDATE\n) AS held",
+            self.identity.table.relation_sql(),
+            self.identity.column.sql()
+        ))
+        .with_parameters(parameters)
+        .under_callers_settings(&self.session.caller);
         // What the statement sets for its own execution ends with this guard.
         let _settings = settings(false);
-        Ok(Spi::connect_mut(|client| {
-            client.update(&statement.sql, None, &arguments(&statement)).map(|_| ())
-        })?)
+        query::update(&statement).map(|_| ())
     }
 
     /// Creates what is missing; returns how many. With a parent for each row, the rows are linked as well.
     ///
     /// * `versions`: of the rows that are linked.
     fn create(&self, run: i64, again: &Cell<bool>, versions: &Versions) -> Result<i64, Problem> {
-        let (overlays, groups) = self.overlays();
-        let statement = self.creating(&overlays, &groups, versions, false);
+        let statement = self.creating(&self.session.caller, versions);
         let _settings = settings(false);
         let _hash = Settings::push(&[("enable_nestloop", "off")]);
         let table = record::qualified(self.identity.parent);
@@ -241,36 +235,25 @@ impl Work<'_> {
     }
 
     /// Creates what is missing on this page, under the caller's settings for triggers and defaults.
-    fn creating(&self, overlays: &Overlays, groups: &str, versions: &Versions, for_review: bool) -> Statement {
+    fn creating(&self, caller: &CallersSettings, versions: &Versions) -> Statement {
+        let (overlays, groups) = self.overlays();
         let page = Blueprint {
             overlays: overlays.clone(),
-            for_review,
             ..self.page.clone()
         };
-        let mut statement = page.statement(match self.identity.each {
-            Some(_) => groups::candidates(&self.identity, &page, groups, versions),
-            None => {
-                let fits = self.limited.is_none() && groups::every_row_fits(&self.identity, &page);
-                groups::insert(&self.identity, &page, groups, fits)
+        let (catalog, identity) = (&self.session.catalog, &self.identity);
+        let complete = |statement: Statement| page.statement(statement).under_callers_settings(caller);
+        match &identity.each {
+            Some(default) => {
+                let candidates = groups::candidates(identity, &page, &groups, versions);
+                groups::create_each(catalog, identity, &overlays, default, complete(candidates))
             }
-        });
-        if !for_review {
-            statement = statement.under_callers_settings(&self.session.caller, true);
+            None => {
+                let fits = self.limited.is_none() && groups::every_row_fits(identity, &page);
+                let insert = groups::insert(identity, &page, &groups, fits);
+                groups::create(catalog, identity, &overlays, complete(insert))
+            }
         }
-        let create = match &self.identity.each {
-            Some(default) => groups::create_each(&self.session.catalog, &self.identity, default, &statement.sql),
-            None => groups::create(&self.session.catalog, &self.identity, &statement.sql),
-        };
-        let mut with = overlays.queries_of(&create.with);
-        with.push(create.with);
-        let numbers: Vec<&str> = create.numbers;
-        statement.sql = keeping(
-            &with.join(",\n"),
-            &numbers,
-            &[("row_key", &create.row_key)],
-            "FROM made",
-        );
-        statement
     }
 
     /// Keeps under which ids parents were created.
@@ -313,8 +296,7 @@ impl Work<'_> {
                     written_as("t", creators)
                 );
                 let _settings = settings(false);
-                let rows =
-                    Spi::connect(|client| client.select(&sql, None, &[])?.first().get_one::<i64>())?.unwrap_or(0);
+                let rows = query::number(&Statement::new(sql))?;
                 if rows > 0 {
                     let shown = catalog.display(table);
                     return Err(Problem::new(
@@ -357,24 +339,17 @@ impl Work<'_> {
         // Nobody's row has nobody's parent.
         let same = format!("({same}) OR (p.{} IS NULL AND ({tenant}) IS NULL)", column.sql());
         let sql = format!(
-            "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {linked}\nWHERE {} AND ({same}) IS NOT TRUE",
+            "SELECT pg_catalog.count(*) FROM {} AS t JOIN {} AS p ON {linked}",
             identity.table.relation_sql(),
             identity.parent.relation_sql(),
-            written_as("t", linkers)
         );
-        let statement = Statement {
-            sql,
-            parameters: vec![],
-        }
-        .under_callers_settings(&self.session.caller, true);
+        let conditions = [written_as("t", linkers), format!("({same}) IS NOT TRUE")];
         let _settings = settings(false);
-        let count = Spi::connect(|client| {
-            client
-                .select(&statement.sql, None, &arguments(&statement))?
-                .first()
-                .get_one::<i64>()
-        })?;
-        Ok(count.unwrap_or(0))
+        query::number(
+            &Statement::new(sql)
+                .filters(conditions)
+                .under_callers_settings(&self.session.caller),
+        )
     }
 
     /// Parents of the rows that were linked under some ids, and those of them that were created under others.
@@ -396,8 +371,7 @@ impl Work<'_> {
             written_as("p", creators)
         );
         let _settings = settings(false);
-        let (all, new) = Spi::connect(|client| client.select(&sql, None, &[])?.first().get_two::<i64, i64>())?;
-        Ok((all.unwrap_or(0), new.unwrap_or(0)))
+        query::two_numbers(&Statement::new(sql))
     }
 
     fn record(&self, request: &Request, parents: &Parents, run: i64) -> Result<i64, Problem> {
@@ -406,19 +380,18 @@ impl Work<'_> {
         rule["table"] = json!(record::qualified(self.identity.table));
         rule["parents_found"] = json!(parents.found);
         rule["parents_created"] = json!(parents.created);
-        let (overlays, groups) = self.overlays();
         let record = Record {
             table: record::qualified(self.identity.table),
             column: self.identity.column.name.clone(),
             rule,
-            statement: self.creating(&overlays, &groups, &Versions::All, true).sql,
+            statement: self.creating(&CallersSettings::default(), &Versions::All).for_review(),
             counts: (
                 counts.already_set,
                 counts.filled,
-                serde_json::to_value(&counts.reasons)?,
+                counts.reasons.to_json(),
                 counts.unfilled(),
             ),
-            note: parents.outcome.note.clone(),
+            note: parents.outcome.note(),
             fingerprint: record::fingerprinted(
                 &self.session.catalog,
                 vec![self.identity.table.oid, self.identity.parent.oid],

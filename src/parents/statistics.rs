@@ -9,9 +9,9 @@ use super::Request;
 use super::execute::{Work, sides};
 use super::groups;
 use crate::pg::Settings;
-use crate::plan::{Blueprint, Overlays};
+use crate::plan::{Blueprint, Mode, Overlays, Reason};
 use crate::problem::Problem;
-use crate::run::{Counts, Session, settings};
+use crate::run::{Counts, Session, query, settings};
 
 /// What would be done for one tenant.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +37,7 @@ pub fn by_tenant(session: &Session, request: &Request) -> Result<Vec<OfTenant>, 
                 .hint("SELECT note FROM backfill_parents(table, column) proposes one"),
         );
     }
-    let work = Work::prepare(session, &sides, request, false, Overlays::default())?;
+    let work = Work::prepare(session, &sides, request, Mode::Dry, Overlays::default())?;
     let Some(tenant) = work.identity.tenant_of_row() else {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -59,7 +59,7 @@ pub fn by_tenant(session: &Session, request: &Request) -> Result<Vec<OfTenant>, 
     let rows = work.reader().run(|| {
         Ok(Spi::connect(|client| {
             let mut rows = Vec::new();
-            for row in client.select(&statement.sql, None, &super::execute::arguments(&statement))? {
+            for row in client.select(&statement.sql(), None, &query::arguments(&statement))? {
                 rows.push((
                     row.get::<String>(1)?,
                     row.get::<String>(2)?.unwrap_or_default(),
@@ -75,8 +75,9 @@ pub fn by_tenant(session: &Session, request: &Request) -> Result<Vec<OfTenant>, 
     for (tenant, outcome, rows, parents, new) in rows {
         let of = found.entry(tenant.clone()).or_default();
         of.tenant = tenant;
-        of.counts.add(&outcome, rows, 0);
-        if outcome == "filled" {
+        let outcome = Reason::parse(&outcome).ok_or_else(|| query::not_a_number(&outcome))?;
+        of.counts.add(&outcome, rows);
+        if outcome == Reason::Filled {
             of.found = parents - new;
             of.created = new;
         }

@@ -13,14 +13,14 @@
 //! the number of rows stays that of the target. The outcome is one CASE, in the order of the design; conditions that
 //! could raise (CHECK expressions) stand behind everything that must hold before they would be evaluated for real.
 
-use super::constraints::refused_by;
 use super::expression::{any, differs, equal, equals_text};
-use super::sources::{SourceSql, hop_alias};
-use super::{Blueprint, COMPUTED, Computed, View, written_as};
+use super::reason::{self, Reason};
+use super::sources::{Joined, SourceSql, hop_alias};
+use super::{Blueprint, View, written_as};
 use crate::catalog::{Table, UniqueIndex};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::tenant::{Guard, TenantPath};
-use crate::rule::{OnConflict, Source};
+use crate::rule::{Expression, OnConflict, Operand, Source};
 
 /// What the classification returns besides outcome and value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +101,9 @@ impl Blueprint<'_> {
                 let value = match plain {
                     true => value,
                     false => format!(
-                        "CASE WHEN {} = 'filled' THEN {value} END",
-                        self.outcome_sql(view, &sources)
+                        "CASE WHEN {} = {} THEN {value} END",
+                        self.outcome_sql(view, &sources),
+                        Reason::Filled.sql()
                     ),
                 };
                 let collation = index.collations.get(k).cloned().flatten();
@@ -143,14 +144,19 @@ impl Blueprint<'_> {
     }
 
     /// Every outcome that the classification can give, `filled` last, each once.
-    pub(super) fn outcomes(&self, view: View) -> Vec<String> {
-        let mut outcomes: Vec<String> = self
+    pub(super) fn outcomes(&self, view: View) -> Vec<Reason> {
+        let mut outcomes: Vec<Reason> = self
             .cases(view, &self.sources_sql())
             .into_iter()
             .map(|(_, outcome)| outcome)
             .collect();
-        outcomes.extend(self.details.unique_indexes.iter().map(|index| refused_by(&index.name)));
-        outcomes.push("filled".into());
+        outcomes.extend(
+            self.details
+                .unique_indexes
+                .iter()
+                .map(|index| Reason::refused_by(&index.name)),
+        );
+        outcomes.push(Reason::Filled);
         let mut seen = std::collections::HashSet::new();
         // Kept from the end, so that `filled` stays last.
         outcomes.reverse();
@@ -160,19 +166,14 @@ impl Blueprint<'_> {
     }
 
     pub(super) fn outcome_sql(&self, view: View, sources: &[SourceSql]) -> String {
-        let mut sql = String::from("CASE");
-        for (condition, outcome) in self.cases(view, sources) {
-            sql.push_str(&format!("\n    WHEN {condition} THEN {}", Literal::new(&outcome)));
-        }
-        sql.push_str("\n    ELSE 'filled'\n  END");
-        sql
+        reason::case(&self.cases(view, sources), &Reason::Filled)
     }
 
     /// Conditions and outcomes in the order of the design, section 2; where none holds, the row is `filled`.
-    pub(super) fn cases(&self, view: View, sources: &[SourceSql]) -> Vec<(String, String)> {
+    pub(super) fn cases(&self, view: View, sources: &[SourceSql]) -> Vec<(String, Reason)> {
         let target = format!("t.{}", self.column.sql());
-        let mut whens: Vec<(String, String)> = Vec::new();
-        let mut when = |condition: String, outcome: &str| whens.push((condition, outcome.to_string()));
+        let mut whens: Vec<(String, Reason)> = Vec::new();
+        let mut when = |condition: String, reason: Reason| whens.push((condition, reason));
         // What the run wrote was not excluded when it was written, whatever the condition says of it now.
         let unless_written = match view.has_written() {
             true => format!("NOT {} AND ", self.written_sql(view)),
@@ -181,20 +182,16 @@ impl Blueprint<'_> {
         if let Some(condition) = &self.rule.only_where {
             when(
                 format!("{unless_written}({}) IS NOT TRUE", condition.qualified),
-                "excluded",
+                Reason::Excluded,
             );
         }
         if let Some(path) = &self.restriction {
             let tenant = self.tenant_of(path, "t", "restricted");
-            let wanted = match &self.rule.tenant {
-                Some(wanted) if self.for_review => Literal::new(wanted).to_string(),
-                _ => "$1".into(),
-            };
-            let same = equals_text(self.catalog, &tenant, self.type_of(path.owner, path.column), &wanted);
-            when(format!("{unless_written}({same}) IS NOT TRUE"), "excluded");
+            let same = equals_text(self.catalog, &tenant, self.type_of(path.owner, path.column), "$1");
+            when(format!("{unless_written}({same}) IS NOT TRUE"), Reason::Excluded);
         } else if self.rule.tenant.is_some() {
             // Nobody can say whose the rows are (said in the note), so none is of the tenant that was asked for.
-            when("true".into(), "excluded");
+            when("true".into(), Reason::Excluded);
         }
         // A value that the sources do not contradict stays, whatever the rule says.
         let stands = match self.overwrites() {
@@ -213,7 +210,7 @@ impl Blueprint<'_> {
             }
             false => self.is_set(&target),
         };
-        when(format!("{unless_written}{stands}"), "already_set");
+        when(format!("{unless_written}{stands}"), Reason::AlreadySet);
         let unset: Vec<String> = sources.iter().map(|s| s.unset.clone()).collect();
         when(
             if unset.is_empty() {
@@ -221,7 +218,7 @@ impl Blueprint<'_> {
             } else {
                 unset.join(" AND ")
             },
-            "no_source",
+            Reason::NoSource,
         );
         // Sources that give several values give a value, though `found` has none of theirs.
         let ambiguous: Vec<String> = sources.iter().filter_map(|s| s.ambiguous.clone()).collect();
@@ -235,11 +232,11 @@ impl Blueprint<'_> {
             .map(|s| format!("({})", s.missing))
             .collect();
         if !missing.is_empty() {
-            when(format!("{no_value} AND {}", any(&missing)), "source_missing");
+            when(format!("{no_value} AND {}", any(&missing)), Reason::SourceMissing);
         }
-        when(no_value, "source_null");
+        when(no_value, Reason::SourceNull);
         if !ambiguous.is_empty() {
-            when(any(&ambiguous), "ambiguous");
+            when(any(&ambiguous), Reason::Ambiguous);
         }
         if sources.len() > 1 {
             let conflict = match self.rule.on_conflict {
@@ -248,9 +245,8 @@ impl Blueprint<'_> {
                     .iter()
                     .zip(&self.rule.sources[1..])
                     .map(|(s, source)| {
-                        let (table, column) = source.value(self.table.oid);
                         let value = self.compared(view, s);
-                        differs(self.catalog, &value, self.type_of(table, column), "found.value")
+                        differs(self.catalog, &value, self.value_type(source), "found.value")
                     })
                     .collect::<Vec<_>>())),
                 OnConflict::AnyTwo => {
@@ -262,15 +258,15 @@ impl Blueprint<'_> {
                 }
             };
             if let Some(conflict) = conflict {
-                when(conflict, "conflict");
+                when(conflict, Reason::Conflict);
             }
         }
         if let Some((row, value)) = self.tenants() {
-            when(differs(self.catalog, &row.0, row.1, &value.0), "cross_tenant");
+            when(differs(self.catalog, &row.0, row.1, &value.0), Reason::CrossTenant);
         }
         if view.has_written() {
             // What was written has passed the constraints themselves.
-            when(self.written_sql(view), "filled");
+            when(self.written_sql(view), Reason::Filled);
         }
         whens.extend(self.refusals());
         whens
@@ -295,11 +291,12 @@ impl Blueprint<'_> {
     pub(super) fn owner_joins(&self) -> Vec<String> {
         let mut joins = Vec::new();
         let mut along = |path: &TenantPath, start: &str, prefix: &str| {
-            let source = Source {
-                columns: path.columns.clone(),
-                hops: path.hops.clone(),
+            let table = match start {
+                "referenced" => path.table,
+                _ => self.table.oid,
             };
-            joins.extend(self.chain(prefix, start, &path.columns, &source).0);
+            let from = Joined::columns(start, table, &path.columns);
+            joins.extend(self.chain(prefix, from, &path.hops).0);
         };
         if let Guard::By(guard) = &self.guard {
             along(&guard.row, "t", "owner");
@@ -455,14 +452,26 @@ impl Blueprint<'_> {
     }
 
     pub(super) fn own(&self, column: i16) -> String {
-        match self.computed(column) {
-            Some(computed) => computed.sql.clone(),
-            None => format!("t.{}", self.column_sql(self.table.oid, column)),
-        }
+        format!("t.{}", self.column_sql(self.table.oid, column))
     }
 
-    pub(super) fn computed(&self, column: i16) -> Option<&Computed> {
-        self.computed.get(usize::try_from(column.checked_sub(COMPUTED)?).ok()?)
+    /// Every expression that is evaluated over a row of the target, the caller's condition left out.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        let operands = self.rule.sources.iter().flat_map(|source| &source.start);
+        let computed = operands.filter_map(|operand| match operand {
+            Operand::Expression(expression) => Some(expression),
+            Operand::Column(_) => None,
+        });
+        computed.chain(&self.further)
+    }
+
+    /// The type of the value that a source gives.
+    pub(super) fn value_type(&self, source: &Source) -> u32 {
+        match (source.value(self.table.oid), source.start.first()) {
+            (Some((table, column)), _) => self.type_of(table, column),
+            (None, Some(Operand::Expression(expression))) => expression.type_oid,
+            (None, _) => 0,
+        }
     }
 
     pub(super) fn equal(&self, a: &str, a_type: u32, b: &str) -> String {
@@ -482,9 +491,6 @@ impl Blueprint<'_> {
     }
 
     pub(super) fn type_of(&self, table: u32, column: i16) -> u32 {
-        if let Some(computed) = self.computed(column) {
-            return computed.type_oid;
-        }
         self.table_of(table)
             .column(column)
             .map(|c| c.type_oid)

@@ -3,25 +3,29 @@
 use super::classify::Extra;
 use super::expression::{all_set, equal, indent};
 use super::new_row::{in_new_row, of_value};
+use super::reason::Reason;
+use super::sources::Joined;
 use super::{Blueprint, View};
 use crate::catalog::{Check, Column, ForeignKey, UniqueIndex};
-use crate::identifier::Literal;
 use crate::rule::typed;
 
 impl Blueprint<'_> {
     /// Conditions under which a constraint refuses the value, with the outcome that names it.
-    pub(super) fn refusals(&self) -> Vec<(String, String)> {
+    pub(super) fn refusals(&self) -> Vec<(String, Reason)> {
         let mut refusals = Vec::new();
         // What the type itself refuses comes first: behind it the value can be cast.
         if let Some((type_name, condition)) = self.type_limit("found.value") {
-            refusals.push((condition, refused_by(&type_name)));
+            refusals.push((condition, Reason::refused_by(&type_name)));
         }
         for check in &self.details.domain_checks {
             let holds = of_value(&check.expression, &self.value_as_target());
-            refusals.push((format!("NOT {holds}"), refused_by(&check.name)));
+            refusals.push((format!("NOT {holds}"), Reason::refused_by(&check.name)));
         }
         for check in &self.details.checks {
-            refusals.push((format!("NOT {}", self.check_sql(check)), refused_by(&check.name)));
+            refusals.push((
+                format!("NOT {}", self.check_sql(check)),
+                Reason::refused_by(&check.name),
+            ));
         }
         for (i, key) in self.foreign_keys().enumerate() {
             let alias = match self.is_reference(key) {
@@ -34,7 +38,7 @@ impl Blueprint<'_> {
                 .filter(|c| **c != self.column.number)
                 .map(|c| self.new_key(*c))
                 .collect();
-            refusals.push((self.dangling(key, &alias, &others), refused_by(&key.name)));
+            refusals.push((self.dangling(key, &alias, &others), Reason::refused_by(&key.name)));
         }
         // A row that this transaction wrote before is checked against its other foreign keys as well; those that are
         // NOT VALID may dangle since long ago.
@@ -47,7 +51,7 @@ impl Blueprint<'_> {
                     i + 1,
                     self.column_sql(key.parent, key.parent_columns[0])
                 );
-                refusals.push((format!("{touched} AND {dangling}"), refused_by(&key.name)));
+                refusals.push((format!("{touched} AND {dangling}"), Reason::refused_by(&key.name)));
             }
         }
         if self.refuse_dangling
@@ -60,7 +64,7 @@ impl Blueprint<'_> {
                 self.catalog.display(parent)
             );
             let key = self.column_sql(reference.parent, reference.key);
-            refusals.push((format!("referenced.{key} IS NULL"), refused_by(&name)));
+            refusals.push((format!("referenced.{key} IS NULL"), Reason::refused_by(&name)));
         }
         refusals
     }
@@ -94,7 +98,7 @@ impl Blueprint<'_> {
     }
 
     pub(super) fn old_key_joins(&self) -> Vec<String> {
-        let own = |key: &ForeignKey| ("t".to_string(), self.table.oid, key.columns.clone());
+        let own = |key: &ForeignKey| Joined::columns("t", self.table.oid, &key.columns);
         self.old_keys()
             .enumerate()
             .map(|(i, key)| {
@@ -143,7 +147,7 @@ impl Blueprint<'_> {
             "outcome = 'filled'"
         };
         let mut windows = Vec::new();
-        let mut whens = Vec::new();
+        let mut whens: Vec<(String, Reason)> = Vec::new();
         for (i, index) in unique.iter().enumerate() {
             let n = i + 1;
             let keys: Vec<String> = (1..=index.expressions.len())
@@ -195,12 +199,8 @@ impl Blueprint<'_> {
                 conditions.push(all_set(&keys));
             }
             conditions.push(format!("(unique_{n}_same > 1 OR {exists})"));
-            let refused = refused_by(&index.name);
-            whens.push(format!(
-                "WHEN {} THEN {}",
-                conditions.join(" AND "),
-                Literal::new(&refused)
-            ));
+            let refused = Reason::refused_by(&index.name);
+            whens.push((conditions.join(" AND "), refused));
         }
         let mut columns: Vec<String> = Vec::new();
         if extra != Extra::None {
@@ -218,6 +218,10 @@ impl Blueprint<'_> {
             Extra::Replaced => columns.extend(["key".into(), "old_value".into()]),
             Extra::None | Extra::Row => {}
         }
+        let whens: Vec<String> = whens
+            .iter()
+            .map(|(condition, reason)| format!("WHEN {condition} THEN {}", reason.sql()))
+            .collect();
         columns.push(format!(
             "CASE\n    {}\n    ELSE outcome\n  END AS outcome",
             whens.join("\n    ")
@@ -261,9 +265,4 @@ impl Blueprint<'_> {
             })
             .collect()
     }
-}
-
-/// The outcome of a row that a constraint refuses.
-pub(super) fn refused_by(name: &str) -> String {
-    format!("constraint_failed: {name}")
 }

@@ -1,6 +1,7 @@
 //! Rows that were recorded by their primary key (see `Table::row_key_sql`), found again; values that were recorded as text.
 
 use super::expression::equal;
+use super::{Query, Statement};
 use crate::catalog::{Catalog, Column, Table};
 use crate::identifier::Literal;
 
@@ -67,13 +68,20 @@ pub fn json_object<'a>(values: impl IntoIterator<Item = (&'a Column, String)>) -
 /// Columns of a statement whose changes are kept; those that it does not have are NULL. All are text but the last.
 pub const KEPT: [&str; 4] = ["row_key", "old_values", "new_values", "row_values"];
 
-/// A SELECT whose rows `run::ledger::keep` takes: numbers first, then one row per change.
+/// A SELECT whose rows `run::ledger::keep` takes: numbers first, then one row per change. It has no parameters yet.
 ///
-/// * `with`: WITH queries, without the word; the last one has a row per change.
+/// * `queries`: WITH queries.
 /// * `numbers`: bigint expressions, each a whole scalar.
 /// * `changes`: column of [`KEPT`] and its expression (of type text) over `from`.
-/// * `from`: FROM of the changes, with its WHERE.
-pub fn keeping(with: &str, numbers: &[&str], changes: &[(&str, &str)], from: &str) -> String {
+/// * `from`: the query with a row per change.
+/// * `only`: which of them are kept; `None`: all.
+pub fn keeping(
+    queries: Vec<Query>,
+    numbers: &[&str],
+    changes: &[(&str, &str)],
+    from: &str,
+    only: Option<&str>,
+) -> Statement {
     let columns: Vec<String> = KEPT
         .iter()
         .map(|name| {
@@ -81,31 +89,37 @@ pub fn keeping(with: &str, numbers: &[&str], changes: &[(&str, &str)], from: &st
             given.map_or("NULL::pg_catalog.text".into(), |(_, sql)| sql.to_string())
         })
         .collect();
-    format!(
-        "WITH {with}\nSELECT {}, ARRAY[{}]::pg_catalog.int8[] AS numbers\nUNION ALL\nSELECT {}, NULL::pg_catalog.int8[]\n{from}",
+    let first = Statement::new(format!(
+        "SELECT {}, ARRAY[{}]::pg_catalog.int8[] AS numbers",
         vec!["NULL::pg_catalog.text"; KEPT.len()].join(", "),
         numbers.join(", "),
-        columns.join(", "),
-    )
+    ));
+    let rows = Statement::new(format!(
+        "SELECT {}, NULL::pg_catalog.int8[]\nFROM {from}",
+        columns.join(", ")
+    ));
+    Statement::union_all(vec![first, rows.filters(only.map(str::to_string))]).with_queries(queries)
 }
 
 #[cfg(test)]
 mod tests {
     use super::keeping;
+    use crate::plan::Query;
 
     #[test]
     fn a_statement_that_keeps_its_changes_returns_numbers_and_then_changes() {
-        let sql = keeping(
-            "written AS (UPDATE t SET a = 1 RETURNING a)",
+        let statement = keeping(
+            vec![Query::new("written", "UPDATE t SET a = 1 RETURNING a")],
             &["(SELECT pg_catalog.count(*) FROM written)"],
             &[("old_values", "a::text")],
-            "FROM written",
+            "written",
+            Some("a IS NOT NULL"),
         );
-        let expected = "WITH written AS (UPDATE t SET a = 1 RETURNING a)\n\
+        let expected = "WITH written AS (\n  UPDATE t SET a = 1 RETURNING a\n)\n\
             SELECT NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text, \
             ARRAY[(SELECT pg_catalog.count(*) FROM written)]::pg_catalog.int8[] AS numbers\nUNION ALL\n\
             SELECT NULL::pg_catalog.text, a::text, NULL::pg_catalog.text, NULL::pg_catalog.text, \
-            NULL::pg_catalog.int8[]\nFROM written";
-        assert_eq!(sql, expected);
+            NULL::pg_catalog.int8[]\nFROM written\nWHERE a IS NOT NULL";
+        assert_eq!(statement.sql(), expected);
     }
 }

@@ -10,22 +10,26 @@ pub mod expression;
 pub mod fit;
 pub mod join;
 pub mod kept;
+mod mode;
 pub mod new_row;
+pub mod reason;
 mod sources;
+mod statement;
 mod statements;
 
 #[cfg(test)]
 mod tests;
 
 pub use classify::Extra;
+pub use mode::Mode;
+pub use reason::{Reason, Tally};
+pub use statement::{Query, Statement};
 use std::collections::HashMap;
 
 use crate::catalog::{Catalog, Column, Details, Table};
-use crate::identifier::Literal;
 use crate::infer::reference::Reference;
 use crate::infer::tenant::{Guard, TenantPath};
-use crate::rule::Rule;
-use crate::settings::CallersSettings;
+use crate::rule::{Expression, Rule};
 
 /// What is needed to write the statements of one rule. Built by preflight, which guarantees that every id in it is in
 /// the catalog.
@@ -55,16 +59,11 @@ pub struct Blueprint<'a> {
     pub touched: Vec<u32>,
     /// Those of them under which this rule has written rows of the target.
     pub written_as: Vec<u32>,
-    /// Values that are computed from the row and stand for columns of it, see [`COMPUTED`].
-    pub computed: Vec<Computed>,
+    /// What is evaluated besides, in statements around the classification: it may call functions of users.
+    pub further: Vec<Expression>,
     /// The role (oid) with whose rights statements that only read are run, see `run::Reader`; `None`: the caller.
     pub reader: Option<u32>,
-    /// Parameters are written as literals: for a person who reviews the statement, never for what we execute.
-    pub for_review: bool,
 }
-
-/// The column number of the first computed value, far behind the 1,600 that a table may have.
-pub const COMPUTED: i16 = 20_000;
 
 /// Rows of the target, by the ids under which this call has written them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,64 +103,14 @@ pub fn written_as(alias: &str, ids: &[u32]) -> String {
     }
 }
 
-/// A value that is computed from a row of the target, to be looked up like one of its columns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Computed {
-    /// In words.
-    pub name: String,
-    /// Over `t`, of exactly this type.
-    pub sql: String,
-    /// Its type.
-    pub type_oid: u32,
-    /// As Postgres would keep what the caller typed of it; `None`: it is ours.
-    pub tree: Option<String>,
-}
-
-/// A statement with its parameters (all of type text).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statement {
-    /// SQL with $1, $2 ...
-    pub sql: String,
-    /// Values of the parameters.
-    pub parameters: Vec<String>,
-}
-
-impl Statement {
-    /// The same statement, planned under the settings of now and executed under those of the caller: a condition in front of
-    /// everything else sets them when execution starts. Names in the statement have been looked up by then; functions of
-    /// the user that it calls (triggers, CHECKs) find what they find in any other statement of the caller.
-    ///
-    /// The statement must end in a WHERE clause, or in a FROM clause (`filtered` false).
-    pub fn under_callers_settings(mut self, caller: &CallersSettings, filtered: bool) -> Statement {
-        let mut join = if filtered { "\n  AND" } else { "\nWHERE" };
-        for (name, value) in &caller.0 {
-            self.parameters.push(value.clone());
-            let number = self.parameters.len();
-            let set = format!("{join} (SELECT pg_catalog.set_config('{name}', ${number}, true)) IS NOT NULL");
-            self.sql.push_str(&set);
-            join = "\n  AND";
-        }
-        self
-    }
-
-    /// As a person reviews it: parameters as literals.
-    pub fn for_review(self) -> String {
-        let mut sql = self.sql;
-        for (i, value) in self.parameters.iter().enumerate().rev() {
-            sql = sql.replace(&format!("${}", i + 1), &Literal::new(value).to_string());
-        }
-        sql
-    }
-}
-
 /// A statement that counts, and what its columns mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
     /// Returns one row: total, the outcomes, unguarded, where the rule overwrites replaced, and with rows written by the
     /// run written and proved.
     pub statement: Statement,
-    /// Outcomes in the order of their columns.
-    pub outcomes: Vec<String>,
+    /// Reasons in the order of their columns.
+    pub outcomes: Vec<Reason>,
     /// There is a column for rows whose value would be replaced.
     pub replaces: bool,
 }
@@ -270,20 +219,22 @@ impl Overlays {
         format!("{OVERLAY}{}", self.queries.len())
     }
 
-    /// `statement` with `WITH ...` in front of it: the queries that it names, directly or through others. Not all there are:
-    /// a run over a thousand tables would have Postgres read each of them a thousand times.
-    pub fn with_sql(&self, statement: String) -> String {
-        let queries = self.queries_of(&statement);
-        match queries.is_empty() {
+    /// `statement` with the queries that it names in front of it, directly or through others. Not all there are: a run over a thousand
+    /// tables would have Postgres read each of them a thousand times.
+    pub fn before(&self, statement: Statement) -> Statement {
+        match self.queries.is_empty() {
             true => statement,
-            false => format!("WITH {}\n{statement}", queries.join(",\n")),
+            false => {
+                let queries = self.queries_of(&statement.sql());
+                statement.with_queries(queries)
+            }
         }
     }
 
-    /// The WITH queries that `statement` names, directly or through others.
-    pub fn queries_of(&self, statement: &str) -> Vec<String> {
+    /// The WITH queries that `sql` names, directly or through others.
+    pub fn queries_of(&self, sql: &str) -> Vec<Query> {
         let mut needed = vec![false; self.queries.len()];
-        let mut texts = vec![statement];
+        let mut texts = vec![sql];
         while let Some(text) = texts.pop() {
             for (at, _) in text.match_indices(OVERLAY) {
                 let digits = text[at + OVERLAY.len()..].chars().take_while(char::is_ascii_digit);
@@ -297,7 +248,7 @@ impl Overlays {
         (1..)
             .zip(&self.queries)
             .filter(|(number, _)| needed[number - 1])
-            .map(|(number, sql)| format!("{OVERLAY}{number} AS (\n{}\n)", expression::indent(sql, 2)))
+            .map(|(number, sql)| Query::new(format!("{OVERLAY}{number}"), sql))
             .collect()
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::catalog::{Catalog, Column, Insertion, Table};
 
-use super::Overlays;
 use super::expression::{all_set, equal};
 use super::join::same_key;
+use super::{Overlays, Reason};
 
 /// `expression` (bare column names) evaluated on the row `t` as it would be.
 ///
@@ -61,7 +61,7 @@ pub fn refusals_of_new_row(
     insertion: &Insertion,
     value: &dyn Fn(i16) -> Option<String>,
     found_by: &[i16],
-) -> Vec<(String, String)> {
+) -> Vec<(String, Reason)> {
     let known = |c: i16| value(c).is_some();
     // `expression` (bare column names) of the new row.
     let of_new_row = |expression: &str, columns: &[i16]| {
@@ -92,7 +92,7 @@ pub fn refusals_of_new_row(
             let value = format!("{value}::{}", base.sql());
             refusals.push((
                 format!("NOT {}", of_value(&check.expression, &value)),
-                check.name.clone(),
+                Reason::refused_by(&check.name),
             ));
         }
     }
@@ -100,7 +100,7 @@ pub fn refusals_of_new_row(
         if insertion.is_known(&check.columns, &known) {
             refusals.push((
                 format!("NOT {}", of_new_row(&check.expression, &check.columns)),
-                check.name.clone(),
+                Reason::refused_by(&check.name),
             ));
         }
     }
@@ -144,7 +144,7 @@ pub fn refusals_of_new_row(
             overlays.relation_sql(parent),
             found.join(" AND ")
         ));
-        refusals.push((refused.join(" AND "), index.name.clone()));
+        refusals.push((refused.join(" AND "), Reason::refused_by(&index.name)));
     }
     for key in parent.keys.iter().filter(|key| key.columns != *found_by) {
         let values: Option<Vec<String>> = key.columns.iter().map(|c| value(*c)).collect();
@@ -164,7 +164,7 @@ pub fn refusals_of_new_row(
                     overlays.relation_sql(parent),
                     on.join(" AND ")
                 ),
-                key.name.clone(),
+                Reason::refused_by(&key.name),
             ));
     }
     for key in catalog.foreign_keys_of(parent.oid).filter(|key| key.enforced) {
@@ -176,7 +176,7 @@ pub fn refusals_of_new_row(
             let null: Vec<String> = values.iter().map(|v| format!("{v} IS NULL")).collect();
             refusals.push((
                 format!("({}) AND NOT ({})", null.join(" OR "), null.join(" AND ")),
-                key.name.clone(),
+                Reason::refused_by(&key.name),
             ));
         }
         let on: Vec<String> = key
@@ -193,7 +193,7 @@ pub fn refusals_of_new_row(
                 overlays.relation_sql(above),
                 on.join(" AND ")
             ),
-            key.name.clone(),
+            Reason::refused_by(&key.name),
         ));
     }
     refusals

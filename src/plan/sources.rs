@@ -5,7 +5,24 @@ use super::expression::{all_set, any, differs};
 use super::join::{collated, same_key};
 use crate::catalog::Column;
 use crate::identifier::Literal;
-use crate::rule::{Source, typed};
+use crate::rule::{Hop, Operand, Source, operands, typed};
+
+/// A row that is there already, and what of it is looked up.
+pub(super) struct Joined {
+    pub(super) alias: String,
+    pub(super) table: u32,
+    pub(super) operands: Vec<Operand>,
+}
+
+impl Joined {
+    pub(super) fn columns(alias: &str, table: u32, columns: &[i16]) -> Joined {
+        Joined {
+            alias: alias.to_string(),
+            table,
+            operands: operands(columns),
+        }
+    }
+}
 
 /// The text of one source's part of the query.
 pub(super) struct SourceSql {
@@ -44,22 +61,27 @@ impl Blueprint<'_> {
     }
 
     pub(super) fn source_sql(&self, n: usize, source: &Source) -> SourceSql {
-        let own: Vec<String> = source.columns.iter().map(|c| self.own(*c)).collect();
+        let from = self.target_operands(&source.start);
+        let own: Vec<String> = source
+            .start
+            .iter()
+            .map(|operand| self.operand_sql(&from, operand))
+            .collect();
         let set = all_set(&own);
         let not_set = any(&own.iter().map(|c| format!("{c} IS NULL")).collect::<Vec<_>>());
         let names: Vec<&str> = source
-            .columns
+            .start
             .iter()
-            .filter_map(|c| match self.computed(*c) {
-                Some(computed) => Some(computed.name.as_str()),
-                None => Some(self.table.column(*c)?.name.as_str()),
+            .filter_map(|operand| match operand {
+                Operand::Expression(expression) => Some(expression.name.as_str()),
+                Operand::Column(number) => Some(self.table.column(*number)?.name.as_str()),
             })
             .collect();
         let names = names.join(", ");
         let given = own
             .iter()
-            .zip(&source.columns)
-            .map(|(sql, column)| self.catalog.text_sql(sql, self.type_of(self.table.oid, *column)))
+            .zip(&source.start)
+            .map(|(sql, operand)| self.catalog.text_sql(sql, self.operand_type(&from, operand)))
             .collect::<Vec<_>>()
             .join(", ");
         let given = format!("pg_catalog.concat_ws(', ', {given})");
@@ -69,7 +91,7 @@ impl Blueprint<'_> {
             return SourceSql {
                 joins: vec![],
                 missing: "false".into(),
-                value: self.as_target_string(own[0].clone(), self.table.oid, source.columns[0]),
+                value: self.as_target_string(own[0].clone(), source),
                 ambiguous: None,
                 state: format!("CASE WHEN {set} THEN {state} ELSE {unset} END"),
                 set,
@@ -77,15 +99,15 @@ impl Blueprint<'_> {
                 witness: None,
             };
         };
-        let label = match self.computed.is_empty() {
-            true => source.to_path(self.catalog, self.table).to_string(),
-            false => self.catalog.display(self.table_of(source.hops[0].parent)),
+        let label = match source.is_computed() {
+            false => source.to_path(self.catalog, self.table).to_string(),
+            true => self.catalog.display(self.table_of(source.hops[0].parent)),
         };
         let key = format!("{} || {given}", Literal::new(&format!("{names} = ")));
         let value_name = Literal::new(&format!(": {} is NULL", self.path_end(source))).to_string();
         let no_row = Literal::new(&format!(": {} finds no row", label)).to_string();
         if source.is_unique(self.catalog) {
-            let (mut joins, missing) = self.chain(&format!("source_{n}"), "t", &source.columns, source);
+            let (mut joins, missing) = self.chain(&format!("source_{n}"), from, &source.hops);
             let alias = hop_alias(&format!("source_{n}"), source.hops.len(), source.hops.len());
             let value = format!("{alias}.{}", self.column_sql(last.parent, last.columns[0]));
             let leads_up = last.parent == self.table.oid && last.columns[0] == self.column.number;
@@ -94,7 +116,7 @@ impl Blueprint<'_> {
                 Some(witness) => self.up_the_tree(value, witness),
                 None => value,
             };
-            let value = self.as_target_string(value, last.parent, last.columns[0]);
+            let value = self.as_target_string(value, source);
             let missing = format!("{set} AND {missing}");
             let state = format!(
                 "CASE WHEN {not_set} THEN {unset} WHEN {missing} THEN {key} || {no_row} \
@@ -127,7 +149,7 @@ impl Blueprint<'_> {
             source.hops.len(),
             self.column_sql(last.parent, last.columns[0])
         );
-        let value = self.as_target_string(value, last.parent, last.columns[0]);
+        let value = self.as_target_string(value, source);
         let select: Vec<String> = keys
             .iter()
             .enumerate()
@@ -138,7 +160,7 @@ impl Blueprint<'_> {
             .zip(&first.key)
             .enumerate()
             .map(|(i, (own, key))| {
-                let column = self.table.column(source.columns[i]);
+                let column = self.operand_column(&from, &source.start[i]);
                 self.same_key(&format!("{alias}.key_{}", i + 1), first.parent, *key, own, column)
             })
             .collect();
@@ -191,14 +213,20 @@ impl Blueprint<'_> {
             let prefix = format!("witness_{n}_{}", i + 1);
             let value = match source.hops.last() {
                 Some(last) => {
-                    joins.extend(self.chain(&prefix, alias, &source.columns, source).0);
+                    let from = Joined {
+                        alias: alias.to_string(),
+                        table: self.table.oid,
+                        operands: source.start.clone(),
+                    };
+                    joins.extend(self.chain(&prefix, from, &source.hops).0);
                     let end = hop_alias(&prefix, source.hops.len(), source.hops.len());
                     let value = format!("{end}.{}", self.column_sql(last.parent, last.columns[0]));
-                    self.as_target_string(value, last.parent, last.columns[0])
+                    self.as_target_string(value, source)
                 }
                 None => {
-                    let value = format!("{alias}.{}", self.column_sql(self.table.oid, source.columns[0]));
-                    self.as_target_string(value, self.table.oid, source.columns[0])
+                    let from = Joined::columns(alias, self.table.oid, &source.columns());
+                    let value = source.start.first().map(|operand| self.operand_sql(&from, operand));
+                    self.as_target_string(value.unwrap_or("NULL".into()), source)
                 }
             };
             values.push(value);
@@ -211,42 +239,70 @@ impl Blueprint<'_> {
 
     /// A string in the target's string type, so that it is compared as it will be stored (char(n) ignores trailing
     /// blanks, text does not).
-    fn as_target_string(&self, value: String, table: u32, column: i16) -> String {
+    fn as_target_string(&self, value: String, source: &Source) -> String {
         let base = |oid| self.catalog.base_type(oid, -1).map(|(base, _)| base);
-        let value = match (base(self.type_of(table, column)), base(self.column.type_oid)) {
+        let value = match (base(self.value_type(source)), base(self.column.type_oid)) {
             (Some(from), Some(to)) if from.is_string() && to.is_string() && from.oid != to.oid => {
                 format!("{value}::{}", to.sql())
             }
             _ => value,
         };
-        match self.table_of(table).column(column) {
+        let column = source.value(self.table.oid);
+        match column.and_then(|(table, column)| self.table_of(table).column(column)) {
             Some(from) => collated(&value, from, self.column),
             None => value,
         }
     }
 
+    /// Operands of a row of the target.
+    pub(super) fn target_operands(&self, operands: &[Operand]) -> Joined {
+        Joined {
+            alias: "t".into(),
+            table: self.table.oid,
+            operands: operands.to_vec(),
+        }
+    }
+
+    /// The value of an operand. An expression is one over `t`.
+    fn operand_sql(&self, from: &Joined, operand: &Operand) -> String {
+        match operand {
+            Operand::Column(number) => format!("{}.{}", from.alias, self.column_sql(from.table, *number)),
+            Operand::Expression(expression) => expression.sql.clone(),
+        }
+    }
+
+    fn operand_type(&self, from: &Joined, operand: &Operand) -> u32 {
+        match operand {
+            Operand::Column(number) => self.type_of(from.table, *number),
+            Operand::Expression(expression) => expression.type_oid,
+        }
+    }
+
+    fn operand_column(&self, from: &Joined, operand: &Operand) -> Option<&Column> {
+        self.table_of(from.table).column(operand.column()?)
+    }
+
     /// LEFT JOINs along a path of unique keys, and the condition that a key on the way finds no row (the first key
     /// being set).
-    pub(super) fn chain(&self, prefix: &str, start: &str, columns: &[i16], source: &Source) -> (Vec<String>, String) {
-        let length = source.hops.len();
+    pub(super) fn chain(&self, prefix: &str, start: Joined, hops: &[Hop]) -> (Vec<String>, String) {
         let mut joins = Vec::new();
         let mut missing = Vec::new();
-        let mut from = (start.to_string(), self.start_table(start), columns.to_vec());
-        for (i, hop) in source.hops.iter().enumerate() {
-            let alias = hop_alias(prefix, i + 1, length);
+        let mut from = start;
+        for (i, hop) in hops.iter().enumerate() {
+            let alias = hop_alias(prefix, i + 1, hops.len());
             joins.push(self.join(&alias, hop.parent, &hop.key, &from));
             let not_found = format!("{alias}.{} IS NULL", self.column_sql(hop.parent, hop.key[0]));
             if i == 0 {
                 missing.push(not_found);
             } else {
                 let set: Vec<String> = from
-                    .2
+                    .operands
                     .iter()
-                    .map(|c| format!("{}.{}", from.0, self.column_sql(from.1, *c)))
+                    .map(|operand| self.operand_sql(&from, operand))
                     .collect();
                 missing.push(format!("({} AND {not_found})", all_set(&set)));
             }
-            from = (alias, hop.parent, hop.columns.clone());
+            from = Joined::columns(&alias, hop.parent, &hop.columns);
         }
         (joins, any(&missing))
     }
@@ -257,16 +313,12 @@ impl Blueprint<'_> {
         let mut missing = Vec::new();
         for (i, pair) in source.hops.windows(2).enumerate() {
             let (here, next) = (format!("hop_{}", i + 1), format!("hop_{}", i + 2));
-            joins.push(self.join(
-                &next,
-                pair[1].parent,
-                &pair[1].key,
-                &(here.clone(), pair[0].parent, pair[0].columns.clone()),
-            ));
-            let set: Vec<String> = pair[0]
-                .columns
+            let from = Joined::columns(&here, pair[0].parent, &pair[0].columns);
+            joins.push(self.join(&next, pair[1].parent, &pair[1].key, &from));
+            let set: Vec<String> = from
+                .operands
                 .iter()
-                .map(|c| format!("{here}.{}", self.column_sql(pair[0].parent, *c)))
+                .map(|operand| self.operand_sql(&from, operand))
                 .collect();
             missing.push(format!(
                 "({} AND {next}.{} IS NULL)",
@@ -277,7 +329,7 @@ impl Blueprint<'_> {
         (joins, any(&missing))
     }
 
-    pub(super) fn join(&self, alias: &str, parent: u32, key: &[i16], from: &(String, u32, Vec<i16>)) -> String {
+    pub(super) fn join(&self, alias: &str, parent: u32, key: &[i16], from: &Joined) -> String {
         let on = self.on(alias, parent, key, from);
         format!(
             "LEFT JOIN {} AS {alias} ON {}",
@@ -286,22 +338,17 @@ impl Blueprint<'_> {
         )
     }
 
-    /// The conditions of a join: the parent's key equals columns of `from` (alias, table, columns).
-    pub(super) fn on(&self, alias: &str, parent: u32, key: &[i16], from: &(String, u32, Vec<i16>)) -> Vec<String> {
+    /// The conditions of a join: the parent's key equals what `from` looks up.
+    pub(super) fn on(&self, alias: &str, parent: u32, key: &[i16], from: &Joined) -> Vec<String> {
         key.iter()
-            .zip(&from.2)
-            .map(|(key, column)| {
-                let value = match from.0 == "t" {
-                    true => self.own(*column),
-                    false => format!("{}.{}", from.0, self.column_sql(from.1, *column)),
-                };
-                let column = self.table_of(from.1).column(*column);
+            .zip(&from.operands)
+            .map(|(key, operand)| {
                 self.same_key(
                     &format!("{alias}.{}", self.column_sql(parent, *key)),
                     parent,
                     *key,
-                    &value,
-                    column,
+                    &self.operand_sql(from, operand),
+                    self.operand_column(from, operand),
                 )
             })
             .collect()
@@ -315,15 +362,10 @@ impl Blueprint<'_> {
         }
     }
 
-    pub(super) fn start_table(&self, alias: &str) -> u32 {
-        match (alias, &self.reference) {
-            ("referenced", Some(reference)) => reference.parent,
-            _ => self.table.oid,
-        }
-    }
-
     pub(super) fn path_end(&self, source: &Source) -> String {
-        let (table, column) = source.value(self.table.oid);
+        let Some((table, column)) = source.value(self.table.oid) else {
+            return String::new();
+        };
         let table = self.table_of(table);
         format!(
             "{}.{}",

@@ -25,7 +25,7 @@ impl Blueprint<'_> {
             let whens: Vec<String> = three
                 .iter()
                 .enumerate()
-                .map(|(i, outcome)| format!("WHEN {} THEN {}", Literal::new(outcome), Count::WEIGHTS[i]))
+                .map(|(i, outcome)| format!("WHEN {} THEN {}", outcome.sql(), Count::WEIGHTS[i]))
                 .collect();
             columns.push(format!(
                 "COALESCE(pg_catalog.sum(CASE outcome {} END), 0)::pg_catalog.text AS outcomes_{}",
@@ -52,7 +52,7 @@ impl Blueprint<'_> {
         columns.extend(outcomes.iter().enumerate().map(|(i, outcome)| {
             format!(
                 "pg_catalog.count(*) FILTER (WHERE outcome = {}) AS outcome_{}",
-                Literal::new(outcome),
+                outcome.sql(),
                 i + 1
             )
         }));
@@ -83,11 +83,11 @@ impl Blueprint<'_> {
         // workers, unless the CASE asks CHECK constraints: OFFSET 0 makes it evaluate those once per row.
         let asks_checks = !self.details.checks.is_empty() || !self.details.domain_checks.is_empty();
         let once = if asks_checks { "\n  OFFSET 0" } else { "" };
-        self.statement(self.overlays.with_sql(format!(
+        self.statement(self.overlays.before(Statement::new(format!(
             "SELECT\n  {}\nFROM (\n{}{once}\n) AS classified",
             columns.join(",\n  "),
             indent(&self.classification(view, Extra::None), 2)
-        )))
+        ))))
     }
 
     /// The rule may replace values that are there.
@@ -108,8 +108,8 @@ impl Blueprint<'_> {
     /// * `versions`: the rows that are written; all are judged.
     pub fn write(&self, versions: &Versions) -> Statement {
         let view = View::Missing;
-        if let Some(sql) = self.write_directly(view).filter(|_| *versions == Versions::All) {
-            return self.statement(sql);
+        if let Some(direct) = self.write_directly(view).filter(|_| *versions == Versions::All) {
+            return self.statement(direct);
         }
         let target = format!("t.{}", self.column.sql());
         let (extra, unchanged) = match self.overwrites() {
@@ -126,16 +126,19 @@ impl Blueprint<'_> {
             }
             false => (Extra::Row, self.is_null(&target)),
         };
-        self.statement(format!(
-            "UPDATE {} AS t\nSET {} = classified.value{}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'filled'\n  \
-             AND {}\n  AND {unchanged}{}",
+        let update = Statement::new(format!(
+            "UPDATE {} AS t\nSET {} = classified.value{}\nFROM (\n{}\n) AS classified",
             self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
             indent(&self.classification(view, extra), 2),
-            self.same_row("classified", "row_ctid", "row_table"),
-            versions.condition("t").map(|of| format!("\n  AND {of}")).unwrap_or_default()
-        ))
+        ));
+        let update = update
+            .filter("classified.outcome = 'filled'")
+            .filter(self.same_row("classified", "row_ctid", "row_table"))
+            .filter(unchanged)
+            .filters(versions.condition("t"));
+        self.statement(update)
     }
 
     /// As [`Self::write`] where the rule overwrites, keeping the old values (see [`keeping`]). Its numbers: the rows written, and those of
@@ -144,30 +147,29 @@ impl Blueprint<'_> {
     /// `write`: the statement of [`Self::write`], complete.
     pub fn keeping_old_values(&self, write: Statement) -> Statement {
         let text = |value: &str| self.catalog.text_sql(value, self.column.type_oid);
-        let with = format!(
-            "written AS (\n{}\n  RETURNING classified.key AS key, {} AS old_value, {} AS new_value\n)",
-            indent(&write.sql, 2),
+        let parameters = write.parameters().to_vec();
+        let write = write.ending(format!(
+            "RETURNING classified.key AS key, {} AS old_value, {} AS new_value",
             text("classified.old_value"),
             text(&format!("t.{}", self.column.sql())),
-        );
+        ));
         let name = Literal::new(&self.column.name);
         let pair = |value: &str| format!("pg_catalog.jsonb_build_object({name}, {value})::pg_catalog.text");
-        Statement {
-            sql: keeping(
-                &with,
-                &[
-                    "(SELECT pg_catalog.count(*) FROM written)",
-                    "(SELECT pg_catalog.count(old_value) FROM written)",
-                ],
-                &[
-                    ("row_key", "key::pg_catalog.text"),
-                    ("old_values", &pair("old_value")),
-                    ("new_values", &pair("new_value")),
-                ],
-                "FROM written\nWHERE old_value IS NOT NULL",
-            ),
-            parameters: write.parameters,
-        }
+        keeping(
+            vec![write.as_query("written")],
+            &[
+                "(SELECT pg_catalog.count(*) FROM written)",
+                "(SELECT pg_catalog.count(old_value) FROM written)",
+            ],
+            &[
+                ("row_key", "key::pg_catalog.text"),
+                ("old_values", &pair("old_value")),
+                ("new_values", &pair("new_value")),
+            ],
+            "written",
+            Some("old_value IS NOT NULL"),
+        )
+        .with_parameters(parameters)
     }
 
     /// Whose rows are right and whose are not, without a word on why: `total`, `populated` and `disagrees` (set, and not what
@@ -190,15 +192,15 @@ impl Blueprint<'_> {
                 )
             ),
         };
-        self.statement(format!(
+        self.statement(Statement::new(format!(
             "SELECT\n  pg_catalog.count(*) AS total,\n  pg_catalog.count({target}) AS populated,\n  {disagrees} AS disagrees\n{}",
             from.join("\n")
-        ))
+        )))
     }
 
     /// One source with unique keys, the row's tenant in the row itself, no other parent that hangs on the row, no unique
     /// index to ask, and not the table itself as its own parent.
-    fn write_directly(&self, view: View) -> Option<String> {
+    fn write_directly(&self, view: View) -> Option<Statement> {
         let [source] = self.rule.sources.as_slice() else {
             return None;
         };
@@ -236,52 +238,51 @@ impl Blueprint<'_> {
         ));
         from.extend(self.reference_join());
         from.extend(self.owner_joins());
-        let mut conditions = self.on(
-            &alias,
-            first.parent,
-            &first.key,
-            &("t".into(), self.table.oid, source.columns.clone()),
-        );
+        let mut conditions = self.on(&alias, first.parent, &first.key, &self.target_operands(&source.start));
         conditions.push(self.is_null(&format!("t.{}", self.column.sql())));
         conditions.push(format!("{} = 'filled'", self.outcome_sql(view, &sources)));
-        Some(format!(
-            "UPDATE {} AS t\nSET {} = found.value{}\n{}\nWHERE {}",
+        let update = Statement::new(format!(
+            "UPDATE {} AS t\nSET {} = found.value{}\n{}",
             self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
             from.join("\n"),
-            conditions.join("\n  AND ")
-        ))
+        ));
+        Some(update.filters(conditions))
     }
 
     /// Puts right what the run itself wrote and what its sources no longer say (they changed while it wrote): the value
     /// that they give now, or NULL again.
     pub fn correct(&self) -> Statement {
-        self.statement(format!(
-            "UPDATE {} AS t\nSET {} = CASE WHEN classified.outcome = 'filled' THEN classified.value{} END\nFROM (\n{}\n) AS classified\n\
-             WHERE classified.written AND (classified.outcome <> 'filled' OR classified.agrees IS NOT TRUE)\n  AND {}",
+        let update = Statement::new(format!(
+            "UPDATE {} AS t\nSET {} = CASE WHEN classified.outcome = 'filled' THEN classified.value{} END\nFROM (\n{}\n) AS classified",
             self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
             indent(&self.classification(View::Proof, Extra::Row), 2),
-            self.same_row("classified", "row_ctid", "row_table")
-        ))
+        ));
+        let update = update
+            .filter("classified.written AND (classified.outcome <> 'filled' OR classified.agrees IS NOT TRUE)")
+            .filter(self.same_row("classified", "row_ctid", "row_table"));
+        self.statement(update)
     }
 
     /// The rows that stay empty: `key jsonb, reason text, detail text`, excluded ones last, at most `limit`.
     ///
     /// * `view`: [`View::All`], or [`View::Level`] where the run settles in levels and they are in the overlay.
     pub fn unfilled(&self, limit: i64, view: View) -> Statement {
-        let classification = self.overlays.with_sql(format!(
+        let listed = Statement::new(format!(
             "SELECT key, pg_catalog.split_part(outcome, ': ', 1) AS reason,\n  CASE\n    WHEN outcome LIKE 'constraint_failed: %'\n      \
              THEN pg_catalog.concat_ws('; ', 'refused by ' || pg_catalog.substr(outcome, 20), detail)\n    ELSE detail\n  END AS detail\n\
-             FROM (\n{}\n) AS classified\nWHERE outcome NOT IN ('already_set', 'filled')\n\
-             ORDER BY outcome = 'excluded', outcome, key\nLIMIT {limit}",
+             FROM (\n{}\n) AS classified",
             indent(&self.classification(view, Extra::Explained), 2)
-        ));
-        self.statement(format!(
-            "SELECT key, reason, detail\nFROM (\n{classification}\n) AS listed"
         ))
+        .filter("outcome NOT IN ('already_set', 'filled')")
+        .ending(format!("ORDER BY outcome = 'excluded', outcome, key\nLIMIT {limit}"));
+        let listed = self.overlays.before(listed).sql();
+        self.statement(Statement::new(format!(
+            "SELECT key, reason, detail\nFROM (\n{listed}\n) AS listed"
+        )))
     }
 
     /// The table as it would be after this run, or after one more level of it, to stand in for it in what follows of a dry
@@ -345,7 +346,7 @@ impl Blueprint<'_> {
     /// caller's condition), whose bodies may rely on the caller's search_path.
     pub fn asks_user_code(&self) -> bool {
         let condition = self.rule.only_where.iter().map(|condition| &condition.qualified);
-        let computed = self.computed.iter().map(|computed| &computed.sql);
+        let computed = self.expressions().map(|expression| &expression.sql);
         asks_user_code(&self.details) || condition.chain(computed).any(|text| calls_user_code(text))
     }
 
@@ -358,16 +359,14 @@ impl Blueprint<'_> {
         format!("{same_table}t.ctid = {other}.{ctid}")
     }
 
-    /// `sql`, into which the classification is built, with the parameters that it names.
-    pub fn statement(&self, sql: String) -> Statement {
+    /// `statement`, into which the classification is built, with the parameters that it names.
+    pub fn statement(&self, statement: Statement) -> Statement {
         // Also where only a stand-in for another table names it.
-        let parameters = match &self.rule.tenant {
-            Some(tenant) if !self.for_review && (self.restriction.is_some() || self.overlays.are_in(&sql)) => {
-                vec![tenant.clone()]
-            }
-            _ => vec![],
-        };
-        Statement { sql, parameters }
+        let names_tenant = || self.restriction.is_some() || self.overlays.are_in(&statement.sql());
+        match self.rule.tenant.clone().filter(|_| names_tenant()) {
+            Some(tenant) => statement.with_parameters(vec![tenant]),
+            None => statement,
+        }
     }
 
     /// Enforced foreign keys that change with the target column.
@@ -423,8 +422,7 @@ impl Blueprint<'_> {
             return false;
         };
         self.rule.sources.iter().all(|source| {
-            let (table, column) = source.value(self.table.oid);
-            let base = self.catalog.base_type(self.type_of(table, column), -1);
+            let base = self.catalog.base_type(self.value_type(source), -1);
             base.is_some_and(|(base, _)| base.oid == target.oid || base.is_string() && target.is_string())
         })
     }
@@ -444,11 +442,16 @@ impl Blueprint<'_> {
             .catalog
             .base_type(self.column.type_oid, self.column.type_modifier)?;
         let sources = || {
-            self.rule.sources.iter().filter_map(|source| {
-                let (table, column) = source.value(self.table.oid);
-                let column = self.table_of(table).column(column)?;
-                self.catalog.base_type(column.type_oid, column.type_modifier)
-            })
+            self.rule
+                .sources
+                .iter()
+                .filter_map(|source| match source.value(self.table.oid) {
+                    Some((table, column)) => {
+                        let column = self.table_of(table).column(column)?;
+                        self.catalog.base_type(column.type_oid, column.type_modifier)
+                    }
+                    None => self.catalog.base_type(self.value_type(source), -1),
+                })
         };
         let named = |refuses: bool| {
             misfit(target, modifier, value)
@@ -481,7 +484,7 @@ impl Blueprint<'_> {
         let target = self.table.oid;
         add(target, &[self.column.number]);
         for source in &self.rule.sources {
-            add(target, &source.columns);
+            add(target, &source.columns());
             for hop in &source.hops {
                 add(hop.parent, &hop.key);
                 add(hop.parent, &hop.columns);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::classify::Extra;
-use super::{Blueprint, Overlays, Versions, View};
+use super::{Blueprint, Overlays, Reason, Versions, View};
 use crate::catalog::testing::Builder;
 use crate::catalog::{Catalog, Check, Details, UniqueIndex};
 use crate::infer::tenant::Guard;
@@ -50,9 +50,8 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
         overlays: Overlays::default(),
         touched: vec![],
         written_as: vec![],
-        computed: vec![],
+        further: vec![],
         reader: None,
-        for_review: false,
     }
 }
 
@@ -60,7 +59,7 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
 fn a_write_from_one_source_reads_as_by_hand() {
     let catalog = catalog();
     assert_eq!(
-        blueprint(&catalog, Details::default()).write(&Versions::All).sql,
+        blueprint(&catalog, Details::default()).write(&Versions::All).sql(),
         r#"UPDATE public."Entry" AS t
 SET "partyId" = found.value
 FROM public."Contact" AS source_1
@@ -86,7 +85,7 @@ fn any_other_write_joins_the_target_with_its_own_classification() {
     let mut blueprint = blueprint(&catalog, Details::default());
     blueprint.rule.sources.push(blueprint.rule.sources[0].clone());
     assert_eq!(
-        blueprint.write(&Versions::All).sql,
+        blueprint.write(&Versions::All).sql(),
         r#"UPDATE public."Entry" AS t
 SET "partyId" = classified.value
 FROM (
@@ -135,8 +134,9 @@ fn the_count_has_one_column_for_each_outcome_that_can_be() {
         ..Details::default()
     };
     let mut blueprint = blueprint(&catalog, details);
+    let outcomes = blueprint.count(View::All).outcomes;
     assert_eq!(
-        blueprint.count(View::All).outcomes,
+        outcomes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
             "already_set",
             "no_source",
@@ -151,12 +151,7 @@ fn the_count_has_one_column_for_each_outcome_that_can_be() {
     );
     // Without a guard there is no such outcome, and the parent's tenant is not read.
     blueprint.guard = Guard::Off;
-    assert!(
-        !blueprint
-            .count(View::All)
-            .outcomes
-            .contains(&"cross_tenant".to_string())
-    );
+    assert!(!blueprint.count(View::All).outcomes.contains(&Reason::CrossTenant));
     assert!(!blueprint.classification(View::All, Extra::None).contains("tenantId"));
 }
 
@@ -188,7 +183,7 @@ fn an_overlay_stands_in_for_the_table_from_then_on() {
     blueprint
         .overlays
         .push(catalog.resolve_table("Contact").unwrap(), "SELECT 1".into());
-    let sql = blueprint.count(View::All).statement.sql;
+    let sql = blueprint.count(View::All).statement.sql();
     assert!(
         sql.starts_with("WITH after_step_1 AS (\n  SELECT 1\n)\nSELECT"),
         "{sql}"
@@ -208,13 +203,11 @@ fn parameters_become_literals_for_review_only() {
     let statement = blueprint.write(&Versions::All);
     assert!(
         statement
-            .sql
+            .sql()
             .contains("WHEN (t.\"tenantId\" = CAST($1 AS pg_catalog.int4)) IS NOT TRUE THEN 'excluded'")
     );
-    assert_eq!(statement.parameters, ["o'neil"]);
-    blueprint.for_review = true;
-    let statement = blueprint.write(&Versions::All);
-    assert!(statement.sql.contains("CAST('o''neil' AS pg_catalog.int4)") && statement.parameters.is_empty());
+    assert_eq!(statement.parameters(), ["o'neil"]);
+    assert!(statement.for_review().contains("CAST('o''neil' AS pg_catalog.int4)"));
 }
 
 #[test]

@@ -11,12 +11,12 @@ use super::{Violation, Way, Work};
 use crate::catalog::{Column, Insertion, Table};
 use crate::identifier::Literal;
 use crate::pg;
-use crate::plan::Overlays;
-use crate::plan::Statement;
 use crate::plan::expression::{all_set, indent};
 use crate::plan::fit::misfit;
 use crate::plan::kept::{json_object, keeping, same_as_kept};
 use crate::plan::new_row::refusals_of_new_row;
+use crate::plan::reason::{self, Reason};
+use crate::plan::{Mode, Overlays, Statement, Tally};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::{self, Change};
@@ -129,7 +129,7 @@ impl<'a> Creation<'a> {
                 .hint("a parent with a given key cannot be created there: use 'nullify' or 'quarantine'"),
             );
         }
-        if !parent.may_insert && !work.request.dry_run {
+        if !parent.may_insert && work.request.mode.is_real() {
             problems.push(
                 Problem::new(
                     PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -170,7 +170,7 @@ impl<'a> Creation<'a> {
     /// The missing keys, judged: `missing`, `given` and `outcome`.
     fn judged(&self, work: &Work) -> Statement {
         let missing = self.others.missing(work, self.tenant.is_some());
-        let mut parameters = missing.parameters;
+        let mut parameters = missing.parameters().to_vec();
         let set = Value::Object(self.set.clone()).to_string();
         parameters.push(set);
         let mut object = format!("${}::pg_catalog.jsonb", parameters.len());
@@ -221,50 +221,57 @@ impl<'a> Creation<'a> {
             true => "1".to_string(),
             false => given.join(", "),
         };
-        let mut whens = vec!["WHEN missing.tenants > 1 THEN 'two_tenants'".to_string()];
+        let mut cases = vec![("missing.tenants > 1".to_string(), Reason::TwoTenants)];
         if self.tenant.is_some() && work.conditions.tenants.is_some() {
-            whens.push("WHEN missing.tenants = 0 THEN 'tenant_unknown'".into());
+            cases.push(("missing.tenants = 0".into(), Reason::TenantUnknown));
         }
-        whens.extend(self.refusals(work).into_iter().map(|(refused, name)| {
-            format!(
-                "WHEN {refused} THEN {}",
-                Literal::new(&format!("constraint_failed:{name}"))
-            )
-        }));
+        cases.extend(self.refusals(work));
         let columns: Vec<String> = self
             .known(work)
             .iter()
             // Not by the names of the parent's columns: one may be called like ours.
             .map(|(c, value)| format!("{value} AS column_{c}"))
             .collect();
-        Statement {
-            sql: format!(
-                "SELECT {}, missing.rows AS mend_rows,\n  CASE {}\n    ELSE 'repaired' END::pg_catalog.text AS mend_outcome\nFROM (\n{}\n) AS missing\nCROSS JOIN LATERAL (SELECT {given}) AS given",
-                columns.join(", "),
-                whens.join("\n    "),
-                indent(&missing.sql, 2),
-            ),
-            parameters,
-        }
+        Statement::new(format!(
+            "SELECT {}, missing.rows AS mend_rows,\n  ({})::pg_catalog.text AS mend_outcome\nFROM (\n{}\n) AS missing\nCROSS JOIN LATERAL (SELECT {given}) AS given",
+            columns.join(", "),
+            reason::case(&cases, &Reason::Repaired),
+            indent(&missing.sql(), 2),
+        ))
+        .with_parameters(parameters)
+    }
+
+    /// Counts the missing keys, by what becomes of them.
+    ///
+    /// * `number`: what is summed up.
+    fn counting(&self, work: &Work, number: &str) -> Statement {
+        let judged = self.judged(work);
+        Statement::new(format!(
+            "SELECT mend_outcome, {number}\nFROM (\n{}\n) AS judged",
+            indent(&judged.sql(), 2)
+        ))
+        .ending("GROUP BY mend_outcome")
+        .with_parameters(judged.parameters().to_vec())
     }
 
     /// Conditions under which the parent refuses the new row, as far as its values are known before.
-    fn refusals(&self, work: &Work) -> Vec<(String, String)> {
+    fn refusals(&self, work: &Work) -> Vec<(String, Reason)> {
         let catalog = &work.session.catalog;
         let known = self.known(work);
         let value = |c: i16| known.iter().find(|(n, _)| *n == c).map(|(_, value)| value.clone());
+        let named = |(refused, name): (String, String)| (refused, Reason::refused_by(&name));
         let mut refusals = Vec::new();
         for key in &work.reference.key {
             let column = self.parent.column(*key);
             let base = column.and_then(|c| catalog.base_type(c.type_oid, c.type_modifier));
             if let (Some((base, modifier)), Some(value)) = (base, value(*key)) {
-                refusals.extend(misfit(base, modifier, &value));
+                refusals.extend(misfit(base, modifier, &value).map(named));
             }
         }
         for (column, _) in self.given.iter().filter(|(_, placeholder)| *placeholder) {
             let base = catalog.base_type(column.type_oid, column.type_modifier);
             let limit = base.and_then(|(base, modifier)| misfit(base, modifier, &format!("given.{}", column.sql())));
-            refusals.extend(limit);
+            refusals.extend(limit.map(named));
         }
         refusals.extend(refusals_of_new_row(
             catalog,
@@ -291,16 +298,15 @@ impl<'a> Creation<'a> {
         let names = known.iter().filter_map(|(c, _)| self.parent.column(*c));
         let names: Vec<String> = names.map(|c| c.sql().to_string()).collect();
         let values: Vec<String> = known.iter().map(|(c, _)| format!("column_{c}")).collect();
-        Statement {
-            sql: format!(
-                "INSERT INTO {} ({})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM (\n{}\n) AS judged\nWHERE mend_outcome = 'repaired'",
-                self.parent.sql(),
-                names.join(", "),
-                values.join(", "),
-                indent(&judged.sql, 2)
-            ),
-            parameters: judged.parameters,
-        }
+        Statement::new(format!(
+            "INSERT INTO {} ({})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM (\n{}\n) AS judged",
+            self.parent.sql(),
+            names.join(", "),
+            values.join(", "),
+            indent(&judged.sql(), 2)
+        ))
+        .filter("mend_outcome = 'repaired'")
+        .with_parameters(judged.parameters().to_vec())
     }
 
     /// A sequence that would give out a key that is taken now.
@@ -342,15 +348,8 @@ impl<'a> Creation<'a> {
 }
 
 impl Way for Creation<'_> {
-    fn count(&self, work: &Work) -> Result<BTreeMap<String, i64>, Problem> {
-        let judged = self.judged(work);
-        let mut counts = work.pairs(&Statement {
-            sql: format!(
-                "SELECT mend_outcome, pg_catalog.sum(mend_rows)::pg_catalog.int8\nFROM (\n{}\n) AS judged\nGROUP BY mend_outcome",
-                indent(&judged.sql, 2)
-            ),
-            parameters: judged.parameters,
-        })?;
+    fn count(&self, work: &Work) -> Result<Tally, Problem> {
+        let mut counts = work.pairs(&self.counting(work, "pg_catalog.sum(mend_rows)::pg_catalog.int8"))?;
         if work.reference.match_full && work.reference.columns.len() > 1 {
             let own: Vec<String> = work
                 .reference
@@ -359,49 +358,43 @@ impl Way for Creation<'_> {
                 .filter_map(|c| work.reference.table.column(*c))
                 .map(|c| format!("t.{}", c.sql()))
                 .collect();
-            let partly = work.pairs(&Statement {
-                sql: format!(
-                    "SELECT 'partly_null', pg_catalog.count(*)\n{}\nWHERE ({}) AND NOT ({})\nHAVING pg_catalog.count(*) > 0",
-                    work.pass.from(),
-                    work.violating,
-                    all_set(&own)
-                ),
-                parameters: work.pass.parameters.clone(),
-            })?;
-            counts.extend(partly);
+            let partly = Statement::new(format!(
+                "SELECT 'partly_null', pg_catalog.count(*)\n{}",
+                work.pass.from()
+            ))
+            .filter(format!("({})", work.violating))
+            .filter(format!("NOT ({})", all_set(&own)))
+            .ending("HAVING pg_catalog.count(*) > 0")
+            .with_parameters(work.pass.parameters.clone());
+            let partly = work.pairs(&partly)?;
+            counts.extend(&partly);
         }
         Ok(counts)
     }
 
     fn parents(&self, work: &Work) -> Result<i64, Problem> {
-        let judged = self.judged(work);
-        let counts = work.pairs(&Statement {
-            sql: format!(
-                "SELECT mend_outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged\nGROUP BY mend_outcome",
-                indent(&judged.sql, 2)
-            ),
-            parameters: judged.parameters,
-        })?;
-        Ok(counts.get("repaired").copied().unwrap_or(0))
+        let counts = work.pairs(&self.counting(work, "pg_catalog.count(*)"))?;
+        Ok(counts.rows(&Reason::Repaired))
     }
 
     fn write(&self, work: &Work, run: i64) -> Result<i64, Problem> {
-        let insert = self.insert(work);
         // Triggers and defaults find what they find in any other statement of the caller.
-        let insert = insert.under_callers_settings(&work.session.caller.with_exact_texts(), true);
+        let insert = self
+            .insert(work)
+            .under_callers_settings(&work.session.caller.with_exact_texts());
         let catalog = &work.session.catalog;
         let key = work.reference.key.iter().filter_map(|c| self.parent.column(*c));
         let key = json_object(key.map(|c| (c, catalog.json_sql(&c.sql().to_string(), c.type_oid))));
-        let with = format!("made AS (\n{}\n  RETURNING {key} AS row_key\n)", indent(&insert.sql, 2));
-        let statement = Statement {
-            sql: keeping(
-                &with,
-                &["(SELECT pg_catalog.count(*) FROM made)"],
-                &[("row_key", "row_key::pg_catalog.text")],
-                "FROM made",
-            ),
-            parameters: insert.parameters,
-        };
+        let parameters = insert.parameters().to_vec();
+        let made = insert.ending(format!("RETURNING {key} AS row_key")).as_query("made");
+        let statement = keeping(
+            vec![made],
+            &["(SELECT pg_catalog.count(*) FROM made)"],
+            &[("row_key", "row_key::pg_catalog.text")],
+            "made",
+            None,
+        )
+        .with_parameters(parameters);
         let made = work.keep(run, Change::Created, self.parent, &statement)?;
         if made > 0 {
             ledger::wrote(run, self.parent.oid, None, pg::current_transaction_id(), &[run])?;
@@ -425,15 +418,14 @@ impl Way for Creation<'_> {
                 same_as_kept(&work.session.catalog, &own, column, key, "made.row_key")
             })
             .collect();
-        let crossing = work.number(&Statement {
-            sql: format!(
-                "SELECT pg_catalog.count(*)\n{}\nWHERE ({})\n  AND EXISTS (SELECT FROM mend.created_rows AS made WHERE made.run_id = {run} AND {})",
-                work.pass.from(),
-                tenants.cross,
+        let crossing = Statement::new(format!("SELECT pg_catalog.count(*)\n{}", work.pass.from()))
+            .filter(format!("({})", tenants.cross))
+            .filter(format!(
+                "EXISTS (SELECT FROM mend.created_rows AS made WHERE made.run_id = {run} AND {})",
                 on.join(" AND ")
-            ),
-            parameters: work.pass.parameters.clone(),
-        })?;
+            ))
+            .with_parameters(work.pass.parameters.clone());
+        let crossing = work.number(&crossing)?;
         Ok(crossing == 0)
     }
 
@@ -441,7 +433,7 @@ impl Way for Creation<'_> {
         self.insert(work).for_review()
     }
 
-    fn note(&self, work: &Work, dry_run: bool) -> Result<Option<String>, Problem> {
+    fn note(&self, work: &Work, mode: Mode) -> Result<Option<String>, Problem> {
         let mut notes = Vec::new();
         let unpredicted = self.unpredicted(work);
         if !unpredicted.is_empty() {
@@ -459,7 +451,7 @@ impl Way for Creation<'_> {
         if !self.insertion.triggers.is_empty() {
             notes.push(format!("triggers fire: {}", self.insertion.triggers.join(", ")));
         }
-        if !dry_run {
+        if mode.is_real() {
             notes.extend(self.sequences_behind(work)?);
         }
         Ok((!notes.is_empty()).then(|| notes.join("; ")))

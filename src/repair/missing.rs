@@ -4,7 +4,7 @@
 use super::Work;
 use crate::catalog::{Catalog, Table};
 use crate::plan::Statement;
-use crate::plan::expression::{all_set, calls_user_code};
+use crate::plan::expression::{all_set, calls_user_code, indent};
 use crate::plan::join::as_key;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
@@ -82,37 +82,32 @@ impl<'a> Others<'a> {
             Some(_) => &work.conditions.orphan,
             None => &work.violating,
         };
-        let mut all = Statement {
-            sql: format!(
-                "SELECT {}\n{}\nWHERE ({condition}) AND {}",
-                select.join(", "),
-                work.pass.from(),
-                all_set(&own)
-            ),
-            parameters: work.pass.parameters.clone(),
-        };
+        let mut first = Statement::new(format!("SELECT {}\n{}", select.join(", "), work.pass.from()))
+            .filter(format!("({condition})"))
+            .filter(all_set(&own))
+            .with_parameters(work.pass.parameters.clone());
         if work.only_where.as_ref().is_some_and(|c| calls_user_code(c)) {
-            all = all.under_callers_settings(&work.session.caller.with_exact_texts(), true);
+            first = first.under_callers_settings(&work.session.caller.with_exact_texts());
         }
+        let mut parameters = first.parameters().to_vec();
+        let mut parts = vec![first];
         for other in self.references.iter().filter(|_| tenant.is_some()) {
             let mut pass = Pass::over(catalog, work.sides, other.table);
             // Its parameters come after those of the others.
-            pass.parameters = std::mem::take(&mut all.parameters);
+            pass.parameters = parameters;
             let conditions = pass.conditions(other);
             let theirs = columns(other.table, &other.columns);
             for tenant in conditions.tenants.iter().flat_map(|tenants| &tenants.own.any) {
                 let mut select = keys(catalog, other);
                 select.push(format!("{tenant} AS tenant, false AS mine"));
-                all.sql.push_str(&format!(
-                    "\nUNION ALL\nSELECT {}\n{}\nWHERE ({}) AND {}",
-                    select.join(", "),
-                    pass.from(),
-                    conditions.orphan,
-                    all_set(&theirs)
-                ));
+                let part = Statement::new(format!("SELECT {}\n{}", select.join(", "), pass.from()))
+                    .filter(format!("({})", conditions.orphan))
+                    .filter(all_set(&theirs));
+                parts.push(part);
             }
-            all.parameters = pass.parameters;
+            parameters = pass.parameters;
         }
+        let all = Statement::union_all(parts).sql();
         let names: Vec<String> = (1..=own.len()).map(|i| format!("key_{i}")).collect();
         let numbers = match tenant {
             Some(_) => {
@@ -121,15 +116,13 @@ impl<'a> Others<'a> {
             }
             None => "1::pg_catalog.int8 AS tenants",
         };
-        Statement {
-            sql: format!(
-                "SELECT {}, {numbers}, pg_catalog.count(*) FILTER (WHERE mine) AS rows\nFROM (\n{}\n) AS referencing\nGROUP BY {}\nHAVING pg_catalog.bool_or(mine)",
-                names.join(", "),
-                all.sql,
-                names.join(", ")
-            ),
-            parameters: all.parameters,
-        }
+        Statement::new(format!(
+            "SELECT {}, {numbers}, pg_catalog.count(*) FILTER (WHERE mine) AS rows\nFROM (\n{}\n) AS referencing\nGROUP BY {}\nHAVING pg_catalog.bool_or(mine)",
+            names.join(", "),
+            indent(&all, 2),
+            names.join(", ")
+        ))
+        .with_parameters(parameters)
     }
 }
 

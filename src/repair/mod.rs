@@ -13,23 +13,21 @@ mod missing;
 mod nullify;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
-use pgrx::spi::SpiError;
 use serde_json::{Value, json};
 
 use crate::catalog::Table;
 use crate::identifier::Literal;
 use crate::pg;
-use crate::plan::Statement;
 use crate::plan::expression::calls_user_code;
+use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
-use crate::run::{Reader, Session, attempts, lock, may_write, settings};
+use crate::run::{Reader, Session, attempts, lock, may_write, query, settings};
 use crate::validate::pass::{Conditions, Pass};
 use crate::validate::reference::{Found, KeyReference, collect};
 use crate::validate::sides::Sides;
@@ -65,7 +63,7 @@ pub struct RepairRequest {
     /// What to do.
     pub action: Action,
     /// Count only.
-    pub dry_run: bool,
+    pub mode: Mode,
     /// Which parent, where the columns have more than one reference; as typed.
     pub parent: Option<String>,
     /// Which rows.
@@ -94,7 +92,7 @@ pub struct Repaired {
     /// Parents that are new.
     pub created: i64,
     /// Rows left as they were, by reason.
-    pub reasons: BTreeMap<String, i64>,
+    pub reasons: Tally,
     /// `mend.runs.run_id` of a real run.
     pub run_id: Option<i64>,
     /// What else there is to know.
@@ -179,7 +177,7 @@ struct Work<'a> {
 /// Errors: 42P01, 42703 (names; no such reference), 42P08 (several), 23502 (NOT NULL; required columns of the parent), 42830
 /// (no primary key), 0A000 (what cannot be predicted), 42501, 25006, 22P02 (values), 40001, and whatever triggers raise.
 pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Problem> {
-    if !request.dry_run {
+    if request.mode.is_real() {
         may_write()?;
     }
     let keys = tenants(session, request.root.as_deref())?;
@@ -220,7 +218,7 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
         sides: &sides,
     };
     may_be_read(session, &work.pass, &mut problems);
-    if !request.dry_run && !session.may_record() {
+    if request.mode.is_real() && !session.may_record() {
         problems.push(
             Problem::new(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -255,7 +253,7 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
 /// One way to repair.
 trait Way {
     /// What each violating row comes to: outcome and rows; `repaired`, or a reason.
-    fn count(&self, work: &Work) -> Result<BTreeMap<String, i64>, Problem>;
+    fn count(&self, work: &Work) -> Result<Tally, Problem>;
     /// How many parents are to be created.
     fn parents(&self, work: &Work) -> Result<i64, Problem>;
     /// Writes once, keeping what was there under the id of the run; rows written.
@@ -265,7 +263,7 @@ trait Way {
     /// The statement, for the record.
     fn statement(&self, work: &Work) -> String;
     /// What a reader should know.
-    fn note(&self, work: &Work, dry_run: bool) -> Result<Option<String>, Problem>;
+    fn note(&self, work: &Work, mode: Mode) -> Result<Option<String>, Problem>;
     /// What of the schema decided, for the record.
     fn fingerprint(&self, work: &Work) -> String;
 }
@@ -293,9 +291,9 @@ impl Work<'_> {
         let mut result = self.outcome(&before);
         let rests_on = self.reference.declaration.as_ref();
         let rests_on = rests_on.map(|declaration| format!("the reference is one that was declared: {declaration}"));
-        if self.request.dry_run {
+        if !self.request.mode.is_real() {
             result.created = parents;
-            result.note = joined(joined(result.note, way.note(self, true)?), rests_on);
+            result.note = joined(joined(result.note, way.note(self, Mode::Dry)?), rests_on);
             return Ok(result);
         }
         let started = record::clock()?;
@@ -305,13 +303,12 @@ impl Work<'_> {
         // Somebody else may have been there first.
         let others = [PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION];
         let (repaired, created, left) = attempts(&others, |again| self.write_and_prove(way, run, again))?;
-        let (reasons, refused) = plain(&left);
-        result.reasons = reasons;
+        result.reasons = left;
         result.repaired = repaired;
-        result.violations = repaired + result.reasons.values().sum::<i64>();
+        result.violations = repaired + result.reasons.total();
         result.created = created;
-        result.note = joined(joined(refused, way.note(self, false)?), rests_on);
-        let reasons = serde_json::to_value(&result.reasons)?;
+        result.note = joined(joined(result.reasons.refused(), way.note(self, Mode::Real)?), rests_on);
+        let reasons = result.reasons.to_json();
         let record = Record {
             table,
             column: result.columns.clone(),
@@ -339,22 +336,17 @@ impl Work<'_> {
     /// Rows repaired, parents created, rows left. `again` is set where what was written does not hold and another attempt may
     /// help: only an error takes back what was written.
     #[allow(clippy::type_complexity)]
-    fn write_and_prove(
-        &self,
-        way: &dyn Way,
-        run: i64,
-        again: &Cell<bool>,
-    ) -> Result<(i64, i64, BTreeMap<String, i64>), Problem> {
+    fn write_and_prove(&self, way: &dyn Way, run: i64, again: &Cell<bool>) -> Result<(i64, i64, Tally), Problem> {
         // With an id of its own, each statement of this attempt sees what is committed by then, not what was when the call
         // began.
         pg::current_transaction_id();
-        let expected = self.sum(&self.counted(way)?);
+        let expected = self.counted(way)?.total();
         let mut repaired = 0;
         let mut created = 0;
         for _ in 0..crate::run::PASSES {
             pgrx::check_for_interrupts!();
             let before = self.counted(way)?;
-            let rows = before.get("repaired").copied().unwrap_or(0);
+            let rows = before.rows(&Reason::Repaired);
             if rows == 0 {
                 if !way.holds(self, run)? {
                     again.set(true);
@@ -369,10 +361,9 @@ impl Work<'_> {
             if self.request.action == Action::CreateParent {
                 created += written;
             }
-            let mut after = self.counted(way)?;
+            let after = self.counted(way)?;
             // Rows that are repaired now are no violations any more.
-            let gone = self.sum(&before) - self.sum(&after);
-            after.remove("repaired");
+            let gone = before.total() - after.total();
             match self.request.action {
                 Action::CreateParent if gone > 0 => repaired += gone,
                 Action::CreateParent => {}
@@ -388,11 +379,7 @@ impl Work<'_> {
         Err(self.changes_too_fast())
     }
 
-    fn sum(&self, counts: &BTreeMap<String, i64>) -> i64 {
-        counts.values().sum()
-    }
-
-    fn counted(&self, way: &dyn Way) -> Result<BTreeMap<String, i64>, Problem> {
+    fn counted(&self, way: &dyn Way) -> Result<Tally, Problem> {
         // Not READ ONLY: it has written.
         let _settings = settings(false);
         way.count(self)
@@ -421,37 +408,26 @@ impl Work<'_> {
         .hint("ALTER TABLE ... DISABLE TRIGGER ... for the repair, in the same transaction")
     }
 
-    fn outcome(&self, counts: &BTreeMap<String, i64>) -> Repaired {
-        let (mut reasons, note) = plain(counts);
-        let repaired = reasons.remove("repaired").unwrap_or(0);
+    fn outcome(&self, counts: &Tally) -> Repaired {
+        let mut reasons = counts.clone();
+        let repaired = reasons.take(&Reason::Repaired);
         Repaired {
             table: self.session.catalog.display(self.reference.table),
             columns: self.reference.columns_shown(),
             parent: self.session.catalog.display(self.reference.parent),
-            violations: self.sum(counts),
+            violations: counts.total(),
             repaired,
             created: 0,
+            note: reasons.refused(),
             reasons,
             run_id: None,
-            note,
         }
     }
 
-    /// Runs a statement that returns (text, number) rows.
-    fn pairs(&self, statement: &Statement) -> Result<BTreeMap<String, i64>, Problem> {
-        let _own = pg::Settings::of_one_statement();
+    /// Runs a statement that counts rows by outcome.
+    fn pairs(&self, statement: &Statement) -> Result<Tally, Problem> {
         let _whole = pg::WholeFunctions::where_needed(self.calls_code.get());
-        let arguments = crate::validate::arguments(&statement.parameters);
-        self.reader.get().run(|| {
-            Ok(Spi::connect(|client| {
-                let mut pairs = BTreeMap::new();
-                for row in client.select(&statement.sql, None, &arguments)? {
-                    let (outcome, rows) = (row.get::<String>(1)?, row.get::<i64>(2)?);
-                    *pairs.entry(outcome.unwrap_or_default()).or_default() += rows.unwrap_or(0);
-                }
-                Ok::<_, SpiError>(pairs)
-            })?)
-        })
+        self.reader.get().run(|| query::tally(statement))
     }
 
     /// Runs a statement that writes and keeps what was there before; rows written.
@@ -462,50 +438,16 @@ impl Work<'_> {
         Ok(numbers[0])
     }
 
-    /// Runs a statement that writes and returns one number.
+    /// Runs a statement that returns one number.
     fn number(&self, statement: &Statement) -> Result<i64, Problem> {
-        let _own = pg::Settings::of_one_statement();
         let _whole = pg::WholeFunctions::where_needed(self.calls_code.get());
-        let arguments = crate::validate::arguments(&statement.parameters);
-        let number = Spi::connect_mut(|client| {
-            client
-                .update(&statement.sql, None, &arguments)?
-                .first()
-                .get_one::<i64>()
-        })?;
-        number.ok_or_else(|| {
-            Problem::new(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                "pg_mend counted NULL, which is no number",
-            )
-            .hint("this is a bug in pg_mend: please report it with the call that you made")
-        })
+        query::number(statement)
     }
 }
 
 fn joined(a: Option<String>, b: Option<String>) -> Option<String> {
     let parts: Vec<String> = a.into_iter().chain(b).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
-}
-
-/// `constraint_failed:name` is one reason, and a name for the note.
-fn plain(counts: &BTreeMap<String, i64>) -> (BTreeMap<String, i64>, Option<String>) {
-    let mut reasons = BTreeMap::new();
-    let mut refused = Vec::new();
-    for (outcome, rows) in counts.iter().filter(|(_, rows)| **rows > 0) {
-        let reason = match outcome.split_once(':') {
-            Some((reason, name)) => {
-                refused.push(format!("{rows} by {name}"));
-                reason
-            }
-            None => outcome,
-        };
-        *reasons.entry(reason.to_string()).or_default() += rows;
-    }
-    (
-        reasons,
-        (!refused.is_empty()).then(|| format!("refused: {}", refused.join(", "))),
-    )
 }
 
 /// The reference that the call means.

@@ -3,19 +3,18 @@
 //! The rows to write are found by their values, never by where they are: a row that somebody changes meanwhile is looked at
 //! again by Postgres, and no longer has the value.
 
-use std::collections::BTreeMap;
-
 use pgrx::prelude::*;
 use serde_json::json;
 
 use super::{Action, Violation, Way, Work};
 use crate::catalog::{Check, Column, Details};
 use crate::identifier::Literal;
-use crate::plan::Statement;
 use crate::plan::expression::{asks_user_code, calls_user_code, equal, indent};
 use crate::plan::join::same_key;
 use crate::plan::kept::{json_object, keeping, key_conditions, same_as_kept};
 use crate::plan::new_row::{in_new_row, of_value};
+use crate::plan::reason::{self, Reason};
+use crate::plan::{Mode, Statement, Tally};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::Change;
@@ -92,7 +91,7 @@ impl<'a> Nullification<'a> {
             if of_column.domain_not_null {
                 problems.push(cannot_be_null(work, &shown, &[column.quoted.as_str()]));
             }
-            if !column.may_update && !work.request.dry_run {
+            if !column.may_update && work.request.mode.is_real() {
                 problems.push(
                     Problem::new(
                         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -136,7 +135,7 @@ impl<'a> Nullification<'a> {
     }
 
     /// Conditions under which a constraint refuses the row as it would be, with the constraint's name.
-    fn refusals(&self, work: &Work) -> Vec<(String, &str)> {
+    fn refusals(&self, work: &Work) -> Vec<(String, Reason)> {
         let new_value = |c: &Column| {
             let written = self.columns.iter().any(|column| column.number == c.number);
             // Of a domain the base: its own CHECKs are asked by themselves.
@@ -148,7 +147,7 @@ impl<'a> Nullification<'a> {
             let null = new_value(column).unwrap_or_else(|| "NULL".into());
             (
                 format!("NOT {}", of_value(&check.expression, &null)),
-                check.name.as_str(),
+                Reason::refused_by(&check.name),
             )
         });
         let checks = self.details.checks.iter().map(|check| {
@@ -159,7 +158,7 @@ impl<'a> Nullification<'a> {
                 &check.expression,
                 &check.columns,
             );
-            (format!("NOT {holds}"), check.name.as_str())
+            (format!("NOT {holds}"), Reason::refused_by(&check.name))
         });
         domains.chain(checks).collect()
     }
@@ -174,7 +173,7 @@ impl<'a> Nullification<'a> {
             .chain(&work.only_where);
         let asks = work.reader.get().is_caller() && code.into_iter().any(|expression| calls_user_code(expression));
         match writes || asks {
-            true => statement.under_callers_settings(&work.session.caller.with_exact_texts(), true),
+            true => statement.under_callers_settings(&work.session.caller.with_exact_texts()),
             false => statement,
         }
     }
@@ -231,18 +230,16 @@ impl<'a> Nullification<'a> {
                 .map(|(refused, _)| format!("({refused}) IS NOT TRUE")),
         );
         let set: Vec<String> = self.columns.iter().map(|c| format!("{} = NULL", c.sql())).collect();
-        Statement {
-            sql: format!(
-                "UPDATE {} AS t SET {}\nFROM (\n  SELECT DISTINCT {}\n{}\n  WHERE {}\n) AS violating\nWHERE {}",
-                table.relation_sql(),
-                set.join(", "),
-                values.join(", "),
-                indent(&work.pass.from(), 2),
-                work.violating,
-                on.join("\n  AND ")
-            ),
-            parameters: work.pass.parameters.clone(),
-        }
+        Statement::new(format!(
+            "UPDATE {} AS t SET {}\nFROM (\n  SELECT DISTINCT {}\n{}\n  WHERE {}\n) AS violating",
+            table.relation_sql(),
+            set.join(", "),
+            values.join(", "),
+            indent(&work.pass.from(), 2),
+            work.violating,
+        ))
+        .filters(on)
+        .with_parameters(work.pass.parameters.clone())
     }
 }
 
@@ -261,38 +258,24 @@ fn cannot_be_null(work: &Work, shown: &str, columns: &[&str]) -> Problem {
 }
 
 impl Way for Nullification<'_> {
-    fn count(&self, work: &Work) -> Result<BTreeMap<String, i64>, Problem> {
-        let mut whens: Vec<String> = self
-            .refusals(work)
-            .iter()
-            .map(|(refused, name)| {
-                format!(
-                    "WHEN {refused} THEN {}",
-                    Literal::new(&format!("constraint_failed:{name}"))
-                )
-            })
-            .collect();
-        whens.push("ELSE 'repaired'".into());
-        let case = match whens.len() {
-            1 => "'repaired'".into(),
-            _ => format!("CASE {} END", whens.join("\n    ")),
-        };
-        let inner = Statement {
-            sql: format!(
-                "SELECT {case}::pg_catalog.text AS outcome\n{}\nWHERE ({})",
-                work.pass.from(),
-                work.violating
-            ),
-            parameters: work.pass.parameters.clone(),
-        };
+    fn count(&self, work: &Work) -> Result<Tally, Problem> {
+        let case = reason::case(&self.refusals(work), &Reason::Repaired);
+        let inner = Statement::new(format!(
+            "SELECT {case}::pg_catalog.text AS outcome\n{}",
+            work.pass.from()
+        ))
+        .filter(format!("({})", work.violating))
+        .with_parameters(work.pass.parameters.clone());
         let inner = self.gated(work, inner, false);
-        work.pairs(&Statement {
-            sql: format!(
-                "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged\nGROUP BY outcome",
-                indent(&inner.sql, 2)
-            ),
-            parameters: inner.parameters,
-        })
+        let counting = Statement::new(format!(
+            "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged",
+            indent(&inner.sql(), 2)
+        ));
+        work.pairs(
+            &counting
+                .ending("GROUP BY outcome")
+                .with_parameters(inner.parameters().to_vec()),
+        )
     }
 
     fn parents(&self, _: &Work) -> Result<i64, Problem> {
@@ -317,26 +300,25 @@ impl Way for Nullification<'_> {
             })),
             _ => "NULL::pg_catalog.jsonb".into(),
         };
-        let with = format!(
-            "written AS (\n{}\n  RETURNING {} AS row_key, {} AS old_values, {row} AS row_values\n)",
-            indent(&update.sql, 2),
+        let parameters = update.parameters().to_vec();
+        let written = update.ending(format!(
+            "RETURNING {} AS row_key, {} AS old_values, {row} AS row_values",
             table.row_key_sql(catalog, "t"),
             json_object(old_texts)
-        );
+        ));
         let text = |name: &str| format!("{name}::pg_catalog.text");
-        let statement = Statement {
-            sql: keeping(
-                &with,
-                &["(SELECT pg_catalog.count(*) FROM written)"],
-                &[
-                    ("row_key", &text("row_key")),
-                    ("old_values", &text("old_values")),
-                    ("row_values", &text("row_values")),
-                ],
-                "FROM written",
-            ),
-            parameters: update.parameters,
-        };
+        let statement = keeping(
+            vec![written.as_query("written")],
+            &["(SELECT pg_catalog.count(*) FROM written)"],
+            &[
+                ("row_key", &text("row_key")),
+                ("old_values", &text("old_values")),
+                ("row_values", &text("row_values")),
+            ],
+            "written",
+            None,
+        )
+        .with_parameters(parameters);
         work.keep(run, Change::Nullified, table, &statement)
     }
 
@@ -371,10 +353,7 @@ impl Way for Nullification<'_> {
             parent.relation_sql(),
             on.join(" AND ")
         );
-        let found = work.number(&Statement {
-            sql,
-            parameters: vec![],
-        })?;
+        let found = work.number(&Statement::new(sql))?;
         Ok(found == 0)
     }
 
@@ -382,7 +361,7 @@ impl Way for Nullification<'_> {
         self.update(work).for_review()
     }
 
-    fn note(&self, work: &Work, _: bool) -> Result<Option<String>, Problem> {
+    fn note(&self, work: &Work, _: Mode) -> Result<Option<String>, Problem> {
         let mut notes = Vec::new();
         let columns: Vec<&str> = self.columns.iter().map(|c| c.quoted.as_str()).collect();
         if columns.len() < work.reference.columns.len() {

@@ -29,7 +29,7 @@ pub(super) fn moved<'a>(catalog: &'a Catalog, party: &Table) -> Result<Vec<Moved
         };
         let mut legacy: Vec<&Column> = Vec::new();
         for source in column.sources.iter().flatten().filter(|s| !s.hops.is_empty()) {
-            for start in source.columns.iter().filter_map(|c| table.column(*c)) {
+            for start in source.columns().into_iter().filter_map(|c| table.column(c)) {
                 if !legacy.iter().any(|c| c.number == start.number) {
                     legacy.push(start);
                 }

@@ -256,7 +256,7 @@ fn without_key(session: &Session, keys: &TenantKeys, table: &Table) -> TenantCol
             Status::NeedsColumn
         }
         Some(best) => {
-            let start = table.names_of(&best.source.columns).join(", ");
+            let start = table.names_of(&best.source.columns()).join(", ");
             notes.push(format!("declare a foreign key on {start}, or name the path yourself"));
             Status::Unreachable
         }
@@ -427,7 +427,7 @@ fn with_paths(session: &Session, table: &Table, paths: &Paths, notes: Vec<String
             .filter_map(|p| {
                 Some((
                     p.source.hops.first()?.parent,
-                    table.names_of(&p.source.columns).join(", "),
+                    table.names_of(&p.source.columns()).join(", "),
                 ))
             })
             .collect(),

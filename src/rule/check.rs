@@ -143,10 +143,7 @@ pub fn source(
         );
     }
     assignable(catalog, table, column, owner, value, problems);
-    Some(Source {
-        columns: columns?,
-        hops,
-    })
+    Some(Source::of_columns(&columns?, hops))
 }
 
 fn look_up(catalog: &Catalog, table: &Table, names: &[String], problems: &mut Problems) -> Option<Vec<i16>> {

@@ -184,11 +184,48 @@ impl Condition {
     }
 }
 
+/// An expression over a row of the target, called `t`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expression {
+    /// In words.
+    pub name: String,
+    /// SQL, of exactly this type.
+    pub sql: String,
+    /// pg_type.oid of its value.
+    pub type_oid: u32,
+    /// As Postgres would keep what the caller typed of it; `None`: it is ours.
+    pub tree: Option<String>,
+}
+
+/// What a source starts from in a row of the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operand {
+    /// One of its columns, by number.
+    Column(i16),
+    /// Something computed from it.
+    Expression(Expression),
+}
+
+impl Operand {
+    /// Its number, if it is a column.
+    pub fn column(&self) -> Option<i16> {
+        match self {
+            Operand::Column(number) => Some(*number),
+            Operand::Expression(_) => None,
+        }
+    }
+}
+
+/// Columns as operands.
+pub fn operands(columns: &[i16]) -> Vec<Operand> {
+    columns.iter().copied().map(Operand::Column).collect()
+}
+
 /// One way to derive the value, by catalog ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Columns of the target row.
-    pub columns: Vec<i16>,
+    /// What of the target row is looked up; without hops, the value itself.
+    pub start: Vec<Operand>,
     /// Parents on the way.
     pub hops: Vec<Hop>,
 }
@@ -205,11 +242,29 @@ pub struct Hop {
 }
 
 impl Source {
-    /// The table and column whose value is taken (the target's own where there is no hop).
-    pub fn value(&self, target: u32) -> (u32, i16) {
+    /// A source that starts from columns of the target row.
+    pub fn of_columns(columns: &[i16], hops: Vec<Hop>) -> Source {
+        Source {
+            start: operands(columns),
+            hops,
+        }
+    }
+
+    /// The columns of the target row that it starts from.
+    pub fn columns(&self) -> Vec<i16> {
+        self.start.iter().filter_map(Operand::column).collect()
+    }
+
+    /// Does it start from something computed?
+    pub fn is_computed(&self) -> bool {
+        self.start.iter().any(|operand| operand.column().is_none())
+    }
+
+    /// The table and column whose value is taken (the target's own where there is no hop); `None`: it is computed.
+    pub fn value(&self, target: u32) -> Option<(u32, i16)> {
         match self.hops.last() {
-            Some(hop) => (hop.parent, hop.columns[0]),
-            None => (target, self.columns[0]),
+            Some(hop) => Some((hop.parent, hop.columns[0])),
+            None => Some((target, self.start.first()?.column()?)),
         }
     }
 
@@ -254,8 +309,12 @@ impl Source {
                 }
             })
             .collect();
+        let start = self.start.iter().filter_map(|operand| match operand {
+            Operand::Column(number) => target.column(*number).map(|column| typed(&column.name)),
+            Operand::Expression(expression) => Some(expression.name.clone()),
+        });
         Path {
-            columns: names(target, &self.columns),
+            columns: start.collect(),
             hops,
         }
     }

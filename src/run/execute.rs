@@ -2,20 +2,20 @@
 
 use std::cell::Cell;
 
-use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
 use super::attempts::attempts;
 use super::ledger::{self, Change, Share};
 use super::outcome::{Counts, Outcome, outcome};
+use super::query::{self, not_a_number};
 use super::reader::Reader;
 use super::record;
 use super::session::{SAFE_PATH, Session};
 use super::written::{Write, Writes};
 use crate::catalog::Table;
 use crate::pg::{self, Instant, Jsonb, Settings, WholeFunctions};
-use crate::plan::{Blueprint, Count, Numbers, Statement, Versions, View};
+use crate::plan::{Blueprint, Count, Numbers, Reason, Statement, Versions, View};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 
@@ -156,11 +156,7 @@ pub fn proved(session: &Session, blueprint: &Blueprint, run: i64, before: &[Shar
 
 /// The statements that a real run would execute, for review: purpose and text.
 pub fn sql(blueprint: &Blueprint) -> Vec<(String, String)> {
-    let blueprint = &Blueprint {
-        for_review: true,
-        ..blueprint.clone()
-    };
-    let count = blueprint.count_plainly(View::All).statement.sql;
+    let count = blueprint.count_plainly(View::All).statement.for_review();
     let write = match blueprint.settles_in_levels() {
         true => "write (repeat until it reports no rows)",
         false => "write",
@@ -171,7 +167,7 @@ pub fn sql(blueprint: &Blueprint) -> Vec<(String, String)> {
             "SET search_path = pg_catalog, pg_temp".into(),
         ),
         ("count what would happen".into(), count.clone()),
-        (write.into(), blueprint.write(&Versions::All).sql),
+        (write.into(), blueprint.write(&Versions::All).for_review()),
         ("count again, to prove it".into(), count),
         ("settings of before".into(), "RESET search_path".into()),
     ]
@@ -195,7 +191,7 @@ pub fn unfilled(
     let statement = under_callers_settings(session, blueprint, blueprint.unfilled(limit, view));
     let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
     let _now = Instant::of_statement();
-    let rows = Reader::for_blueprint(blueprint).run(|| pg::read_rows(&statement.sql, &statement.parameters))?;
+    let rows = Reader::for_blueprint(blueprint).run(|| pg::read_rows(&statement.sql(), statement.parameters()))?;
     let explained = rows.into_iter().map(|row| {
         let mut texts = row.into_iter();
         let mut next = || texts.next().flatten();
@@ -296,7 +292,7 @@ fn write_and_prove(
         }
         if idle == 2 && !blueprint.details.triggers.is_empty() {
             // Nobody else is writing them, and neither can we: a BEFORE trigger returns NULL.
-            *proof.counts.reasons.entry("constraint_failed".into()).or_default() += proof.left;
+            proof.counts.reasons.add(Reason::ConstraintFailed(None), proof.left);
             writes.keep(run, blueprint.table.oid, Some(blueprint.column.number))?;
             return Ok(Done {
                 counts: proof.counts,
@@ -401,6 +397,7 @@ pub fn count_at(
     }
     let mut counts = Counts {
         replaced: numbers.replaced,
+        unguarded: numbers.unguarded,
         ..Counts::default()
     };
     for (outcome, rows) in count
@@ -409,18 +406,9 @@ pub fn count_at(
         .zip(&numbers.outcomes)
         .filter(|(_, rows)| **rows > 0)
     {
-        counts.add(outcome, *rows, numbers.unguarded);
+        counts.add(outcome, *rows);
     }
     Ok((counts, numbers))
-}
-
-/// A count must never pass for 0 because it could not be read.
-fn not_a_number(text: &str) -> Problem {
-    Problem::new(
-        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-        format!("pg_mend counted \"{text}\", which is no number"),
-    )
-    .hint("this is a bug in pg_mend: please report it with the call that you made")
 }
 
 /// The only row of a statement that counts, as texts. Without a row limit it may use parallel workers.
@@ -436,7 +424,7 @@ fn one_row(
         Some(_) => None,
         None => Instant::of_statement(),
     };
-    let row = Reader::for_blueprint(blueprint).run(|| pg::read_row(&statement.sql, &statement.parameters))?;
+    let row = Reader::for_blueprint(blueprint).run(|| pg::read_row(&statement.sql(), statement.parameters()))?;
     // A count must never pass for 0 because it could not be read.
     row.into_iter()
         .map(|text| text.ok_or_else(|| not_a_number("NULL")))
@@ -448,7 +436,7 @@ fn one_row(
 fn under_callers_settings(session: &Session, blueprint: &Blueprint, statement: Statement) -> Statement {
     let notices = blueprint.asks_user_code() || session.caller.texts_differ();
     match blueprint.reader.is_none() && notices {
-        true => statement.under_callers_settings(&session.caller, false),
+        true => statement.under_callers_settings(&session.caller),
         false => statement,
     }
 }
@@ -457,11 +445,8 @@ fn under_callers_settings(session: &Session, blueprint: &Blueprint, statement: S
 fn execute(session: &Session, blueprint: &Blueprint, statement: Statement) -> Result<i64, Problem> {
     let _settings = settings(false);
     let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
-    let statement = statement.under_callers_settings(&session.caller, true);
-    let rows = Spi::connect_mut(|client| {
-        Ok::<_, SpiError>(client.update(&statement.sql, None, &arguments(&statement))?.len())
-    })?;
-    Ok(rows as i64)
+    let statement = statement.under_callers_settings(&session.caller);
+    query::update(&statement)
 }
 
 /// As [`execute`], for a rule that overwrites: the old values are kept in the same statement.
@@ -470,7 +455,7 @@ fn replace(session: &Session, blueprint: &Blueprint, kept: &Kept, versions: &Ver
     let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
     let write = blueprint
         .write(versions)
-        .under_callers_settings(&session.caller.with_exact_texts(), true);
+        .under_callers_settings(&session.caller.with_exact_texts());
     let statement = blueprint.keeping_old_values(write);
     let table = record::qualified(blueprint.table);
     let numbers = ledger::keep(kept.run, Change::Replaced, &table, None, &statement)?;
@@ -487,7 +472,9 @@ pub fn coverage(session: &Session, blueprint: &Blueprint) -> Result<(i64, i64, O
     let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
     let statement = under_callers_settings(session, blueprint, blueprint.coverage());
     let row = Spi::connect(|client| {
-        let row = client.select(&statement.sql, None, &arguments(&statement))?.first();
+        let row = client
+            .select(&statement.sql(), None, &query::arguments(&statement))?
+            .first();
         Ok::<_, SpiError>((row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?))
     })?;
     match row {
@@ -496,12 +483,8 @@ pub fn coverage(session: &Session, blueprint: &Blueprint) -> Result<(i64, i64, O
     }
 }
 
-fn arguments(statement: &Statement) -> Vec<DatumWithOid<'_>> {
-    statement.parameters.iter().map(|value| value.as_str().into()).collect()
-}
-
 fn no_conflict_if_forbidden(blueprint: &Blueprint, counts: &Counts) -> Result<(), Problem> {
-    let conflicts = counts.reasons.get("conflict").copied().unwrap_or(0);
+    let conflicts = counts.reasons.rows(&Reason::Conflict);
     if blueprint.rule.on_conflict != OnConflict::Error || conflicts == 0 {
         return Ok(());
     }

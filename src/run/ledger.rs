@@ -430,7 +430,7 @@ type Row = (Texts, Option<Vec<i64>>);
 
 /// Runs a statement to its end, then hands its rows over in chunks.
 fn in_chunks(statement: &Statement, mut take: impl FnMut(Vec<Row>) -> Result<(), Problem>) -> Result<(), Problem> {
-    let returned = Returned::of(&statement.sql, &statement.parameters)?;
+    let returned = Returned::of(&statement.sql(), statement.parameters())?;
     loop {
         pgrx::check_for_interrupts!();
         let rows = returned.next(CHUNK)?;

@@ -16,6 +16,7 @@ pub mod obstacles;
 mod outcome;
 mod party;
 mod prepare;
+pub mod query;
 mod reader;
 pub mod record;
 mod session;

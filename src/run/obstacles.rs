@@ -196,7 +196,7 @@ pub fn tree_can_be_followed(
         .filter(|source| feeds(source))
         .map(|source| source.to_path(&session.catalog, table).to_string())
         .collect();
-    let ends_there = |source: &Source| source.value(table.oid) == (table.oid, column.number);
+    let ends_there = |source: &Source| source.value(table.oid) == Some((table.oid, column.number));
     let simple = sources
         .iter()
         .filter(|source| feeds(source))

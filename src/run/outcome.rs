@@ -1,12 +1,10 @@
 //! What a run reports: the counts, and the note that a reader needs besides them.
 
-use std::collections::BTreeMap;
-
 use super::execute::shown;
 use super::session::Session;
 use super::written::Write;
 use crate::infer::tenant::{Guard, describe};
-use crate::plan::Blueprint;
+use crate::plan::{Blueprint, Reason, Tally};
 
 /// What a run did, or would do: one row of the result.
 #[derive(Debug, Clone, Default)]
@@ -21,10 +19,22 @@ pub struct Outcome {
     pub counts: Counts,
     /// `mend.runs.run_id` of a real run.
     pub run_id: Option<i64>,
-    /// What a reader should know besides the numbers.
-    pub note: Option<String>,
+    /// What comes first in the note.
+    pub first: Vec<String>,
+    /// What a reader should know besides, most important first.
+    pub notes: Vec<String>,
     /// The ids under which a real run wrote.
     pub writes: Vec<Write>,
+}
+
+impl Outcome {
+    /// What comes first, what refused rows, then the notes, as one text.
+    pub fn note(&self) -> Option<String> {
+        let mut all = self.first.clone();
+        all.extend(self.counts.reasons.refused());
+        all.extend(self.notes.iter().cloned());
+        (!all.is_empty()).then(|| all.join("; "))
+    }
 }
 
 /// Rows per reason. `already_set + filled + the others = total`, always: each row is in exactly one.
@@ -34,10 +44,8 @@ pub struct Counts {
     pub already_set: i64,
     /// Rows that were filled, or would be.
     pub filled: i64,
-    /// Every other reason with a non-zero count.
-    pub reasons: BTreeMap<String, i64>,
-    /// For `constraint_failed`: rows per constraint.
-    pub refused_by: BTreeMap<String, i64>,
+    /// Rows of every other reason.
+    pub reasons: Tally,
     /// Filled rows where one side has no tenant, so that nothing could be compared.
     pub unguarded: i64,
     /// Filled rows that had another value before.
@@ -52,24 +60,15 @@ impl Counts {
 
     /// Rows that stay NULL.
     pub fn unfilled(&self) -> i64 {
-        self.reasons.values().sum()
+        self.reasons.total()
     }
 
-    /// Adds rows with an outcome as the classification names it: a reason, or `constraint_failed: name`.
-    pub fn add(&mut self, outcome: &str, rows: i64, unguarded: i64) {
-        match outcome {
-            "already_set" => self.already_set += rows,
-            "filled" => {
-                self.filled += rows;
-                self.unguarded += unguarded;
-            }
-            other => match other.split_once(": ") {
-                Some((reason, constraint)) => {
-                    *self.reasons.entry(reason.into()).or_default() += rows;
-                    *self.refused_by.entry(constraint.into()).or_default() += rows;
-                }
-                None => *self.reasons.entry(other.into()).or_default() += rows,
-            },
+    /// Further rows of one reason.
+    pub fn add(&mut self, reason: &Reason, rows: i64) {
+        match reason {
+            Reason::AlreadySet => self.already_set += rows,
+            Reason::Filled => self.filled += rows,
+            other => self.reasons.add(other.clone(), rows),
         }
     }
 }
@@ -82,7 +81,7 @@ pub(super) fn outcome(
     dry_run: bool,
     skipped_by_trigger: Option<i64>,
 ) -> Outcome {
-    let note = note(session, blueprint, &counts, dry_run, skipped_by_trigger);
+    let notes = notes(session, blueprint, &counts, dry_run, skipped_by_trigger);
     Outcome {
         table: blueprint.catalog.display(blueprint.table),
         column: blueprint.column.name.clone(),
@@ -90,12 +89,13 @@ pub(super) fn outcome(
         counts,
         run_id: None,
         writes: vec![],
-        note: (!note.is_empty()).then(|| note.join("; ")),
+        first: vec![],
+        notes,
     }
 }
 
 /// What a reader should know besides the numbers, most important first.
-fn note(
+fn notes(
     session: &Session,
     blueprint: &Blueprint,
     counts: &Counts,
@@ -104,14 +104,6 @@ fn note(
 ) -> Vec<String> {
     let (catalog, table) = (blueprint.catalog, blueprint.table);
     let mut note = Vec::new();
-    if !counts.refused_by.is_empty() {
-        let each: Vec<String> = counts
-            .refused_by
-            .iter()
-            .map(|(name, rows)| format!("{rows} by {name}"))
-            .collect();
-        note.push(format!("refused: {}", each.join(", ")));
-    }
     if blueprint.overwrites() {
         let only_its_tree = blueprint
             .rule
@@ -174,7 +166,7 @@ fn note(
     if blueprint.rule.tenant.is_some() && blueprint.restriction.is_none() {
         note.push("all rows are excluded: nothing says which tenant they belong to".into());
     }
-    let sources = blueprint.rule.sources.iter().filter(|_| blueprint.computed.is_empty());
+    let sources = blueprint.rule.sources.iter().filter(|source| !source.is_computed());
     let sources: Vec<String> = sources
         .map(|source| source.to_path(catalog, table).to_string())
         .collect();

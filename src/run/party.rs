@@ -4,6 +4,7 @@ use super::steps::Step;
 use super::{Request, Session, prepare};
 use crate::infer::InferError;
 use crate::infer::party::{self, PartyColumn};
+use crate::plan::Mode;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::{OnConflict, Overwrite, RuleSpec};
@@ -16,7 +17,7 @@ pub struct PartyRequest {
     /// The Party table, as typed.
     pub party_table: String,
     /// Count only.
-    pub dry_run: bool,
+    pub mode: Mode,
     /// What happens where sources disagree.
     pub on_conflict: OnConflict,
     /// Only these rows.
@@ -104,10 +105,12 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
     let prepared = Request {
         inferred: Some((sources, column.reference.clone())),
         tenant_optional: request.table.is_none(),
-        will_write: !request.dry_run && without_sources.is_none(),
-        count_only: false,
+        mode: match without_sources {
+            None => request.mode,
+            Some(_) => Mode::Dry,
+        },
         tenant_key: false,
-        computed: vec![],
+        further: vec![],
     };
     let why = without_sources.map(|error| match error {
         InferError::NoSource { looked_for, .. } => format!("nothing to fill it from: {looked_for}"),
@@ -119,7 +122,7 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
     });
     Ok(Step {
         blueprint: prepare(session, &spec, prepared)?,
-        count_only: why.is_some(),
+        mode: request.mode.only_if(why.is_none()),
         instead_of_note: why,
         before_note: None,
     })

@@ -17,10 +17,10 @@ use crate::infer::reference::{self, Reference};
 use crate::infer::tenant::{self, Guard, TenantPath};
 use crate::infer::{InferError, keys, party};
 use crate::pg;
-use crate::plan::{Blueprint, Computed, Overlays};
+use crate::plan::{Blueprint, Mode, Overlays};
 use crate::problem::Problem;
 use crate::rule::check::{self, Problems};
-use crate::rule::{Condition, Overwrite, Rule, RuleSpec, Source};
+use crate::rule::{Condition, Expression, Overwrite, Rule, RuleSpec, Source};
 
 /// What is to be prepared, beyond the rule itself.
 #[derive(Debug, Clone, Default)]
@@ -29,12 +29,10 @@ pub struct Request {
     pub inferred: Option<(Vec<Source>, Reference)>,
     /// A table whose rows have no tenant is no error: with `tenant`, all its rows are excluded.
     pub tenant_optional: bool,
-    /// UPDATE will really be run, so the privilege for it must be there.
-    pub will_write: bool,
-    /// Rows will only be counted, so what would be in the way of an UPDATE is not.
-    pub count_only: bool,
-    /// Values that the inferred sources start from, besides columns.
-    pub computed: Vec<Computed>,
+    /// Of a real run the privilege to write must be there; of a count, what would be in the way of a write is not asked.
+    pub mode: Mode,
+    /// What is evaluated besides, in statements around the classification.
+    pub further: Vec<Expression>,
     /// The column is known to be a tenant key.
     pub tenant_key: bool,
 }
@@ -62,15 +60,15 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     };
     relation_can_be_filled(session, table, &mut problems);
     let column = problems.keep(catalog.resolve_column(table, &spec.column));
-    if let Some(column) = column.filter(|_| !request.count_only) {
+    if let Some(column) = column.filter(|_| !request.mode.is_count()) {
         column_can_be_filled(session, table, column, &mut problems);
     }
     let details = match column {
-        Some(_) if request.count_only => Some(Details::default()),
+        Some(_) if request.mode.is_count() => Some(Details::default()),
         Some(column) if table.is_table() => problems.keep(catalog.details(table, column)),
         _ => None,
     };
-    if let (Some(details), Some(column), false) = (&details, column, request.count_only) {
+    if let (Some(details), Some(column), false) = (&details, column, request.mode.is_count()) {
         details_can_be_predicted(session, table, column, details, &mut problems);
     }
 
@@ -107,7 +105,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         },
         (None, _, None) => vec![],
     };
-    if spec.overwrite == Overwrite::Mismatched && !request.count_only {
+    if spec.overwrite == Overwrite::Mismatched && !request.mode.is_count() {
         overwriting_can_be_kept(session, table, column, &mut problems);
     }
     if let Some(column) = column.filter(|_| problems.is_empty()) {
@@ -179,7 +177,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
             .and_then(|to| named_reference(session, column, to, &mut problems));
     }
     // Nothing is written, so there is no value to refuse.
-    let refuse_dangling = inferred_reference.is_some() && !request.count_only;
+    let refuse_dangling = inferred_reference.is_some() && !request.mode.is_count();
     let reference = inferred_reference
         .or_else(|| reference::declared(catalog, table, column))
         .or_else(|| reference_of_values(session, table, &found));
@@ -191,11 +189,8 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
     };
     let root = setting.flatten();
     // Where parents are found by what they are, their tenant is part of it, and proves something.
-    let key_columns: Vec<i16> = match request.computed.is_empty() {
-        true => found.iter().flat_map(|s| s.columns.iter().copied()).collect(),
-        false => vec![],
-    };
-    let guard = match (spec.tenant_guard && !request.count_only, &reference) {
+    let key_columns: Vec<i16> = found.iter().flat_map(Source::columns).collect();
+    let guard = match (spec.tenant_guard && !request.mode.is_count(), &reference) {
         (false, _) => Guard::Off,
         // The setting is wrong: that is the problem, not what would be found without it.
         (true, _) if setting.is_none() => Guard::Off,
@@ -252,14 +247,13 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         overlays: Overlays::default(),
         touched: session.transaction.into_iter().collect(),
         written_as: vec![],
-        computed: request.computed,
+        further: request.further,
         reader: None,
-        for_review: false,
     };
     if let Some(reader) = problems.keep(who_reads(session, &blueprint, &[])) {
         blueprint.reader = reader.role();
     }
-    everything_can_be_read(session, &blueprint, request.will_write, &mut problems);
+    everything_can_be_read(session, &blueprint, request.mode, &mut problems);
     problems.into_result()?;
     session.hold(blueprint.reads().into_iter().map(|(table, _)| table))?;
     Ok(blueprint)
@@ -276,7 +270,9 @@ pub fn who_reads(session: &Session, blueprint: &Blueprint, others: &[(&Table, &[
     let mut reads: Vec<u32> = blueprint.reads().into_iter().map(|(table, _)| table).collect();
     reads.extend(others.iter().map(|(table, _)| table.oid));
     let typed = blueprint.rule.only_where.iter().flat_map(|condition| &condition.trees);
-    let computed = blueprint.computed.iter().filter_map(|computed| computed.tree.as_ref());
+    let computed = blueprint
+        .expressions()
+        .filter_map(|expression| expression.tree.as_ref());
     let typed: Vec<&str> = typed.chain(computed).map(String::as_str).collect();
     Reader::of(session, &asked, &reads, &typed)
 }
@@ -319,7 +315,7 @@ fn named_reference(
 /// What the values mean where the target column has no foreign key: what all sources' value columns reference.
 fn reference_of_values(session: &Session, table: &Table, sources: &[Source]) -> Option<Reference> {
     let mut references = sources.iter().map(|source| {
-        let (owner, column) = source.value(table.oid);
+        let (owner, column) = source.value(table.oid)?;
         let owner = session.catalog.table(owner)?;
         let column = owner.column(column)?;
         reference::declared(&session.catalog, owner, column).or_else(|| {
@@ -368,7 +364,7 @@ fn tenant_reads_as_key(session: &Session, path: &TenantPath, wanted: &str, probl
 }
 
 /// Privileges and row-level security of every table that takes part.
-fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: bool, problems: &mut Problems) {
+fn everything_can_be_read(session: &Session, blueprint: &Blueprint, mode: Mode, problems: &mut Problems) {
     for (oid, columns) in blueprint.reads() {
         let Some(table) = session.catalog.table(oid) else {
             continue;
@@ -377,7 +373,7 @@ fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: 
         readable(session, table, &columns, oid == blueprint.table.oid, problems);
     }
     let (table, column) = (blueprint.table, blueprint.column);
-    if will_write && !session.may_record() {
+    if mode.is_real() && !session.may_record() {
         problems.push(
             Problem::new(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -386,7 +382,7 @@ fn everything_can_be_read(session: &Session, blueprint: &Blueprint, will_write: 
             .hint("one call by the extension's owner gives a role all that it needs: SELECT grant_mend('role')"),
         );
     }
-    if will_write {
+    if mode.is_real() {
         updatable(session, table, column, problems);
     }
 }

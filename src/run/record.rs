@@ -50,13 +50,8 @@ pub fn of_backfill(blueprint: &Blueprint, outcome: &Outcome) -> Result<Record, P
         None => serde_json::Value::Null,
     };
     let counts = &outcome.counts;
-    let reasons = serde_json::to_value(&counts.reasons)?;
-    let statement = Blueprint {
-        for_review: true,
-        ..blueprint.clone()
-    }
-    .write(&Versions::All)
-    .sql;
+    let reasons = counts.reasons.to_json();
+    let statement = blueprint.write(&Versions::All).for_review();
     let reads = blueprint.reads().into_iter().map(|(table, _)| table).collect();
     Ok(Record {
         table: qualified(blueprint.table),
@@ -64,7 +59,7 @@ pub fn of_backfill(blueprint: &Blueprint, outcome: &Outcome) -> Result<Record, P
         rule,
         statement,
         counts: (counts.already_set, counts.filled, reasons, counts.unfilled()),
-        note: outcome.note.clone(),
+        note: outcome.note(),
         fingerprint: fingerprinted(blueprint.catalog, reads, &blueprint.details),
     })
 }

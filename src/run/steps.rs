@@ -7,7 +7,7 @@ use super::ledger::Share;
 use super::written::{Write, WrittenRows};
 use super::{Outcome, Session, execute};
 use crate::pg;
-use crate::plan::{Blueprint, Overlays};
+use crate::plan::{Blueprint, Mode, Overlays};
 use crate::problem::Problem;
 
 /// One rule of several.
@@ -15,8 +15,8 @@ use crate::problem::Problem;
 pub struct Step<'a> {
     /// Ready to be counted.
     pub blueprint: Blueprint<'a>,
-    /// Nothing can be written, only counted.
-    pub count_only: bool,
+    /// [`Mode::Count`] where nothing can be written; else as the whole call.
+    pub mode: Mode,
     /// Stands instead of the note that the numbers would get.
     pub instead_of_note: Option<String>,
     /// Stands in front of it.
@@ -26,7 +26,7 @@ pub struct Step<'a> {
 /// How far a sequence of steps is: what those that follow must know of it.
 pub struct Sequence<'a> {
     session: &'a Session,
-    dry_run: bool,
+    mode: Mode,
     /// In a dry run: the tables as they would be by now.
     pub overlays: Overlays,
     /// In a real run: the ids under which rows were written.
@@ -37,10 +37,10 @@ pub struct Sequence<'a> {
 
 impl<'a> Sequence<'a> {
     /// Nothing was done yet.
-    pub fn new(session: &'a Session, dry_run: bool) -> Self {
+    pub fn new(session: &'a Session, mode: Mode) -> Self {
         Sequence {
             session,
-            dry_run,
+            mode,
             overlays: Overlays::default(),
             touched: vec![],
             written: WrittenRows::default(),
@@ -52,9 +52,9 @@ impl<'a> Sequence<'a> {
         self.session
     }
 
-    /// Nothing is written.
-    pub fn is_dry(&self) -> bool {
-        self.dry_run
+    /// Is something written?
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Runs one step, or counts what it would do; in a dry run it sees what the steps before it would have written.
@@ -62,12 +62,12 @@ impl<'a> Sequence<'a> {
     /// Errors: those of the step.
     pub fn step(&mut self, mut step: Step<'a>) -> Result<Outcome, Problem> {
         pgrx::check_for_interrupts!();
-        let mut outcome = if self.dry_run {
+        let mut outcome = if !self.mode.is_real() {
             step.blueprint.overlays = std::mem::take(&mut self.overlays);
             let outcome = execute::dry(self.session, &mut step.blueprint, true)?;
             self.overlays = std::mem::take(&mut step.blueprint.overlays);
             outcome
-        } else if step.count_only {
+        } else if step.mode.is_count() {
             // A count is all there is to do, and no run to record.
             Outcome {
                 dry_run: false,
@@ -82,12 +82,9 @@ impl<'a> Sequence<'a> {
             outcome
         };
         if let Some(note) = step.instead_of_note {
-            outcome.note = Some(note);
+            outcome.notes = vec![note];
         }
-        if let Some(before) = step.before_note {
-            let rest = outcome.note.map(|note| format!("; {note}")).unwrap_or_default();
-            outcome.note = Some(format!("{before}{rest}"));
-        }
+        outcome.first.extend(step.before_note);
         Ok(outcome)
     }
 }
@@ -143,17 +140,17 @@ pub enum Origin {
 /// Errors: those of the steps; nothing of any of them is left then.
 pub fn together<'a, T>(
     session: &'a Session,
-    dry_run: bool,
+    mode: Mode,
     mut steps: impl FnMut(&mut Sequence<'a>) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
-    if dry_run {
-        return steps(&mut Sequence::new(session, true));
+    if !mode.is_real() {
+        return steps(&mut Sequence::new(session, mode));
     }
     execute::may_write()?;
     attempts(&[], |again| {
         // With an id of its own, each statement sees what is committed by then.
         pg::current_transaction_id();
-        let mut sequence = Sequence::new(session, false);
+        let mut sequence = Sequence::new(session, mode);
         let result = steps(&mut sequence)?;
         sequence.prove(again)?;
         Ok(result)
@@ -163,8 +160,8 @@ pub fn together<'a, T>(
 /// Runs every step, or counts what it would do.
 ///
 /// Errors: those of the steps; nothing of any of them is left then.
-pub(super) fn run(session: &Session, steps: Vec<Step>, dry_run: bool) -> Result<Vec<Outcome>, Problem> {
-    together(session, dry_run, |sequence| {
+pub(super) fn run(session: &Session, steps: Vec<Step>, mode: Mode) -> Result<Vec<Outcome>, Problem> {
+    together(session, mode, |sequence| {
         steps.iter().map(|step| sequence.step(step.clone())).collect()
     })
 }

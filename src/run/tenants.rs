@@ -8,6 +8,7 @@ use crate::catalog::Table;
 use crate::infer::keys::{KeyPaths, TenantKeys, in_order};
 use crate::infer::{InferError, root};
 use crate::plan::Blueprint;
+use crate::plan::Mode;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::{OnConflict, Overwrite, RuleSpec};
@@ -20,7 +21,7 @@ pub struct TenantRequest {
     /// One table, or all.
     pub table: Option<String>,
     /// Count only.
-    pub dry_run: bool,
+    pub mode: Mode,
     /// What happens where paths disagree.
     pub on_conflict: OnConflict,
     /// Only these rows.
@@ -107,7 +108,7 @@ pub fn tenants(session: &Session, request: &TenantRequest) -> Result<Vec<Outcome
         }
     }
     problems.into_result()?;
-    steps::run(session, steps, request.dry_run)
+    steps::run(session, steps, request.mode)
 }
 
 /// Looks at all tables at once, where the caller may read them: one by one it takes longer.
@@ -180,15 +181,14 @@ struct RuleRequest {
     tenant: Option<String>,
     tenant_optional: bool,
     overwrite: Overwrite,
-    will_write: bool,
-    count_only: bool,
+    mode: Mode,
     without_sources: bool,
 }
 
 impl RuleRequest {
     fn counting() -> Self {
         RuleRequest {
-            count_only: true,
+            mode: Mode::Count,
             ..RuleRequest::default()
         }
     }
@@ -214,8 +214,7 @@ fn step<'a>(
             Some(_) => Overwrite::Nothing,
             None => request.overwrite,
         },
-        will_write: !request.dry_run && why_not.is_none(),
-        count_only: why_not.is_some(),
+        mode: request.mode.only_if(why_not.is_none()),
         without_sources: why_not.is_some(),
     };
     let instead_of_note = why_not.map(|why| match why {
@@ -226,7 +225,7 @@ fn step<'a>(
     match blueprint(session, keys, key, &rule) {
         Ok(blueprint) => Ok(Step {
             blueprint,
-            count_only: why_not.is_some(),
+            mode: request.mode.only_if(why_not.is_none()),
             before_note: instead_of_note
                 .is_none()
                 .then(|| cautions(session, table, key))
@@ -236,8 +235,7 @@ fn step<'a>(
         // One table that cannot be filled at all is no reason to fill none of the others.
         Err(problem) if request.table.is_none() && cannot_be_filled_at_all(&problem) => {
             let counting = RuleRequest {
-                will_write: false,
-                count_only: true,
+                mode: Mode::Count,
                 without_sources: true,
                 overwrite: Overwrite::Nothing,
                 ..rule
@@ -250,7 +248,7 @@ fn step<'a>(
             let parts: Vec<String> = parts.into_iter().flatten().collect();
             Ok(Step {
                 blueprint: blueprint(session, keys, key, &counting).map_err(|_| problem)?,
-                count_only: true,
+                mode: Mode::Count,
                 before_note: None,
                 instead_of_note: Some(format!("not filled: {}", parts.join("; "))),
             })
@@ -321,10 +319,9 @@ fn blueprint<'a>(
     let request = Request {
         inferred: Some((sources, keys.reference(&key.key))),
         tenant_optional: rule.tenant_optional,
-        will_write: rule.will_write,
-        count_only: rule.count_only,
+        mode: rule.mode,
         tenant_key: true,
-        computed: vec![],
+        further: vec![],
     };
     prepare(session, &spec, request)
 }

@@ -6,10 +6,10 @@ use super::{Recorded, Undone, by_hash, column_is_gone, number, outcomes, recorde
 use crate::catalog::{Column, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::Settings;
-use crate::plan::expression::indent;
 use crate::plan::join::same_key;
 use crate::plan::kept::{json_object, keeping, old_value, same_as_kept};
-use crate::plan::{Statement, written_as};
+use crate::plan::reason::{self, Reason};
+use crate::plan::{Mode, Statement, written_as};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::{self, Change};
@@ -70,7 +70,7 @@ impl<'a> Created<'a> {
         })
     }
 
-    pub(super) fn may(&self, dry_run: bool) -> Result<(), Problem> {
+    pub(super) fn may(&self, mode: Mode) -> Result<(), Problem> {
         let catalog = &self.session.catalog;
         let mut problems = Problems::default();
         relation_can_be_filled(self.session, self.table, &mut problems);
@@ -105,7 +105,7 @@ impl<'a> Created<'a> {
                 .hint("SET ROLE to a role that owns the types, or leave the rows"),
             );
         }
-        if !dry_run && !may_delete(self.table)? {
+        if mode.is_real() && !may_delete(self.table)? {
             problems.push(
                 Problem::new(
                     PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -202,13 +202,15 @@ impl<'a> Created<'a> {
 
     fn counted(&self, unlinked: &[(u32, i16, String)]) -> Result<Undone, Problem> {
         let first = self.key.first().map_or("p".into(), |c| format!("p.{}", c.sql()));
+        let cases = [
+            ("kept.undone_by IS NOT NULL".to_string(), Reason::AlreadyRestored),
+            (format!("{first} IS NOT DISTINCT FROM NULL"), Reason::RowIsGone),
+            (format!("NOT {}", written_as("p", &self.ids)), Reason::ChangedSince),
+            (self.referenced(unlinked, false), Reason::Referenced),
+        ];
         let judged = format!(
-            "SELECT CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    \
-             WHEN {first} IS NOT DISTINCT FROM NULL THEN 'row_is_gone'\n    WHEN NOT {} THEN 'changed_since'\n    \
-             WHEN {} THEN 'referenced'\n    ELSE 'undone' END AS outcome\nFROM mend.changes AS kept\n\
-             LEFT JOIN {} AS p ON {}\nWHERE {}",
-            written_as("p", &self.ids),
-            self.referenced(unlinked, false),
+            "SELECT {} AS outcome\nFROM mend.changes AS kept\nLEFT JOIN {} AS p ON {}\nWHERE {}",
+            reason::case(&cases, &Reason::Undone),
             self.table.relation_sql(),
             self.same_row(),
             self.of_run()
@@ -218,8 +220,8 @@ impl<'a> Created<'a> {
             table: self.session.catalog.display(self.table),
             columns: None,
             change: Change::Created.as_str().into(),
-            total: counts.values().sum(),
-            undone: counts.remove("undone").unwrap_or(0),
+            total: counts.total(),
+            undone: counts.take(&Reason::Undone),
             note: (!self.triggers.is_empty()).then(|| format!("triggers on DELETE: {}", self.triggers.join(", "))),
             reasons: counts,
             run_id: None,
@@ -237,38 +239,32 @@ impl<'a> Created<'a> {
             return Ok(undone);
         }
         let catalog = &self.session.catalog;
-        let delete = Statement {
-            sql: format!(
-                "DELETE FROM {} AS p\nUSING mend.changes AS kept\nWHERE {} AND {} AND kept.undone_by IS NULL AND {}\n  AND ({}) IS NOT TRUE",
-                self.table.relation_sql(),
-                self.of_run(),
-                self.same_row(),
-                written_as("p", &self.ids),
-                self.referenced(unlinked, false)
-            ),
-            parameters: vec![],
-        };
-        let review = delete.sql.clone();
-        let delete = delete.under_callers_settings(&self.session.caller.with_exact_texts(), true);
+        let delete = Statement::new(format!(
+            "DELETE FROM {} AS p\nUSING mend.changes AS kept",
+            self.table.relation_sql()
+        ))
+        .filter(self.of_run())
+        .filter(self.same_row())
+        .filter("kept.undone_by IS NULL")
+        .filter(written_as("p", &self.ids))
+        .filter(format!("({}) IS NOT TRUE", self.referenced(unlinked, false)));
+        let review = delete.for_review();
+        let delete = delete.under_callers_settings(&self.session.caller.with_exact_texts());
         let texts = self.table.columns.iter();
         let texts = texts.map(|c| (c, catalog.text_sql(&format!("p.{}", c.sql()), c.type_oid)));
-        let with = format!(
-            "gone AS (\n{}\n  RETURNING kept.row_key, {} AS row_values\n)",
-            indent(&delete.sql, 2),
-            json_object(texts)
-        );
-        let statement = Statement {
-            sql: keeping(
-                &with,
-                &["(SELECT pg_catalog.count(*) FROM gone)"],
-                &[
-                    ("row_key", "row_key::pg_catalog.text"),
-                    ("row_values", "row_values::pg_catalog.text"),
-                ],
-                "FROM gone",
-            ),
-            parameters: delete.parameters,
-        };
+        let parameters = delete.parameters().to_vec();
+        let gone = delete.ending(format!("RETURNING kept.row_key, {} AS row_values", json_object(texts)));
+        let statement = keeping(
+            vec![gone.as_query("gone")],
+            &["(SELECT pg_catalog.count(*) FROM gone)"],
+            &[
+                ("row_key", "row_key::pg_catalog.text"),
+                ("row_values", "row_values::pg_catalog.text"),
+            ],
+            "gone",
+            None,
+        )
+        .with_parameters(parameters);
         let kept = record::qualified(self.table);
         recorded(self.session, self.id, self.table, undone, review, |run| {
             let rows = {

@@ -9,7 +9,8 @@ use crate::pg::{self, Settings, WholeFunctions};
 use crate::plan::expression::indent;
 use crate::plan::kept::{json_object, keeping, key_conditions, old_value};
 use crate::plan::new_row::refusals_of_new_row;
-use crate::plan::{Overlays, Statement};
+use crate::plan::reason::{self, Reason};
+use crate::plan::{Mode, Overlays, Statement};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::{self, Change};
@@ -48,7 +49,7 @@ impl<'a> Deleted<'a> {
         })
     }
 
-    pub(super) fn may(&self, dry_run: bool) -> Result<(), Problem> {
+    pub(super) fn may(&self, mode: Mode) -> Result<(), Problem> {
         let catalog = &self.session.catalog;
         let mut problems = Problems::default();
         relation_can_be_filled(self.session, self.table, &mut problems);
@@ -82,7 +83,7 @@ impl<'a> Deleted<'a> {
             &reads,
             &[],
         ));
-        if !dry_run && !self.table.may_insert {
+        if mode.is_real() && !self.table.may_insert {
             problems.push(
                 Problem::new(
                     PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -117,17 +118,20 @@ impl<'a> Deleted<'a> {
                 .map(|c| self.value(c))
         };
         let refused = refusals_of_new_row(catalog, self.table, &Overlays::default(), &self.insertion, &known, &[]);
-        let refused: Vec<String> = refused
-            .iter()
-            .map(|(refused, _)| format!("WHEN {refused} THEN 'constraint_failed'"))
-            .collect();
-        format!(
-            "SELECT kept.change_id, kept.row_values, CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    \
-             WHEN EXISTS (SELECT FROM {} AS t WHERE {}) THEN 'row_is_there'\n    {}\n    ELSE 'undone' END AS outcome\n\
-             FROM mend.changes AS kept\nWHERE kept.run_id = {} AND kept.change = 'deleted' AND kept.table_name = {}",
+        let is_there = format!(
+            "EXISTS (SELECT FROM {} AS t WHERE {})",
             self.table.relation_sql(),
             key_conditions(catalog, self.table, "t", "kept.row_values").join(" AND "),
-            refused.join("\n    "),
+        );
+        let mut cases = vec![
+            ("kept.undone_by IS NOT NULL".to_string(), Reason::AlreadyRestored),
+            (is_there, Reason::RowIsThere),
+        ];
+        cases.extend(refused);
+        format!(
+            "SELECT kept.change_id, kept.row_values, {} AS outcome\n\
+             FROM mend.changes AS kept\nWHERE kept.run_id = {} AND kept.change = 'deleted' AND kept.table_name = {}",
+            reason::case(&cases, &Reason::Undone),
             self.id,
             Literal::new(&record::qualified(self.table))
         )
@@ -146,7 +150,7 @@ impl<'a> Deleted<'a> {
         let unpredicted = self
             .insertion
             .unpredicted(self.table, &|c| self.columns.iter().any(|column| column.number == c));
-        let mut notes = vec![];
+        let mut notes: Vec<String> = counts.refused().into_iter().collect();
         if !unpredicted.is_empty() {
             notes.push(format!(
                 "not predicted, would fail the whole run: {}",
@@ -160,8 +164,8 @@ impl<'a> Deleted<'a> {
             table: self.session.catalog.display(self.table),
             columns: None,
             change: Change::Deleted.as_str().into(),
-            total: counts.values().sum(),
-            undone: counts.remove("undone").unwrap_or(0),
+            total: counts.total(),
+            undone: counts.take(&Reason::Undone),
             reasons: counts,
             run_id: None,
             note: (!notes.is_empty()).then(|| notes.join("; ")),
@@ -180,18 +184,16 @@ impl<'a> Deleted<'a> {
         }
         let names: Vec<String> = self.columns.iter().map(|c| c.sql().to_string()).collect();
         let values: Vec<String> = self.columns.iter().map(|c| self.value(c)).collect();
-        let insert = Statement {
-            sql: format!(
-                "INSERT INTO {} ({})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM (\n{}\n) AS kept\nWHERE kept.outcome = 'undone'",
-                self.table.sql(),
-                names.join(", "),
-                values.join(", "),
-                indent(&self.judged(), 2)
-            ),
-            parameters: vec![],
-        };
-        let review = insert.sql.clone();
-        let insert = insert.under_callers_settings(&self.session.caller.with_exact_texts(), true);
+        let insert = Statement::new(format!(
+            "INSERT INTO {} ({})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM (\n{}\n) AS kept",
+            self.table.sql(),
+            names.join(", "),
+            values.join(", "),
+            indent(&self.judged(), 2)
+        ))
+        .filter("kept.outcome = 'undone'");
+        let review = insert.for_review();
+        let insert = insert.under_callers_settings(&self.session.caller.with_exact_texts());
         let catalog = &self.session.catalog;
         let key = self.table.row_key_sql(catalog, &self.table.quoted_name);
         let texts = self.columns.iter();
@@ -199,22 +201,22 @@ impl<'a> Deleted<'a> {
             let own = format!("{}.{}", self.table.quoted_name, c.sql());
             (*c, catalog.text_sql(&own, c.type_oid))
         });
-        let statement = Statement {
-            sql: keeping(
-                &format!(
-                    "made AS (\n{}\n  RETURNING {key} AS row_key, {} AS new_values\n)",
-                    indent(&insert.sql, 2),
-                    json_object(texts)
-                ),
-                &["(SELECT pg_catalog.count(*) FROM made)"],
-                &[
-                    ("row_key", "row_key::pg_catalog.text"),
-                    ("new_values", "new_values::pg_catalog.text"),
-                ],
-                "FROM made",
-            ),
-            parameters: insert.parameters,
-        };
+        let parameters = insert.parameters().to_vec();
+        let made = insert.ending(format!(
+            "RETURNING {key} AS row_key, {} AS new_values",
+            json_object(texts)
+        ));
+        let statement = keeping(
+            vec![made.as_query("made")],
+            &["(SELECT pg_catalog.count(*) FROM made)"],
+            &[
+                ("row_key", "row_key::pg_catalog.text"),
+                ("new_values", "new_values::pg_catalog.text"),
+            ],
+            "made",
+            None,
+        )
+        .with_parameters(parameters);
         let (kept, expected) = (record::qualified(self.table), undone.undone);
         recorded(self.session, self.id, self.table, undone, review, |run| {
             let rows = {

@@ -15,8 +15,6 @@ mod created;
 mod deleted;
 mod values;
 
-use std::collections::BTreeMap;
-
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
@@ -27,10 +25,11 @@ use crate::identifier::Identifier;
 use crate::migration::reset;
 use crate::pg::{self, Jsonb, Settings};
 use crate::plan::expression::indent;
+use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
 use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
-use crate::run::{Session, attempts, may_write};
+use crate::run::{Session, attempts, may_write, query};
 
 use created::Created;
 use deleted::Deleted;
@@ -50,7 +49,7 @@ pub struct Undone {
     /// Rows that are as they were before it.
     pub undone: i64,
     /// Rows left as they are, by reason.
-    pub reasons: BTreeMap<String, i64>,
+    pub reasons: Tally,
     /// `mend.runs.run_id` of a real undo.
     pub run_id: Option<i64>,
     /// What else there is to know.
@@ -144,23 +143,15 @@ fn texts(sql: &str, arguments: &[DatumWithOid]) -> Result<Vec<String>, Problem> 
     })?)
 }
 
-/// Rows per outcome.
+/// Rows per reason.
 ///
-/// * `judged`: a SELECT with the outcome of each row as `outcome`.
-fn outcomes(judged: &str) -> Result<BTreeMap<String, i64>, Problem> {
+/// * `judged`: a SELECT with the reason of each row as `outcome`.
+fn outcomes(judged: &str) -> Result<Tally, Problem> {
     let sql = format!(
-        "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged\nGROUP BY outcome",
+        "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged",
         indent(judged, 2)
     );
-    let _own = Settings::of_one_statement();
-    Ok(Spi::connect(|client| {
-        let mut counts = BTreeMap::new();
-        for row in client.select(&sql, None, &[])? {
-            let outcome = row.get::<String>(1)?.unwrap_or_default();
-            counts.insert(outcome, row.get::<i64>(2)?.unwrap_or(0));
-        }
-        Ok::<_, SpiError>(counts)
-    })?)
+    query::tally(&Statement::new(sql).ending("GROUP BY outcome"))
 }
 
 /// The only number of a statement.
@@ -183,8 +174,8 @@ fn column_is_gone(session: &Session, table: &Table, name: &str, hint: &str) -> P
 ///
 /// Errors: 42704 if there is no such run of the caller's, or it changed nothing; 42P01, 42703 if a table or column is gone; 42501, 25006,
 /// 25000, 27000, 40001, and whatever triggers raise: everything is left as it is then.
-pub fn undo(session: &Session, id: i64, dry_run: bool) -> Result<Vec<Undone>, Problem> {
-    if !dry_run {
+pub fn undo(session: &Session, id: i64, mode: Mode) -> Result<Vec<Undone>, Problem> {
+    if mode.is_real() {
         may_write()?;
     }
     let recorded = Recorded::find(session, id)?;
@@ -200,19 +191,19 @@ pub fn undo(session: &Session, id: i64, dry_run: bool) -> Result<Vec<Undone>, Pr
         .hint("SELECT run_id, operation, table_name, filled FROM mend.runs ORDER BY run_id DESC shows your runs"));
     }
     for part in &parts {
-        part.may(dry_run)?;
+        part.may(mode)?;
     }
     not_as_somebody_else(session, &parts)?;
     let all = || {
         let mut undone = vec![];
         for part in &parts {
-            undone.push(match dry_run {
-                true => part.count(&parts)?,
-                false => part.take_back(&parts)?,
+            undone.push(match mode.is_real() {
+                false => part.count(&parts)?,
+                true => part.take_back(&parts)?,
             });
         }
         if dropped {
-            let restored = reset::restore(session, id, dry_run, false)?;
+            let restored = reset::restore(session, id, mode, false)?;
             undone.extend(restored.into_iter().map(|of| Undone {
                 table: of.table,
                 change: match of.column {
@@ -229,16 +220,16 @@ pub fn undo(session: &Session, id: i64, dry_run: bool) -> Result<Vec<Undone>, Pr
         }
         Ok(undone)
     };
-    match dry_run {
-        true => all(),
-        false => attempts(&[], |_| all()),
+    match mode.is_real() {
+        false => all(),
+        true => attempts(&[], |_| all()),
     }
 }
 
 /// What of a repair was put back, or would be: the same of a run of `repair_orphans` that nullified.
 ///
 /// Errors: as [`undo`]; 0A000 if the run nullified nothing.
-pub fn restore_repaired(session: &Session, id: i64, dry_run: bool) -> Result<Undone, Problem> {
+pub fn restore_repaired(session: &Session, id: i64, mode: Mode) -> Result<Undone, Problem> {
     let recorded = Recorded::find(session, id)?;
     let action = recorded.rule.get("action").and_then(Value::as_str).unwrap_or_default();
     if recorded.operation != "repair_orphans" || action == "create_parent" {
@@ -266,7 +257,7 @@ pub fn restore_repaired(session: &Session, id: i64, dry_run: bool) -> Result<Und
             ..Undone::default()
         });
     }
-    let mut undone = undo(session, id, dry_run)?;
+    let mut undone = undo(session, id, mode)?;
     Ok(undone.swap_remove(0))
 }
 
@@ -329,11 +320,11 @@ impl<'a> Part<'a> {
         Ok(parts)
     }
 
-    fn may(&self, dry_run: bool) -> Result<(), Problem> {
+    fn may(&self, mode: Mode) -> Result<(), Problem> {
         match self {
-            Part::Values(values) => values.may(dry_run),
-            Part::Created(created) => created.may(dry_run),
-            Part::Deleted(deleted) => deleted.may(dry_run),
+            Part::Values(values) => values.may(mode),
+            Part::Created(created) => created.may(mode),
+            Part::Deleted(deleted) => deleted.may(mode),
         }
     }
 
@@ -397,9 +388,9 @@ fn recorded(
     // What somebody changed between the count and the write has stayed as it is.
     let changed = (undone.undone - rows).max(0);
     if changed > 0 {
-        *undone.reasons.entry("changed_since".into()).or_default() += changed;
+        undone.reasons.add(Reason::ChangedSince, changed);
     }
-    let left: i64 = undone.reasons.values().sum();
+    let left = undone.reasons.total();
     undone.undone = rows;
     undone.total = rows + left;
     undone.run_id = Some(run);
@@ -408,7 +399,7 @@ fn recorded(
         column: undone.columns.clone().unwrap_or_default(),
         rule: json!({ "run_id": id, "change": undone.change }),
         statement,
-        counts: (0, rows, serde_json::to_value(&undone.reasons)?, left),
+        counts: (0, rows, undone.reasons.to_json(), left),
         note: undone.note.clone(),
         fingerprint: String::new(),
     };

@@ -113,7 +113,7 @@ fn foreign_key(reference: &KeyReference, checked: &Checked) -> String {
 /// Fills the tenants of a table, or those of the table from which its rows have theirs.
 fn fill(catalog: &Catalog, sides: &Sides, table: &Table) -> String {
     let owner = match sides.of(table).as_ref() {
-        Whose::Through(paths) => paths[0].value(table.oid).0,
+        Whose::Through(paths) => paths[0].value(table.oid).map_or(table.oid, |(owner, _)| owner),
         _ => table.oid,
     };
     let owner = catalog.table(owner).unwrap_or(table);
@@ -140,7 +140,7 @@ fn filled_along<'a>(sides: &Sides, reference: &KeyReference<'a>) -> Option<&'a s
     let keys = sides.keys()?;
     let key = keys.of(reference.table).first()?;
     let best = keys.paths(reference.table, Some(key)).found.into_iter().next()?;
-    let along = best.source.columns == reference.columns && best.source.hops[0].parent == reference.parent.oid;
+    let along = best.source.columns() == reference.columns && best.source.hops[0].parent == reference.parent.oid;
     // A key that must be there was entered with the row.
     let column = reference.table.column(key.column)?;
     (along && !column.never_null).then_some(column.name.as_str())

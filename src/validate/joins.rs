@@ -183,7 +183,7 @@ impl<'a> Joins<'a> {
 
     /// The value at the end of a path.
     pub(super) fn along(&mut self, table: &'a Table, alias: &str, path: &Source) -> Option<(String, &'a Column)> {
-        let (mut from, mut at, mut columns) = (alias.to_string(), table, path.columns.clone());
+        let (mut from, mut at, mut columns) = (alias.to_string(), table, path.columns());
         for hop in &path.hops {
             let parent = self.catalog.table(hop.parent)?;
             from = self.to(&from, at, &columns, None, parent, &hop.key);

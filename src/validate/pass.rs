@@ -275,7 +275,7 @@ impl<'a> Pass<'a> {
         match self.sides.of(self.table).as_ref() {
             Whose::Everybodys => vec![],
             Whose::Own(columns) => columns.clone(),
-            Whose::Through(paths) => paths.iter().flat_map(|path| path.columns.clone()).collect(),
+            Whose::Through(paths) => paths.iter().flat_map(|path| path.columns()).collect(),
         }
     }
 

@@ -87,7 +87,9 @@ impl<'a> Sides<'a> {
         let mut through = Vec::new();
         for path in keys.paths(table, None).found {
             // The key at its end must be declared as well.
-            let (owner, column) = path.source.value(table.oid);
+            let Some((owner, column)) = path.source.value(table.oid) else {
+                continue;
+            };
             let of_owner = |t: &'a Table| keys.of(t).iter().any(|k| k.column == column && k.foreign_key.is_some());
             let known = owner == keys.root.oid || keys.catalog().table(owner).is_some_and(of_owner);
             if !(self.inferred || path.declared() && known) {

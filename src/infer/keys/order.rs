@@ -25,7 +25,7 @@ impl KeyPaths {
     /// The keys that a path reads, but for its own (a tree is filled in passes).
     fn reads(&self) -> impl Iterator<Item = (u32, i16)> {
         let own = self.id();
-        let values = self.paths.found.iter().map(move |path| path.source.value(own.0));
+        let values = self.paths.found.iter().filter_map(move |path| path.source.value(own.0));
         values.filter(move |value| *value != own)
     }
 }
@@ -86,7 +86,7 @@ fn leave_out(keys: &TenantKeys, pending: &mut [KeyPaths], waiting: &HashSet<(u32
         .iter()
         .map(|key| {
             let paths = key.paths.found.iter().enumerate();
-            let values = paths.map(|(p, path)| (p, path.source.value(key.table)));
+            let values = paths.filter_map(|(p, path)| Some((p, path.source.value(key.table)?)));
             values
                 .filter(|(_, value)| *value != key.id() && waiting.contains(value))
                 .filter_map(|(p, value)| Some((p, *at.get(&value)?)))
@@ -114,8 +114,8 @@ fn leave_out(keys: &TenantKeys, pending: &mut [KeyPaths], waiting: &HashSet<(u32
             let key = &pending[at.0];
             let table = keys.catalog.table(key.table)?;
             let path = &key.paths.found[at.1].source;
-            let start = table.names_of(&path.columns).join(", ");
-            let parent = keys.catalog.table(path.value(key.table).0)?;
+            let start = table.names_of(&path.columns()).join(", ");
+            let parent = keys.catalog.table(path.value(key.table)?.0)?;
             Some((keys.catalog.display(table), start, keys.catalog.display(parent)))
         };
         return Err(InferError::TenantCycle {

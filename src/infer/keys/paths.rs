@@ -203,10 +203,7 @@ impl<'a> TenantKeys<'a> {
         if let Some(last) = hops.last_mut() {
             last.columns = vec![value.number];
         }
-        let source = Source {
-            columns: way.columns,
-            hops,
-        };
+        let source = Source::of_columns(&way.columns, hops);
         if let Some(column) = column
             && !crate::rule::check::fits(self.catalog, column, value)
         {
@@ -242,7 +239,7 @@ impl<'a> TenantKeys<'a> {
                 key_nullable: !value.never_null,
                 name_in_front: Reverse(way.in_front),
                 hops: source.hops.len(),
-                columns: source.columns.clone(),
+                columns: source.columns(),
                 value: value.number,
                 further: way.further,
             },
@@ -264,7 +261,7 @@ impl<'a> TenantKeys<'a> {
             stem.pop();
             stem
         });
-        table.names_of(&source.columns).iter().any(|start| {
+        table.names_of(&source.columns()).iter().any(|start| {
             let start = names::column_stem(start);
             words.starts_with(&start) || (!role.is_empty() && start.starts_with(&role))
         })

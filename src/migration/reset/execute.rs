@@ -38,7 +38,7 @@ pub struct Reset {
 /// Errors: those of `script::read` and `plan`; 25006 in a read-only transaction; 25000 in one that is not READ COMMITTED; 55P03 where a lock is not had in time; 40001 where what is
 /// there changed meanwhile; 42501 without the right to drop. Nothing is dropped then.
 pub fn reset(request: &Request) -> Result<Reset, Problem> {
-    if !request.dry_run {
+    if request.mode.is_real() {
         may_write()?;
     }
     let session = Session::begin()?;
@@ -46,7 +46,7 @@ pub fn reset(request: &Request) -> Result<Reset, Problem> {
         let compared = compared(&session, &request.script)?;
         plan(&compared, &request.include, false)?
     };
-    if request.dry_run {
+    if !request.mode.is_real() {
         return Ok(told(first, None));
     }
     // A subtransaction: what was dropped before something fails is there again.
@@ -159,18 +159,17 @@ fn copy(session: &Session, drop: &Drop, id: i64) -> Result<i64, Problem> {
         );
         (c, text)
     });
-    let statement = Statement {
-        sql: keeping(
-            &format!(
-                "kept AS MATERIALIZED (\n  SELECT {} AS row_values FROM ONLY {table} AS t\n)",
-                json_object(texts)
-            ),
-            &["(SELECT pg_catalog.count(*) FROM kept)"],
-            &[("row_values", "row_values::pg_catalog.text")],
-            "FROM kept",
-        ),
-        parameters: vec![],
-    };
+    let kept = Statement::new(format!(
+        "SELECT {} AS row_values FROM ONLY {table} AS t",
+        json_object(texts)
+    ));
+    let statement = keeping(
+        vec![kept.as_query("kept").materialized()],
+        &["(SELECT pg_catalog.count(*) FROM kept)"],
+        &[("row_values", "row_values::pg_catalog.text")],
+        "kept",
+        None,
+    );
     let _settings = settings(false);
     let _texts = super::exact_texts();
     let numbers = ledger::keep(id, Change::RowDropped, &table, Some(&columns), &statement)?;

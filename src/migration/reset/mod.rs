@@ -20,6 +20,7 @@ pub use execute::reset;
 pub use restore::restore;
 
 use crate::pg::Settings;
+use crate::plan::Mode;
 
 /// Values as text, and back again, whatever the session has set: as in every call (`settings::EXACT_TEXTS`), and in one time zone, because
 /// nothing that a caller typed is read in between.
@@ -33,7 +34,7 @@ pub struct Request {
     /// The script.
     pub script: String,
     /// Count only.
-    pub dry_run: bool,
+    pub mode: Mode,
     /// Objects that are dropped although that loses something.
     pub include: Vec<String>,
     /// For `lock_timeout`.

@@ -1,6 +1,5 @@
 //! Puts back the rows and values that a reset copied, once their tables and columns are there again.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
@@ -10,8 +9,8 @@ use serde_json::json;
 use super::values;
 use crate::identifier::Literal;
 use crate::pg::{Watch, subtransaction};
-use crate::plan::Statement;
 use crate::plan::kept::keeping;
+use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
 use crate::run::ledger;
 use crate::run::record::{self, Record};
@@ -28,7 +27,7 @@ pub struct Restored {
     /// Rows that were put back, or would be.
     pub restored: i64,
     /// Rows left out, by reason.
-    pub reasons: BTreeMap<String, i64>,
+    pub reasons: Tally,
     /// Of a real run.
     pub run_id: Option<i64>,
 }
@@ -39,8 +38,8 @@ pub struct Restored {
 ///
 /// Errors: 42704 if the caller has no such run, or nothing of it is kept; 25006; whatever constraints and triggers raise, and then nothing is
 /// put back.
-pub fn restore(session: &Session, id: i64, dry_run: bool, overwrite: bool) -> Result<Vec<Restored>, Problem> {
-    if !dry_run {
+pub fn restore(session: &Session, id: i64, mode: Mode, overwrite: bool) -> Result<Vec<Restored>, Problem> {
+    if mode.is_real() {
         may_write()?;
     }
     let kept = kept(id)?;
@@ -61,22 +60,22 @@ pub fn restore(session: &Session, id: i64, dry_run: bool, overwrite: bool) -> Re
             .into_iter()
             .partition(|group| values::is_referenced(session, group, &tables));
         for group in first {
-            all.push(values::put_back(session, id, group, overwrite, dry_run)?);
+            all.push(values::put_back(session, id, group, overwrite, mode)?);
         }
         for (table, columns, rows) in kept {
-            all.push(match dry_run {
-                true => counted(session, table, &columns, rows)?,
-                false => put_back(session, id, table, &columns, rows)?,
+            all.push(match mode.is_real() {
+                false => counted(session, table, &columns, rows)?,
+                true => put_back(session, id, table, &columns, rows)?,
             });
         }
         for group in last {
-            all.push(values::put_back(session, id, group, overwrite, dry_run)?);
+            all.push(values::put_back(session, id, group, overwrite, mode)?);
         }
         Ok(all)
     };
-    match dry_run {
-        true => all(),
-        false => subtransaction(AssertUnwindSafe(all)),
+    match mode.is_real() {
+        false => all(),
+        true => subtransaction(AssertUnwindSafe(all)),
     }
 }
 
@@ -141,8 +140,8 @@ fn counted(session: &Session, table: String, columns: &[String], rows: i64) -> R
         .resolve_table(&table)
         .is_ok_and(|found| found.is_table());
     let reason = match columns_now(&table)?.filter(|_| is_table) {
-        None => Some("table_missing"),
-        Some((now, _)) if now != columns => Some("columns_differ"),
+        None => Some(Reason::TableMissing),
+        Some((now, _)) if now != columns => Some(Reason::ColumnsDiffer),
         Some(_) => None,
     };
     Ok(Restored {
@@ -150,7 +149,7 @@ fn counted(session: &Session, table: String, columns: &[String], rows: i64) -> R
         column: None,
         total: rows,
         restored: if reason.is_none() { rows } else { 0 },
-        reasons: reason.map(|reason| (reason.to_string(), rows)).into_iter().collect(),
+        reasons: reason.map(|reason| (reason, rows)).into_iter().collect(),
         run_id: None,
     })
 }
@@ -189,18 +188,14 @@ fn put_back(session: &Session, id: i64, table: String, columns: &[String], rows:
         .detail("a trigger returns NULL; nothing was put back")
         .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction"));
     }
-    let back = Statement {
-        sql: keeping(
-            &format!(
-                "back AS MATERIALIZED (\n  SELECT change_id FROM mend.reset_rows WHERE {}\n)",
-                of_run(id, &table)
-            ),
-            &["(SELECT pg_catalog.count(*) FROM back)"],
-            &[("row_key", "change_id::pg_catalog.text")],
-            "FROM back",
-        ),
-        parameters: vec![],
-    };
+    let back = Statement::new("SELECT change_id FROM mend.reset_rows").filter(of_run(id, &table));
+    let back = keeping(
+        vec![back.as_query("back").materialized()],
+        &["(SELECT pg_catalog.count(*) FROM back)"],
+        &[("row_key", "change_id::pg_catalog.text")],
+        "back",
+        None,
+    );
     ledger::mark_undone(run, &back)?;
     advance_sequences(&table, &written)?;
     let record = Record {

@@ -1,7 +1,5 @@
 //! Values of a column that is dropped: copied by the primary keys of their rows, and put back once the column is there again.
 
-use std::collections::BTreeMap;
-
 use pgrx::prelude::*;
 use pgrx::spi::{SpiError, quote_identifier};
 use serde_json::json;
@@ -10,14 +8,14 @@ use super::plan::qualified;
 use super::restore::{Restored, advance_sequences, columns_now};
 use crate::catalog::{Column, Table, is_plain, texts_can_be_read};
 use crate::identifier::Literal;
-use crate::pg::{self, Settings};
-use crate::plan::Statement;
+use crate::pg;
 use crate::plan::kept::{from_text, json_object, keeping};
+use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::{self, Change};
 use crate::run::record::{self, Record};
-use crate::run::{Session, readable, settings, updatable};
+use crate::run::{Session, query, readable, settings, updatable};
 
 /// A value as its type's output function writes it: a cast to text may be somebody's own, or drop blanks.
 pub(super) fn text_of(value: &str) -> String {
@@ -42,25 +40,23 @@ pub fn copy(session: &Session, (oid, column, type_name): (u32, &str, &str), id: 
     let name = qualified(&table.schema, &table.name);
     let value = format!("t.{}", quote_identifier(column));
     let keys = keys(table).into_iter();
-    let with = format!(
-        "kept AS MATERIALIZED (\n  SELECT {} AS row_key, pg_catalog.jsonb_build_object({}, {}) AS old_values\n  \
-         FROM {name} AS t WHERE {value} IS DISTINCT FROM NULL\n)",
+    let kept = Statement::new(format!(
+        "SELECT {} AS row_key, pg_catalog.jsonb_build_object({}, {}) AS old_values\nFROM {name} AS t",
         json_object(keys.map(|c| (c, text_of(&format!("t.{}", c.sql()))))),
         Literal::new(column),
         text_of(&value),
+    ))
+    .filter(format!("{value} IS DISTINCT FROM NULL"));
+    let statement = keeping(
+        vec![kept.as_query("kept").materialized()],
+        &["(SELECT pg_catalog.count(*) FROM kept)"],
+        &[
+            ("row_key", "row_key::pg_catalog.text"),
+            ("old_values", "old_values::pg_catalog.text"),
+        ],
+        "kept",
+        None,
     );
-    let statement = Statement {
-        sql: keeping(
-            &with,
-            &["(SELECT pg_catalog.count(*) FROM kept)"],
-            &[
-                ("row_key", "row_key::pg_catalog.text"),
-                ("old_values", "old_values::pg_catalog.text"),
-            ],
-            "FROM kept",
-        ),
-        parameters: vec![],
-    };
     let _settings = settings(false);
     let _texts = super::exact_texts();
     let described = [column.to_string(), type_name.to_string()];
@@ -139,34 +135,34 @@ pub fn is_referenced(session: &Session, group: &Group, tables: &[String]) -> boo
 /// * `overwrite`: whatever the column is now.
 ///
 /// Errors: 42501; 40001 where rows change meanwhile; whatever constraints and triggers raise. Nothing is put back then.
-pub fn put_back(session: &Session, id: i64, group: Group, overwrite: bool, dry_run: bool) -> Result<Restored, Problem> {
-    let nothing = |reason: &str| Restored {
+pub fn put_back(session: &Session, id: i64, group: Group, overwrite: bool, mode: Mode) -> Result<Restored, Problem> {
+    let nothing = |reason: Reason| Restored {
         table: group.table.clone(),
         column: Some(group.column.clone()),
         total: group.total,
         restored: 0,
-        reasons: BTreeMap::from([(reason.to_string(), group.total)]),
+        reasons: [(reason, group.total)].into_iter().collect(),
         run_id: None,
     };
     let Some((now, _)) = columns_now(&group.table)? else {
-        return Ok(nothing("table_missing"));
+        return Ok(nothing(Reason::TableMissing));
     };
     let Ok(table) = session.catalog.resolve_table(&group.table) else {
-        return Ok(nothing("table_missing"));
+        return Ok(nothing(Reason::TableMissing));
     };
     let Some(column) = table.column_named(&group.column) else {
-        return Ok(nothing("column_missing"));
+        return Ok(nothing(Reason::ColumnMissing));
     };
     if !now.contains(&format!("{} {}", quote_identifier(&group.column), group.type_name)) || column.generated {
-        return Ok(nothing("columns_differ"));
+        return Ok(nothing(Reason::ColumnsDiffer));
     }
     if table.primary_key().is_none() {
-        return Ok(nothing("key_differs"));
+        return Ok(nothing(Reason::KeyDiffers));
     }
     if column.identity_always {
-        return Ok(nothing("identity_always"));
+        return Ok(nothing(Reason::IdentityAlways));
     }
-    may(session, table, column, dry_run)?;
+    may(session, table, column, mode)?;
     session.hold([table.oid])?;
     let work = Work {
         session,
@@ -176,26 +172,26 @@ pub fn put_back(session: &Session, id: i64, group: Group, overwrite: bool, dry_r
         column,
         overwrite,
     };
-    let _settings = settings(dry_run);
+    let _settings = settings(!mode.is_real());
     let _texts = super::exact_texts();
     let mut reasons = work.count()?;
     let mut restored = Restored {
-        restored: reasons.remove("restored").unwrap_or(0),
+        restored: reasons.take(&Reason::Restored),
         reasons,
-        ..nothing("")
+        ..nothing(Reason::Restored)
     };
-    if !dry_run && restored.restored > 0 {
+    if mode.is_real() && restored.restored > 0 {
         restored.run_id = Some(work.write(&restored)?);
     }
     Ok(restored)
 }
 
-fn may(session: &Session, table: &Table, column: &Column, dry_run: bool) -> Result<(), Problem> {
+fn may(session: &Session, table: &Table, column: &Column, mode: Mode) -> Result<(), Problem> {
     let mut problems = Problems::default();
     let all: Vec<i16> = table.columns.iter().map(|c| c.number).collect();
     readable(session, table, &all, false, &mut problems);
     problems.keep(texts_can_be_read(&session.catalog, column));
-    if !dry_run {
+    if mode.is_real() {
         updatable(session, table, column, &mut problems);
     }
     problems.into_result()
@@ -290,7 +286,7 @@ impl Work<'_> {
         })?)
     }
 
-    fn count(&self) -> Result<BTreeMap<String, i64>, Problem> {
+    fn count(&self) -> Result<Tally, Problem> {
         let names: Vec<String> = self
             .table
             .primary_key()
@@ -317,58 +313,39 @@ impl Work<'_> {
             self.keys(),
             self.of_run()
         );
-        Ok(Spi::connect(|client| {
-            let mut counts = BTreeMap::new();
-            for row in client.select(&sql, None, &[])? {
-                counts.insert(
-                    row.get::<String>(1)?.unwrap_or_default(),
-                    row.get::<i64>(2)?.unwrap_or(0),
-                );
-            }
-            Ok::<_, SpiError>(counts)
-        })?)
+        query::tally(&Statement::new(sql))
     }
 
     fn write(&self, counted: &Restored) -> Result<i64, Problem> {
         let started = record::clock()?;
         let run = ledger::open(self.session, "restore_reset", &self.name(), &started)?;
-        let update = format!(
-            "UPDATE {} AS t SET {} = {}\nFROM mend.reset_values AS kept\nWHERE {}\n  AND {}\n  AND NOT ({})\n  AND {}",
+        let update = Statement::new(format!(
+            "UPDATE {} AS t SET {} = {}\nFROM mend.reset_values AS kept",
             self.name(),
             self.column.sql(),
             self.value(),
-            self.keys(),
-            self.of_run(),
-            self.same(),
-            self.free()?
-        );
-        let written = Statement {
-            sql: update.clone(),
-            parameters: vec![],
-        }
-        .under_callers_settings(&self.session.caller.with_exact_texts(), true);
-        let arguments = crate::validate::arguments(&written.parameters);
-        {
-            let _own = Settings::of_one_statement();
-            Spi::connect_mut(|client| client.update(&written.sql, None, &arguments).map(|_| ()))?;
-        }
+        ))
+        .filter(self.keys())
+        .filter(self.of_run())
+        .filter(format!("NOT ({})", self.same()))
+        .filter(self.free()?);
+        let review = update.for_review();
+        query::update(&update.under_callers_settings(&self.session.caller.with_exact_texts()))?;
         // What is marked is what is there: a row that a trigger keeps from its value is none.
-        let back = format!(
-            "back AS MATERIALIZED (\n  SELECT DISTINCT kept.change_id FROM mend.reset_values AS kept, {} AS t\n  WHERE {}\n  AND {}\n  AND {}\n)",
-            self.name(),
-            self.keys(),
-            self.of_run(),
-            self.same()
+        let back = Statement::new(format!(
+            "SELECT DISTINCT kept.change_id FROM mend.reset_values AS kept, {} AS t",
+            self.name()
+        ))
+        .filter(self.keys())
+        .filter(self.of_run())
+        .filter(self.same());
+        let back = keeping(
+            vec![back.as_query("back").materialized()],
+            &["(SELECT pg_catalog.count(*) FROM back)"],
+            &[("row_key", "change_id::pg_catalog.text")],
+            "back",
+            None,
         );
-        let back = Statement {
-            sql: keeping(
-                &back,
-                &["(SELECT pg_catalog.count(*) FROM back)"],
-                &[("row_key", "change_id::pg_catalog.text")],
-                "FROM back",
-            ),
-            parameters: vec![],
-        };
         let marked = ledger::mark_undone(run, &back)?;
         if marked != counted.restored {
             return Err(Problem::new(
@@ -387,13 +364,8 @@ impl Work<'_> {
             table: self.name(),
             column: self.column.name.clone(),
             rule: json!({ "run_id": self.id, "overwrite": self.overwrite }),
-            statement: update,
-            counts: (
-                0,
-                marked,
-                serde_json::to_value(&counted.reasons)?,
-                counted.total - marked,
-            ),
+            statement: review,
+            counts: (0, marked, counted.reasons.to_json(), counted.total - marked),
             note: None,
             fingerprint: self.group.type_name.clone(),
         };

@@ -7,6 +7,7 @@ use crate::plan::expression::{all_set, equal};
 use crate::plan::join::same_key;
 use crate::plan::kept::{key_conditions, old_value, same_as_kept};
 use crate::plan::new_row::{in_new_row, of_value};
+use crate::plan::reason::{self, Reason};
 use crate::plan::written_as;
 use crate::run::ledger::Change;
 use crate::run::record;
@@ -39,15 +40,15 @@ impl Values<'_> {
     }
 
     /// Why a row cannot have its values again, in order.
-    fn refusals(&self) -> Vec<(String, String)> {
-        let mut refusals = vec![(format!("NOT ({})", self.as_written()), "changed_since".to_string())];
+    fn refusals(&self) -> Vec<(String, Reason)> {
+        let mut refusals = vec![(format!("NOT ({})", self.as_written()), Reason::ChangedSince)];
         for column in self
             .columns
             .iter()
             .filter(|c| c.never_null || self.details.domain_not_null)
         {
             let null = format!("({}) IS NOT DISTINCT FROM NULL", self.old(column));
-            refusals.push((null, "constraint_failed".into()));
+            refusals.push((null, Reason::refused_by(&format!("NOT NULL of {}", column.name))));
         }
         let new_value = |c: &Column| {
             let written = self.columns.iter().any(|column| column.number == c.number);
@@ -55,7 +56,7 @@ impl Values<'_> {
         };
         for (column, check) in &self.domain_checks {
             let holds = of_value(&check.expression, &self.old(column));
-            refusals.push((format!("NOT {holds}"), "constraint_failed".into()));
+            refusals.push((format!("NOT {holds}"), Reason::refused_by(&check.name)));
         }
         for check in &self.details.checks {
             let holds = in_new_row(
@@ -65,7 +66,7 @@ impl Values<'_> {
                 &check.expression,
                 &check.columns,
             );
-            refusals.push((format!("NOT {holds}"), "constraint_failed".into()));
+            refusals.push((format!("NOT {holds}"), Reason::refused_by(&check.name)));
         }
         // A foreign key, valid or not, refuses a new value that has no parent.
         let catalog = &self.session.catalog;
@@ -83,7 +84,7 @@ impl Values<'_> {
             if key.match_full && own.len() > 1 {
                 let null: Vec<String> = own.iter().map(|own| format!("({own}) IS NULL")).collect();
                 let partly = format!("({}) AND NOT ({})", null.join(" OR "), null.join(" AND "));
-                refusals.push((partly, "constraint_failed".into()));
+                refusals.push((partly, Reason::refused_by(&key.name)));
             }
             let on: Vec<String> = key
                 .parent_columns
@@ -108,7 +109,7 @@ impl Values<'_> {
                     parent.relation_sql(),
                     on.join(" AND ")
                 ),
-                "source_missing".into(),
+                Reason::SourceMissing,
             ));
         }
         refusals
@@ -116,11 +117,11 @@ impl Values<'_> {
 
     /// Conditions under which the row would have the key of another row, or of one that is to be put back as well: of the rows that are
     /// judged together, only in the list of a SELECT over them.
-    fn collisions(&self) -> Vec<String> {
+    fn collisions(&self) -> Vec<(String, Reason)> {
         self.details
             .unique_indexes
             .iter()
-            .map(|index| self.collides(index))
+            .map(|index| (self.collides(index), Reason::refused_by(&index.name)))
             .collect()
     }
 
@@ -236,16 +237,16 @@ impl Values<'_> {
     /// others `change_id`.
     pub(super) fn judged_rows(&self) -> String {
         let catalog = &self.session.catalog;
-        let refused = self.refusals().into_iter();
-        let collisions = self
-            .collisions()
-            .into_iter()
-            .map(|c| (c, "constraint_failed".to_string()));
-        let refused: Vec<String> = refused
-            .chain(collisions)
-            .map(|(refused, reason)| format!("WHEN {refused} THEN '{reason}'"))
-            .collect();
-        let refused = refused.join("\n    ");
+        let mut cases = match self.what {
+            What::Filled => vec![],
+            What::Kept(_) => vec![
+                ("kept.undone_by IS NOT NULL".to_string(), Reason::AlreadyRestored),
+                ("t.ctid IS NULL".to_string(), Reason::RowIsGone),
+            ],
+        };
+        cases.extend(self.refusals());
+        cases.extend(self.collisions());
+        let outcome = reason::case(&cases, &Reason::Undone);
         let table = self.table.relation_sql();
         match self.what {
             What::Filled => {
@@ -259,7 +260,7 @@ impl Values<'_> {
                     })
                     .collect();
                 format!(
-                    "SELECT t.ctid AS row_ctid, t.tableoid AS row_table, {}, CASE {refused}\n    ELSE 'undone' END::pg_catalog.text AS outcome\n\
+                    "SELECT t.ctid AS row_ctid, t.tableoid AS row_table, {}, ({outcome})::pg_catalog.text AS outcome\n\
                      FROM {table} AS t\nWHERE {}",
                     old.join(", "),
                     self.filled_as(&self.ids())
@@ -268,8 +269,7 @@ impl Values<'_> {
             What::Kept(change) => {
                 let key = key_conditions(catalog, self.table, "t", "kept.row_key");
                 format!(
-                    "SELECT kept.change_id, CASE WHEN kept.undone_by IS NOT NULL THEN 'already_restored'\n    WHEN t.ctid IS NULL THEN 'row_is_gone'\n    \
-                     {refused}\n    ELSE 'undone' END::pg_catalog.text AS outcome\nFROM mend.changes AS kept\nLEFT JOIN {table} AS t ON {}\n\
+                    "SELECT kept.change_id, ({outcome})::pg_catalog.text AS outcome\nFROM mend.changes AS kept\nLEFT JOIN {table} AS t ON {}\n\
                      WHERE kept.run_id = {} AND kept.change = '{}' AND kept.table_name = {}",
                     key.join(" AND "),
                     self.id,

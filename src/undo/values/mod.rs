@@ -10,8 +10,8 @@ use pgrx::prelude::*;
 use super::{Recorded, Undone, by_hash, column_is_gone, number, outcomes, recorded};
 use crate::catalog::{Check, Column, Details, Table, texts_can_be_read};
 use crate::pg::WholeFunctions;
-use crate::plan::Versions;
 use crate::plan::expression::asks_user_code;
+use crate::plan::{Mode, Reason, Versions};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::ledger::{self, Change, Share};
@@ -140,7 +140,7 @@ impl<'a> Values<'a> {
         Ok(())
     }
 
-    pub(in crate::undo) fn may(&self, dry_run: bool) -> Result<(), Problem> {
+    pub(in crate::undo) fn may(&self, mode: Mode) -> Result<(), Problem> {
         let (session, table) = (self.session, self.table);
         let catalog = &session.catalog;
         let mut problems = Problems::default();
@@ -196,7 +196,7 @@ impl<'a> Values<'a> {
         if let Some(reader) = problems.keep(reader) {
             self.reader.set(reader);
         }
-        for column in self.columns.iter().filter(|_| !dry_run) {
+        for column in self.columns.iter().filter(|_| mode.is_real()) {
             updatable(session, table, column, &mut problems);
         }
         problems.into_result()?;
@@ -234,20 +234,17 @@ impl<'a> Values<'a> {
         let mut counts = self.reader.get().run(|| outcomes(&judged))?;
         if self.what == What::Filled {
             // Rows that do not carry our id any more: an earlier undo has had them, or somebody has changed them.
-            let found: i64 = counts.values().sum();
-            let other = (self.filled - self.replaced - found).max(0);
+            let other = (self.filled - self.replaced - counts.total()).max(0);
             let before = self.undone_before.get().min(other);
-            for (reason, rows) in [("already_restored", before), ("changed_since", other - before)] {
-                if rows > 0 {
-                    *counts.entry(reason.into()).or_default() += rows;
-                }
-            }
+            counts.add(Reason::AlreadyRestored, before);
+            counts.add(Reason::ChangedSince, other - before);
         }
-        let mut notes = vec![];
-        if !self.details.triggers.is_empty() && counts.contains_key("undone") {
+        let undone = counts.rows(&Reason::Undone) > 0;
+        let mut notes: Vec<String> = counts.refused().into_iter().collect();
+        if !self.details.triggers.is_empty() && undone {
             notes.push(format!("triggers fire: {}", self.details.triggers.join(", ")));
         }
-        if self.what == What::Filled && self.table.primary_key().is_none() && counts.contains_key("undone") {
+        if self.what == What::Filled && self.table.primary_key().is_none() && undone {
             notes.push("without a primary key its rows cannot be found again: this undo cannot be taken back".into());
         }
         let null: Vec<&str> = self
@@ -256,7 +253,7 @@ impl<'a> Values<'a> {
             .filter(|c| c.never_null)
             .map(|c| c.quoted.as_str())
             .collect();
-        if !null.is_empty() && counts.contains_key("constraint_failed") {
+        if !null.is_empty() && counts.rows(&Reason::ConstraintFailed(None)) > 0 {
             notes.push(format!(
                 "{} is NOT NULL now: ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL",
                 null.join(", "),
@@ -271,8 +268,8 @@ impl<'a> Values<'a> {
                 What::Filled => "filled".into(),
                 What::Kept(change) => change.as_str().into(),
             },
-            total: counts.values().sum(),
-            undone: counts.remove("undone").unwrap_or(0),
+            total: counts.total(),
+            undone: counts.take(&Reason::Undone),
             reasons: counts,
             run_id: None,
             note: (!notes.is_empty()).then(|| notes.join("; ")),

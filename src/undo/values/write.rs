@@ -61,40 +61,34 @@ impl Values<'_> {
             'p' => "judged.row_table = t.tableoid AND judged.row_ctid = t.ctid",
             _ => "judged.row_ctid = t.ctid",
         };
-        let update = Statement {
-            sql: format!(
-                "UPDATE {} AS t SET {}\nFROM (\n{}\n) AS judged\nWHERE judged.outcome = 'undone' AND {same} AND {}",
-                self.table.relation_sql(),
-                set.join(", "),
-                indent(&self.judged_rows(), 2),
-                written_as("t", ids),
-            ),
-            parameters: vec![],
-        };
-        let update = update.under_callers_settings(&self.session.caller.with_exact_texts(), true);
-        let with = format!(
-            "written AS (\n{}\n  RETURNING {} AS row_key, {} AS old_values\n)",
-            indent(&update.sql, 2),
+        let update = Statement::new(format!(
+            "UPDATE {} AS t SET {}\nFROM (\n{}\n) AS judged",
+            self.table.relation_sql(),
+            set.join(", "),
+            indent(&self.judged_rows(), 2),
+        ))
+        .filter("judged.outcome = 'undone'")
+        .filter(same)
+        .filter(written_as("t", ids))
+        .under_callers_settings(&self.session.caller.with_exact_texts());
+        let parameters = update.parameters().to_vec();
+        let written = update.ending(format!(
+            "RETURNING {} AS row_key, {} AS old_values",
             self.table.row_key_sql(catalog, "t"),
             json_object(old)
-        );
-        // Without a key nobody could find the row again.
-        let from = match self.table.primary_key() {
-            Some(_) => "FROM written",
-            None => "FROM written WHERE false",
-        };
-        Statement {
-            sql: keeping(
-                &with,
-                &["(SELECT pg_catalog.count(*) FROM written)"],
-                &[
-                    ("row_key", "row_key::pg_catalog.text"),
-                    ("old_values", "old_values::pg_catalog.text"),
-                ],
-                from,
-            ),
-            parameters: update.parameters,
-        }
+        ));
+        keeping(
+            vec![written.as_query("written")],
+            &["(SELECT pg_catalog.count(*) FROM written)"],
+            &[
+                ("row_key", "row_key::pg_catalog.text"),
+                ("old_values", "old_values::pg_catalog.text"),
+            ],
+            "written",
+            // Without a key nobody could find the row again.
+            self.table.primary_key().is_none().then_some("false"),
+        )
+        .with_parameters(parameters)
     }
 
     pub(super) fn write_kept(&self, run: i64) -> Result<i64, Problem> {
@@ -137,28 +131,22 @@ impl Values<'_> {
             "kept.change_id IN (\n    SELECT judged.change_id FROM (\n{}\n    ) AS judged WHERE judged.outcome = 'undone')",
             indent(&self.judged_rows(), 6)
         ));
-        let update = Statement {
-            sql: format!(
-                "UPDATE {} AS t SET {}\nFROM mend.changes AS kept\nWHERE {}",
-                self.table.relation_sql(),
-                set.join(", "),
-                conditions.join("\n  AND ")
-            ),
-            parameters: vec![],
-        };
-        let update = update.under_callers_settings(&self.session.caller.with_exact_texts(), true);
-        Statement {
-            sql: keeping(
-                &format!(
-                    "written AS (\n{}\n  RETURNING kept.change_id\n)",
-                    indent(&update.sql, 2)
-                ),
-                &["(SELECT pg_catalog.count(*) FROM written)"],
-                &[("row_key", "change_id::pg_catalog.text")],
-                "FROM written",
-            ),
-            parameters: update.parameters,
-        }
+        let update = Statement::new(format!(
+            "UPDATE {} AS t SET {}\nFROM mend.changes AS kept",
+            self.table.relation_sql(),
+            set.join(", "),
+        ))
+        .filters(conditions)
+        .under_callers_settings(&self.session.caller.with_exact_texts());
+        let parameters = update.parameters().to_vec();
+        keeping(
+            vec![update.ending("RETURNING kept.change_id").as_query("written")],
+            &["(SELECT pg_catalog.count(*) FROM written)"],
+            &[("row_key", "change_id::pg_catalog.text")],
+            "written",
+            None,
+        )
+        .with_parameters(parameters)
     }
 
     /// Reads back what was written.
