@@ -9,8 +9,10 @@ mod tests {
 
     use crate::catalog::Catalog;
     use crate::pg::{self, Settings};
+    use crate::plan::{Counts, RowSet};
     use crate::problem::Problem;
-    use crate::run::Session;
+    use crate::rule::RuleSpec;
+    use crate::run::{self, Session};
 
     fn loaded(setup: &str) -> Session {
         Spi::run(setup).unwrap();
@@ -150,5 +152,126 @@ mod tests {
     #[pg_test(error = "table \"nowhere\" does not exist")]
     fn a_problem_becomes_a_postgres_error() {
         Spi::run("SELECT backfill('nowhere', 'column')").unwrap();
+    }
+
+    /// What a backfill of `entry.party_id` over these rows would count.
+    fn counted(session: &Session, rows: RowSet) -> Counts {
+        let spec: RuleSpec =
+            serde_json::from_value(serde_json::json!({"table": "entry", "column": "party_id"})).unwrap();
+        let mut blueprint = run::prepare(session, &spec, run::Request::default()).unwrap();
+        blueprint.rows = rows;
+        run::dry(session, &mut blueprint, false).unwrap().counts
+    }
+
+    /// Adds up counts of disjoint sets.
+    fn sum(all: impl IntoIterator<Item = Counts>) -> Counts {
+        let mut sum = Counts::default();
+        for counts in all {
+            sum.already_set += counts.already_set;
+            sum.filled += counts.filled;
+            sum.unguarded += counts.unguarded;
+            sum.reasons.extend(&counts.reasons);
+        }
+        sum
+    }
+
+    const ENTRIES: &str = "
+        CREATE TABLE org (id int PRIMARY KEY); INSERT INTO org SELECT i FROM generate_series(1, 3) AS i;
+        CREATE TABLE party (id int PRIMARY KEY, org_id int REFERENCES org);
+        INSERT INTO party SELECT i, nullif(i % 4, 0) FROM generate_series(1, 40) AS i;
+        CREATE TABLE contact (id int PRIMARY KEY, party_id int REFERENCES party);
+        INSERT INTO contact SELECT i, nullif((i * 7) % 41, 0) FROM generate_series(1, 60) AS i;
+        CREATE TABLE entry (org_id int REFERENCES org, id int, contact_id int, party_id int REFERENCES party, pad text, PRIMARY KEY (org_id, id));
+        ALTER TABLE entry ADD FOREIGN KEY (contact_id) REFERENCES contact NOT VALID;
+        ALTER TABLE entry ADD CHECK (party_id <> 17);
+        INSERT INTO entry SELECT 1 + i % 3, i, CASE WHEN i % 11 > 0 THEN 1 + (i * 13) % 59 END, CASE WHEN i % 9 = 0 THEN 1 + i % 40 END, repeat('x', 200)
+          FROM generate_series(1, 300) AS i";
+
+    #[pg_test]
+    fn a_row_comes_to_the_same_in_whatever_set_it_is() {
+        // Once without and once with an index under which rows of different sets collide.
+        for index in ["", "CREATE UNIQUE INDEX one ON entry (org_id, party_id)"] {
+            Spi::run("DROP TABLE IF EXISTS entry, contact, party, org CASCADE").unwrap();
+            Spi::run(ENTRIES).unwrap();
+            if !index.is_empty() {
+                Spi::run("DELETE FROM entry WHERE party_id IS NOT NULL").unwrap();
+                Spi::run(index).unwrap();
+            }
+            let session = Session::begin().unwrap();
+            let all = counted(&session, RowSet::All);
+            let total = Spi::get_one::<i64>("SELECT count(*) FROM public.entry")
+                .unwrap()
+                .unwrap();
+            assert!(
+                all.total() == total && all.filled > 0 && all.reasons.by_word().len() > 2,
+                "{all:?}"
+            );
+            let by_blocks = [(0, Some(2)), (2, Some(3)), (3, Some(7)), (7, None)];
+            let by_blocks = by_blocks.map(|(from, to)| counted(&session, RowSet::Blocks { from, to }));
+            assert!(
+                by_blocks.iter().filter(|counts| counts.total() > 0).count() > 2,
+                "{by_blocks:?}"
+            );
+            assert_eq!(sum(by_blocks), all, "by blocks, {index}");
+            let key = |org: i32, id: i32| Some(vec![org.to_string(), id.to_string()]);
+            let bounds = [None, key(1, 100), key(2, 50), key(2, 51), key(3, 299), None];
+            let by_key = bounds.windows(2).map(|pair| {
+                let [after, up_to] = pair else { unreachable!() };
+                counted(
+                    &session,
+                    RowSet::KeyRange {
+                        columns: vec![1, 2],
+                        after: after.clone(),
+                        up_to: up_to.clone(),
+                    },
+                )
+            });
+            assert_eq!(sum(by_key), all, "by ranges of keys, {index}");
+            let keys = |odd: i64| -> Vec<Vec<String>> {
+                Spi::connect(|client| {
+                    let sql = "SELECT e.org_id::text, e.id::text FROM public.entry e WHERE e.id OPERATOR(pg_catalog.%) 2 = $1";
+                    let rows = client.select(sql, None, &[odd.into()]).unwrap();
+                    rows.map(|row| {
+                        vec![
+                            row.get::<String>(1).unwrap().unwrap(),
+                            row.get::<String>(2).unwrap().unwrap(),
+                        ]
+                    })
+                    .collect()
+                })
+            };
+            let by_keys = [0, 1].map(|odd| {
+                counted(
+                    &session,
+                    RowSet::Keys {
+                        columns: vec![1, 2],
+                        keys: keys(odd),
+                    },
+                )
+            });
+            assert_eq!(sum(by_keys), all, "by keys, {index}");
+            assert_eq!(
+                counted(
+                    &session,
+                    RowSet::Keys {
+                        columns: vec![1, 2],
+                        keys: vec![]
+                    }
+                ),
+                Counts::default()
+            );
+        }
+    }
+
+    #[pg_test]
+    fn a_new_row_comes_to_what_it_would_be_in_the_table() {
+        let session = loaded(ENTRIES);
+        let one_by_one = (1..=300).map(|id| {
+            let row = format!("(SELECT e.* FROM public.entry AS e WHERE e.id = {id})");
+            let counts = counted(&session, RowSet::New(row));
+            assert_eq!(counts.total(), 1);
+            counts
+        });
+        assert_eq!(sum(one_by_one), counted(&session, RowSet::All));
     }
 }

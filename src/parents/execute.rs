@@ -8,13 +8,13 @@ use super::identity::Identity;
 use super::propose::proposed;
 use crate::infer::reference::Reference;
 use crate::pg::{Settings, WholeFunctions};
+use crate::plan::Share;
 use crate::plan::expression::indent;
-use crate::plan::{Blueprint, Mode, Overlays, Reason, Statement, Tally, View};
+use crate::plan::{Blueprint, Counts, Mode, Moment, Overlays, Reason, Statement, Tally};
 use crate::problem::Problem;
 use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
-use crate::run::ledger::Share;
 use crate::run::record;
-use crate::run::{self, Counts, Outcome, Reader, Session, Write, may_write, query, settings};
+use crate::run::{self, Outcome, Part, Reader, Session, may_write, query, settings};
 use crate::validate::sides::Sides;
 use crate::validate::tenants;
 
@@ -30,7 +30,7 @@ pub struct Parents {
     /// Rows that wait for the next call; they are `excluded`.
     pub(super) waiting: i64,
     /// The ids under which rows were linked.
-    pub(super) writes: Vec<Write>,
+    pub(super) parts: Vec<Part>,
 }
 
 /// One call, ready to be counted.
@@ -44,7 +44,7 @@ pub(super) struct Work<'a> {
     pub(super) on_conflict: OnConflict,
     /// How many rows this page has, where it is limited.
     pub(super) limited: Option<i64>,
-    /// What the call has written of the table before, see [`Write`].
+    /// What the call has written of the table before, see [`Part`].
     pub(super) before: Vec<Share>,
 }
 
@@ -231,7 +231,7 @@ impl<'a> Work<'a> {
             overlays: overlays.clone(),
             ..self.page.clone()
         };
-        overlays.push(self.identity.table, linked.after(View::All));
+        overlays.push(self.identity.table, linked.after(Moment::Before));
         overlays
     }
 
@@ -319,7 +319,8 @@ impl<'a> Work<'a> {
                 ..self.page.clone()
             };
             let statement = self.reading(&overlays, groups::linked_parents(&page, &groups));
-            (all_parents, new_parents) = self.reader().run(|| query::two_numbers(&statement))?;
+            let numbers = self.reader().run(|| query::numbers(&statement))?;
+            (all_parents, new_parents) = (numbers[0], numbers[1]);
         }
         let conflicts = counts.reasons.rows(&Reason::Conflict);
         if self.on_conflict == OnConflict::Error && conflicts > 0 {
@@ -358,7 +359,7 @@ impl<'a> Work<'a> {
             found: predicted.found,
             created: predicted.created,
             waiting,
-            writes: vec![],
+            parts: vec![],
         })
     }
 

@@ -8,7 +8,7 @@ use crate::plan::expression::{equal, indent};
 use crate::plan::kept::{json_object, keeping};
 use crate::plan::new_row::refusals_of_new_row;
 use crate::plan::reason::{self, Reason};
-use crate::plan::{Blueprint, Extra, Overlays, Query, Statement, Versions, View};
+use crate::plan::{Blueprint, Extra, Moment, Overlays, Query, Statement, Versions};
 use crate::rule::OnConflict;
 
 /// The rows of the target that find no parent, as `t`, with `mend_order`: the first of them is the first.
@@ -35,7 +35,7 @@ pub fn orphaned_rows(blueprint: &Blueprint) -> String {
     format!(
         "SELECT {}\nFROM (\n{}\n) AS classified\nWHERE classified.outcome = 'source_missing'",
         columns.join(", "),
-        indent(&blueprint.classification(View::All, Extra::Columns), 2)
+        indent(&blueprint.classification(Moment::Before, Extra::Columns), 2)
     )
 }
 
@@ -260,7 +260,7 @@ pub fn linked_parents(blueprint: &Blueprint, groups: &str) -> Statement {
     Statement::new(format!(
         "SELECT pg_catalog.count(DISTINCT classified.value), pg_catalog.count(DISTINCT given.mend_key)\nFROM (\n{}\n) AS classified\n\
          LEFT JOIN {groups} AS given ON given.mend_outcome = 'create' AND given.mend_key = classified.value",
-        indent(&blueprint.classification(View::All, Extra::None), 2)
+        indent(&blueprint.classification(Moment::Before, Extra::None), 2)
     ))
     .filter("classified.outcome = 'filled'")
 }
@@ -327,7 +327,7 @@ pub fn insert(identity: &Identity, blueprint: &Blueprint, groups: &str, every_ro
 fn is_wanted(blueprint: &Blueprint) -> String {
     format!(
         "given.mend_key IN (\n    SELECT classified.value FROM (\n{}\n    ) AS classified WHERE classified.outcome = 'filled')",
-        indent(&blueprint.classification(View::All, Extra::None), 6)
+        indent(&blueprint.classification(Moment::Before, Extra::None), 6)
     )
 }
 
@@ -454,7 +454,7 @@ pub fn by_tenant(
          LEFT JOIN {groups} AS given ON {}\nLEFT JOIN {groups} AS new ON new.mend_outcome = 'create' AND new.mend_key = wanted.mend_value",
         identity_sql(identity).join(", "),
         columns.join(", "),
-        indent(&blueprint.classification(View::All, Extra::Columns), 6),
+        indent(&blueprint.classification(Moment::Before, Extra::Columns), 6),
         on.join(" AND ")
     ))
     .ending("GROUP BY 1, 2")

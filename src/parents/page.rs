@@ -5,12 +5,10 @@ use pgrx::spi::SpiError;
 
 use super::execute::Work;
 use crate::catalog::{Column, texts_can_be_read};
-use crate::identifier::Literal;
 use crate::pg::Settings;
 use crate::plan::expression::indent;
-use crate::plan::{Blueprint, Extra, Statement, View};
+use crate::plan::{Blueprint, Extra, Moment, RowSet, Statement};
 use crate::problem::Problem;
-use crate::rule::Condition;
 use crate::run::{query, settings};
 
 /// How many rows a page may have: their keys are part of the statement.
@@ -57,7 +55,7 @@ impl Work<'_> {
         let first = Statement::new(format!(
             "SELECT ARRAY[{}] AS key\nFROM (\n{}\n) AS classified",
             texts.join(", "),
-            indent(&page.classification(View::All, Extra::Columns), 2),
+            indent(&page.classification(Moment::Before, Extra::Columns), 2),
         ))
         .filter("classified.outcome = 'filled'")
         .ending(format!("ORDER BY {}\nLIMIT {most}", columns.join(", ")));
@@ -73,28 +71,15 @@ impl Work<'_> {
                 Ok::<_, SpiError>(keys)
             })?)
         })?;
-        let row = |key: &Vec<Option<String>>| -> String {
-            let values = own.iter().zip(key).map(|(column, value)| {
-                let base = self.session.catalog.base_type(column.type_oid, -1);
-                let cast = base.map(|(base, _)| base.sql()).unwrap_or_default();
-                format!("{}::{cast}", Literal::new(value.as_deref().unwrap_or_default()))
-            });
-            format!("({})", values.collect::<Vec<_>>().join(", "))
+        let keys: Vec<Vec<String>> = keys
+            .into_iter()
+            .map(|key| key.into_iter().map(Option::unwrap_or_default).collect())
+            .collect();
+        self.limited = Some(keys.len() as i64);
+        self.page.rows = RowSet::Keys {
+            columns: own.iter().map(|c| c.number).collect(),
+            keys,
         };
-        let rows: Vec<String> = keys.iter().map(row).collect();
-        let condition = |prefix: &str| match rows.is_empty() {
-            true => "false".to_string(),
-            false => {
-                let own: Vec<String> = own.iter().map(|c| format!("{prefix}{}", c.sql())).collect();
-                format!("({}) IN (VALUES {})", own.join(", "), rows.join(", "))
-            }
-        };
-        self.limited = Some(rows.len() as i64);
-        self.page.rule.only_where = Some(Condition {
-            portable: condition(""),
-            qualified: condition("t."),
-            trees: vec![],
-        });
         Ok(())
     }
 }

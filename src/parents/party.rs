@@ -434,7 +434,7 @@ fn create<'a>(
         // The parents were made for what the rows said.
         None => Origin::Derived { in_place: false },
     };
-    sequence.wrote(&work.plain, &parents.outcome, &parents.writes, origin);
+    sequence.wrote(&work.plain, &parents.outcome, &parents.parts, origin);
     parents.outcome.notes.extend(work.said(0, mode));
     Ok(parents)
 }

@@ -1,6 +1,6 @@
 //! The real run: parents created and rows linked, attempt by attempt, and looked at again with fresh eyes.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use pgrx::prelude::*;
 use serde_json::{Value, json};
@@ -9,33 +9,32 @@ use super::execute::{Parents, Work, wait};
 use super::{Request, groups};
 use crate::identifier::Literal;
 use crate::infer::reference;
-use crate::pg::{self, Settings};
+use crate::pg;
 use crate::plan::expression::{equal, equals_text};
+use crate::plan::fill::{FILL, fill};
 use crate::plan::join::same_key;
+use crate::plan::kept::Change;
+use crate::plan::program::{
+    Attempt, Found, Keep, Parts, Program, Progress, Reading, Repeat, Step, Surroundings, Trace, Verdict, Verify, Write,
+};
 use crate::plan::{Blueprint, Reason, Statement, Versions, written_as};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
-use crate::run::ledger::{self, Change};
+use crate::run::interpret::{self, Done};
 use crate::run::record::{self, Record};
-use crate::run::{self, PASSES, Write, Writes, attempts, lock, query, settings};
+use crate::run::{self, Outcome, PASSES, lock, query, settings};
 use crate::settings::CallersSettings;
 
-/// What one attempt did.
-struct Done {
-    created: i64,
-    filled: i64,
-    found: i64,
-    /// The ids under which rows were linked.
-    writes: Vec<Write>,
-}
+/// The name of the write that creates parents (and, with a parent for each row, links them).
+const CREATE: &str = "create";
+
+/// The name of the reading of linked parents: all of them, and those that are new.
+const PARENTS: &str = "parents";
 
 impl Work<'_> {
     pub(super) fn real(&mut self, request: &Request) -> Result<Parents, Problem> {
         let _whole = self.whole_functions();
-        let started = record::clock()?;
         lock(self.session, self.identity.table);
-        let table = record::qualified(self.identity.table);
-        let run = ledger::open(self.session, "backfill_parents", &table, &started)?;
         // With an id of its own, each statement sees what is committed by then.
         pg::current_transaction_id();
         if self.on_conflict == OnConflict::Error {
@@ -54,44 +53,217 @@ impl Work<'_> {
         if let Some(most) = request.max_rows {
             self.limit(most)?;
         }
-        let (mut filled, mut created, mut found) = (0, 0, 0);
-        let mut writes: Vec<Write> = Vec::new();
-        for _ in 0..PASSES {
-            pgrx::check_for_interrupts!();
-            let done = self.create_and_link(run)?;
-            created += done.created;
-            filled += done.filled;
-            found += done.found;
-            writes.extend(done.writes);
-            // With fresh eyes: nothing may be left that could be linked.
-            let (mut outcome, mut counts) = self.after_all()?;
-            if counts.filled > 0 && self.limited.is_none() {
-                if done.created == 0 && done.filled == 0 {
-                    return Err(self.not_accepted(format!("{} rows are not linked", counts.filled)));
-                }
-                continue;
-            }
-            let waiting = wait(&mut counts, 0);
-            // What was linked is set now, or excluded by a condition that speaks of the column itself.
-            let set = before.map_or(filled, |before| (counts.already_set - before).clamp(0, filled));
-            counts.already_set -= set;
-            if counts.reasons.rows(&Reason::Excluded) > 0 {
-                counts.reasons.add(Reason::Excluded, set - filled);
-            }
-            counts.filled = filled;
-            outcome.counts = counts;
-            outcome.dry_run = false;
-            let mut parents = Parents {
-                outcome,
-                found,
-                created,
-                waiting,
-                writes,
-            };
-            parents.outcome.run_id = Some(self.record(request, &parents, run)?);
-            return Ok(parents);
+        let work = &*self;
+        let last = RefCell::new(None);
+        let (run, mut parents) = interpret::run(work.session, work.program(&last), |done| {
+            let parents = work.told(before, done, last.take())?;
+            let record = work.record(request, &parents)?;
+            Ok((parents, record))
+        })?;
+        parents.outcome.run_id = Some(run);
+        Ok(parents)
+    }
+
+    /// Parents are created and rows linked, attempt by attempt, until nothing is left that could be linked.
+    ///
+    /// * `last`: what the last look at all rows said.
+    fn program<'p>(&'p self, last: &'p RefCell<Option<Outcome>>) -> Program<'p> {
+        let mut steps = vec![Step::Write(self.creation())];
+        match self.identity.each {
+            Some(_) => steps.extend([
+                Step::Verify(self.each_is_linked()),
+                Step::Verify(self.takes_no_orphans()),
+                Step::Verify(self.each_has_its_own()),
+                Step::Verify(self.none_is_a_strangers()),
+            ]),
+            None => steps.extend([
+                Step::Verify(self.takes_no_orphans()),
+                fill(&self.page, &self.session.caller, &self.before),
+                Step::Verify(self.none_is_left_alone()),
+            ]),
         }
-        Err(Problem::new(
+        steps.insert(0, Step::Hold(self.held()));
+        let attempt = Attempt {
+            // A parent that is left without a row is rolled back; what only others caused is tried again.
+            others: vec![
+                PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+                PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION,
+            ],
+            steps,
+        };
+        let repeat = Repeat {
+            most: PASSES,
+            steps: vec![Step::Attempt(attempt), Step::Verify(self.nothing_is_left(last))],
+            exhausted: Box::new(|| Verdict::Wrong(self.changes_too_fast())),
+        };
+        Program {
+            operation: "backfill_parents",
+            object: record::qualified(self.identity.table),
+            lock: Some(self.identity.table),
+            surroundings: Surroundings {
+                reader: self.plain.reader,
+                ..Surroundings::default()
+            },
+            steps: vec![Step::Repeat(repeat)],
+        }
+    }
+
+    /// What is missing is created; with a parent for each row, the rows are linked as well, in the same statement.
+    fn creation(&self) -> Write<'_> {
+        let of_parent = Trace {
+            table: self.identity.parent,
+            column: None,
+            created: true,
+            forgets: None,
+        };
+        let of_row = Trace {
+            table: self.identity.table,
+            column: Some(self.identity.column.number),
+            created: false,
+            forgets: None,
+        };
+        let each = self.identity.each.is_some();
+        Write {
+            name: CREATE,
+            table: self.identity.parent,
+            parts: match each {
+                true => Parts::ByShare(&self.before),
+                false => Parts::Whole,
+            },
+            keep: Keep::Changes {
+                change: Change::Created,
+                columns: None,
+            },
+            traces: match each {
+                true => vec![of_row, of_parent],
+                false => vec![of_parent],
+            },
+            by_hash: true,
+            statement: Box::new(|_, versions| self.creating(&self.session.caller, versions)),
+        }
+    }
+
+    /// As many rows are linked as parents are new.
+    fn each_is_linked(&self) -> Verify<'_> {
+        Verify::new(
+            "linked",
+            |_| Reading::Nothing,
+            |progress| match progress.numbers[..] {
+                // A row changed or went after its parent was made from it; or it is a trigger, and will be again.
+                [made, linked] if made != linked => {
+                    Verdict::Anew(self.not_accepted(format!("{made} new parents, {linked} rows linked")))
+                }
+                _ => Verdict::Proved,
+            },
+        )
+    }
+
+    /// Read back: as many rows as parents, each with its own.
+    fn each_has_its_own(&self) -> Verify<'_> {
+        let read = |progress: &Progress| self.linked_parents(progress, CREATE);
+        Verify::new(PARENTS, read, |progress| {
+            let (created, found) = (progress.last(), &progress.found.numbers);
+            match created > 0 && found[..] != [created, created] {
+                true => Verdict::Wrong(self.not_accepted(format!(
+                    "{created} new parents, and rows that were linked have {}, {} of them new",
+                    found[0], found[1]
+                ))),
+                false => Verdict::Proved,
+            }
+        })
+    }
+
+    /// No row has a parent of another tenant.
+    fn none_is_a_strangers(&self) -> Verify<'_> {
+        let read = |progress: &Progress| match self.strangers(&progress.ids_of(CREATE)) {
+            Some(statement) => Reading::Numbers(statement),
+            None => Reading::Nothing,
+        };
+        Verify::new("strangers", read, |progress| match progress.found.numbers[..] {
+            [strangers] if strangers > 0 => {
+                Verdict::Wrong(self.not_accepted(format!("{strangers} rows would have a parent of another tenant")))
+            }
+            _ => Verdict::Proved,
+        })
+    }
+
+    /// Every new parent has a row.
+    fn none_is_left_alone(&self) -> Verify<'_> {
+        let read = |progress: &Progress| match progress.written(FILL) {
+            0 => Reading::Nothing,
+            _ => self.linked_parents(progress, FILL),
+        };
+        Verify::new(PARENTS, read, |progress| {
+            let new = match progress.written(FILL) {
+                0 => 0,
+                _ => progress.found.numbers.get(1).copied().unwrap_or(0),
+            };
+            match progress.written(CREATE) - new {
+                0 => Verdict::Proved,
+                alone => Verdict::Anew(self.not_accepted(format!("{alone} new parents would have no row"))),
+            }
+        })
+    }
+
+    /// With fresh eyes: nothing may be left that could be linked.
+    fn nothing_is_left<'p>(&'p self, last: &'p RefCell<Option<Outcome>>) -> Verify<'p> {
+        let read = move |_: &Progress| {
+            Reading::Computed(Box::new(move || {
+                let (outcome, counts) = self.after_all()?;
+                last.replace(Some(outcome));
+                Ok(Found {
+                    counts,
+                    ..Found::default()
+                })
+            }))
+        };
+        Verify::new("left", read, |progress| {
+            let left = progress.found.counts.filled;
+            match (left > 0 && self.limited.is_none(), progress.idle) {
+                (false, _) => Verdict::Proved,
+                (true, 0) => Verdict::More,
+                (true, _) => Verdict::Wrong(self.not_accepted(format!("{left} rows are not linked"))),
+            }
+        })
+    }
+
+    /// What the caller is told.
+    ///
+    /// * `before`: rows that were set before, where that is known.
+    fn told(&self, before: Option<i64>, done: Done, last: Option<Outcome>) -> Result<Parents, Problem> {
+        let progress = &done.progress;
+        let (created, each) = (progress.written(CREATE), self.identity.each.is_some());
+        let filled = match each {
+            true => created,
+            false => progress.written(FILL),
+        };
+        let mut counts = progress.found.counts.clone();
+        let waiting = wait(&mut counts, 0);
+        // What was linked is set now, or excluded by a condition that speaks of the column itself.
+        let set = before.map_or(filled, |before| (counts.already_set - before).clamp(0, filled));
+        counts.already_set -= set;
+        if counts.reasons.rows(&Reason::Excluded) > 0 {
+            counts.reasons.add(Reason::Excluded, set - filled);
+        }
+        counts.filled = filled;
+        Ok(Parents {
+            outcome: Outcome {
+                counts,
+                dry_run: false,
+                ..last.unwrap_or_default()
+            },
+            found: match each {
+                true => 0,
+                false => progress.total(PARENTS, 0) - progress.total(PARENTS, 1),
+            },
+            created,
+            waiting,
+            parts: done.parts_of(if each { CREATE } else { FILL }),
+        })
+    }
+
+    fn changes_too_fast(&self) -> Problem {
+        Problem::new(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             format!(
                 "the rows of {} change faster than they can be linked",
@@ -99,69 +271,7 @@ impl Work<'_> {
             ),
         )
         .detail("nothing was written")
-        .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction"))
-    }
-
-    /// One attempt, rolled back as a whole where a parent would be left that no row is linked to; what only others caused is tried
-    /// again.
-    fn create_and_link(&self, run: i64) -> Result<Done, Problem> {
-        let others = [
-            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
-            PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION,
-        ];
-        attempts(&others, |again| {
-            let creator = pg::current_transaction_id();
-            self.hold()?;
-            if self.identity.each.is_some() {
-                let mut writes = Writes::of(&self.before);
-                let created = writes.each(|versions| self.create(run, again, versions))?;
-                let creators = writes.ids();
-                writes.keep(run, self.identity.table.oid, Some(self.identity.column.number))?;
-                self.keep_creators(run, &creators)?;
-                if created > 0 {
-                    self.adopts_nobody(&creators)?;
-                }
-                // Read back: as many rows as parents, each with its own, in its own tenant.
-                let (parents, new) = self.parents_of(&creators, &creators)?;
-                if created > 0 && (parents, new) != (created, created) {
-                    return Err(self.not_accepted(format!(
-                        "{created} new parents, and rows that were linked have {parents}, {new} of them new"
-                    )));
-                }
-                let strangers = self.strangers(&creators)?;
-                if strangers > 0 {
-                    return Err(self.not_accepted(format!("{strangers} rows would have a parent of another tenant")));
-                }
-                return Ok(Done {
-                    created,
-                    filled: created,
-                    found: 0,
-                    writes: writes.done(),
-                });
-            }
-            let created = self.create(run, again, &Versions::All)?;
-            self.keep_creators(run, &[creator])?;
-            if created > 0 {
-                self.adopts_nobody(&[creator])?;
-            }
-            let linked = run::proved(self.session, &self.page, run, &self.before)?;
-            let filled = linked.counts.filled;
-            let linkers: Vec<u32> = linked.writes.iter().map(|write| write.id).collect();
-            let (parents, new) = match filled > 0 {
-                true => self.parents_of(&linkers, &[creator])?,
-                false => (0, 0),
-            };
-            if new < created {
-                again.set(true);
-                return Err(self.not_accepted(format!("{} new parents would have no row", created - new)));
-            }
-            Ok(Done {
-                created,
-                filled,
-                found: parents - new,
-                writes: linked.writes,
-            })
-        })
+        .hint("run it again at a quieter time, or LOCK TABLE ... IN SHARE MODE first in the same transaction")
     }
 
     fn not_accepted(&self, what: String) -> Problem {
@@ -186,12 +296,17 @@ impl Work<'_> {
         .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction; or say it without the parents' table")
     }
 
-    /// Keeps the rows of this page as they are: what a parent is given is read from them before they are linked.
-    fn hold(&self) -> Result<(), Problem> {
+    /// Locks the rows of this page: what a parent is given is read from them before they are linked.
+    fn held(&self) -> Statement {
         let mut page = match &self.page.rule.only_where {
             Some(condition) => format!(" AND ({}) IS TRUE", condition.qualified),
             None => String::new(),
         };
+        let of_page = self
+            .page
+            .rows
+            .condition(&self.session.catalog, self.identity.table, "t");
+        page.extend(of_page.map(|of_page| format!(" AND {of_page}")));
         let mut parameters = vec![];
         // Rows of other tenants are none of our business, where the row itself says whose it is.
         if let (Some(path), Some(tenant)) = (&self.plain.restriction, &self.plain.rule.tenant)
@@ -202,36 +317,13 @@ impl Work<'_> {
             page.push_str(&format!(" AND {same}"));
             parameters.push(tenant.clone());
         }
-        let statement = Statement::new(format!(
+        Statement::new(format!(
             "SELECT pg_catalog.count(*) FROM (\n  SELECT FROM {} AS t WHERE t.{} IS NULL{page}\n  FOR UPDATE\n) AS held",
             self.identity.table.relation_sql(),
             self.identity.column.sql()
         ))
         .with_parameters(parameters)
-        .under_callers_settings(&self.session.caller);
-        // What the statement sets for its own execution ends with this guard.
-        let _settings = settings(false);
-        query::update(&statement).map(|_| ())
-    }
-
-    /// Creates what is missing; returns how many. With a parent for each row, the rows are linked as well.
-    ///
-    /// * `versions`: of the rows that are linked.
-    fn create(&self, run: i64, again: &Cell<bool>, versions: &Versions) -> Result<i64, Problem> {
-        let statement = self.creating(&self.session.caller, versions);
-        let _settings = settings(false);
-        let _hash = Settings::push(&[("enable_nestloop", "off")]);
-        let table = record::qualified(self.identity.parent);
-        let numbers = ledger::keep(run, Change::Created, &table, None, &statement)?;
-        let (made, linked) = (numbers[0], numbers.get(1).copied());
-        match linked.filter(|linked| *linked != made) {
-            // A row changed or went after its parent was made from it; or it is a trigger, and will be again.
-            Some(linked) => {
-                again.set(true);
-                Err(self.not_accepted(format!("{made} new parents, {linked} rows linked")))
-            }
-            None => Ok(made),
-        }
+        .under_callers_settings(&self.session.caller)
     }
 
     /// Creates what is missing on this page, under the caller's settings for triggers and defaults.
@@ -256,18 +348,22 @@ impl Work<'_> {
         }
     }
 
-    /// Keeps under which ids parents were created.
-    fn keep_creators(&self, run: i64, creators: &[u32]) -> Result<(), Problem> {
-        for creator in creators {
-            ledger::wrote(run, self.identity.parent.oid, None, *creator, &[run])?;
-        }
-        Ok(())
+    /// A row whose parent is gone must not find itself with the new one that happens to get the same key.
+    fn takes_no_orphans(&self) -> Verify<'_> {
+        let read = move |progress: &Progress| match progress.last() {
+            0 => Reading::Nothing,
+            _ => {
+                let creators = progress.ids_of(CREATE);
+                Reading::Computed(Box::new(move || {
+                    self.no_orphans_of(&creators).map(|()| Found::default())
+                }))
+            }
+        };
+        Verify::new("orphans", read, |_| Verdict::Proved)
     }
 
-    /// A row whose parent is gone must not find itself with the new one that happens to get the same key.
-    ///
     /// Errors: 23000 with the rows that would.
-    fn adopts_nobody(&self, creators: &[u32]) -> Result<(), Problem> {
+    fn no_orphans_of(&self, creators: &[u32]) -> Result<(), Problem> {
         let catalog = &self.session.catalog;
         let (parent, key) = (self.identity.parent, self.identity.key);
         for table in catalog
@@ -318,15 +414,11 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Rows that were linked under these ids to a parent that is another tenant's.
-    fn strangers(&self, linkers: &[u32]) -> Result<i64, Problem> {
+    /// Counts rows that were linked under these ids to a parent that is another tenant's; `None` where parents have no tenant.
+    fn strangers(&self, linkers: &[u32]) -> Option<Statement> {
         let identity = &self.identity;
-        let (Some(tenant), Some(column)) = (
-            identity.tenant_of_row(),
-            identity.tenant_column.and_then(|c| identity.parent.column(c)),
-        ) else {
-            return Ok(0);
-        };
+        let tenant = identity.tenant_of_row()?;
+        let column = identity.parent.column(identity.tenant_column?)?;
         let catalog = &self.session.catalog;
         let linked = same_key(
             catalog,
@@ -344,16 +436,13 @@ impl Work<'_> {
             identity.parent.relation_sql(),
         );
         let conditions = [written_as("t", linkers), format!("({same}) IS NOT TRUE")];
-        let _settings = settings(false);
-        query::number(
-            &Statement::new(sql)
-                .filters(conditions)
-                .under_callers_settings(&self.session.caller),
-        )
+        let statement = Statement::new(sql).filters(conditions);
+        Some(statement.under_callers_settings(&self.session.caller))
     }
 
-    /// Parents of the rows that were linked under some ids, and those of them that were created under others.
-    fn parents_of(&self, linkers: &[u32], creators: &[u32]) -> Result<(i64, i64), Problem> {
+    /// Counts the parents of the rows that a write linked, and those of them that are new.
+    fn linked_parents<'p>(&self, progress: &Progress, linked_by: &str) -> Reading<'p> {
+        let (linkers, creators) = (progress.ids_of(linked_by), progress.ids_of(CREATE));
         let (column, key) = (self.identity.column.sql(), self.identity.key.sql());
         let same = same_key(
             &self.session.catalog,
@@ -366,21 +455,20 @@ impl Work<'_> {
             "SELECT pg_catalog.count(*), pg_catalog.count(p.{key})\nFROM (SELECT DISTINCT t.{column} FROM {} AS t WHERE {}) AS linked\n\
              LEFT JOIN {} AS p ON {same} AND {}",
             self.identity.table.relation_sql(),
-            written_as("t", linkers),
+            written_as("t", &linkers),
             self.identity.parent.relation_sql(),
-            written_as("p", creators)
+            written_as("p", &creators)
         );
-        let _settings = settings(false);
-        query::two_numbers(&Statement::new(sql))
+        Reading::Numbers(Statement::new(sql))
     }
 
-    fn record(&self, request: &Request, parents: &Parents, run: i64) -> Result<i64, Problem> {
+    fn record(&self, request: &Request, parents: &Parents) -> Result<Record, Problem> {
         let counts = &parents.outcome.counts;
         let mut rule: Value = serde_json::to_value(request)?;
         rule["table"] = json!(record::qualified(self.identity.table));
         rule["parents_found"] = json!(parents.found);
         rule["parents_created"] = json!(parents.created);
-        let record = Record {
+        Ok(Record {
             table: record::qualified(self.identity.table),
             column: self.identity.column.name.clone(),
             rule,
@@ -397,8 +485,6 @@ impl Work<'_> {
                 vec![self.identity.table.oid, self.identity.parent.oid],
                 &self.plain.details,
             ),
-        };
-        ledger::close(run, &record)?;
-        Ok(run)
+        })
     }
 }

@@ -9,9 +9,9 @@ use super::Request;
 use super::execute::{Work, sides};
 use super::groups;
 use crate::pg::Settings;
-use crate::plan::{Blueprint, Mode, Overlays, Reason};
+use crate::plan::{Blueprint, Counts, Mode, Overlays, Reason};
 use crate::problem::Problem;
-use crate::run::{Counts, Session, query, settings};
+use crate::run::{Session, query, settings};
 
 /// What would be done for one tenant.
 #[derive(Debug, Clone, Default)]

@@ -16,7 +16,7 @@
 use super::expression::{any, differs, equal, equals_text};
 use super::reason::{self, Reason};
 use super::sources::{Joined, SourceSql, hop_alias};
-use super::{Blueprint, View, written_as};
+use super::{Blueprint, Moment, RowSet, written_as};
 use crate::catalog::{Table, UniqueIndex};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::tenant::{Guard, TenantPath};
@@ -38,13 +38,13 @@ pub enum Extra {
 }
 
 impl Blueprint<'_> {
-    /// The classification as seen by `view`: columns `outcome` text, `value`, `unguarded` boolean; with
-    /// [`View::Proof`] also `written` and `agrees` boolean; and those of `extra`.
-    pub fn classification(&self, view: View, extra: Extra) -> String {
+    /// The classification as seen by `moment`: columns `outcome` text, `value`, `unguarded` boolean; with
+    /// [`Moment::After`] also `written` and `agrees` boolean; and those of `extra`.
+    pub fn classification(&self, moment: Moment, extra: Extra) -> String {
         let sources = self.sources_sql();
         let unique: Vec<&UniqueIndex> = self.details.unique_indexes.iter().collect();
         let mut select = Vec::new();
-        if extra != Extra::None || !unique.is_empty() {
+        if self.is_stored() && (extra != Extra::None || !unique.is_empty()) {
             select.push("t.ctid AS row_ctid".to_string());
             if self.rows_need_table() {
                 select.push("t.tableoid AS row_table".to_string());
@@ -73,22 +73,22 @@ impl Blueprint<'_> {
             }
             Extra::None | Extra::Row => {}
         }
-        select.push(format!("{} AS outcome", self.outcome_sql(view, &sources)));
+        select.push(format!("{} AS outcome", self.outcome_sql(moment, &sources)));
         select.push("found.value AS value".to_string());
         select.push(format!("{} AS unguarded", self.unguarded_sql()));
         if self.overwrites() {
             let set = self.is_set(&format!("t.{}", self.column.sql()));
-            select.push(match view == View::Level {
+            select.push(match moment == Moment::Levels {
                 true => format!(
                     "CASE WHEN {} THEN t.mend_replaced ELSE {set} END AS replaces",
-                    self.written_sql(view)
+                    self.written_sql(moment)
                 ),
                 false => format!("{set} AS replaces"),
             });
         }
-        if view.has_written() {
+        if moment.has_written() {
             let target = format!("t.{}", self.column.sql());
-            select.push(format!("{} AS written", self.written_sql(view)));
+            select.push(format!("{} AS written", self.written_sql(moment)));
             select.push(format!(
                 "{} AS agrees",
                 self.equal(&target, self.column.type_oid, &self.value_as_target())
@@ -102,7 +102,7 @@ impl Blueprint<'_> {
                     true => value,
                     false => format!(
                         "CASE WHEN {} = {} THEN {value} END",
-                        self.outcome_sql(view, &sources),
+                        self.outcome_sql(moment, &sources),
                         Reason::Filled.sql()
                     ),
                 };
@@ -119,7 +119,7 @@ impl Blueprint<'_> {
             }
         }
 
-        let mut from = vec![format!("FROM {} AS t", self.overlays.relation_sql(self.table))];
+        let mut from = vec![self.target()];
         from.extend(sources.iter().flat_map(|s| s.joins.iter().cloned()));
         let values: Vec<&str> = sources.iter().map(|s| s.value.as_str()).collect();
         let value = match values.as_slice() {
@@ -132,21 +132,44 @@ impl Blueprint<'_> {
         from.extend(self.owner_joins());
         from.extend(self.foreign_key_joins());
         from.extend(self.old_key_joins());
-        if view == View::Missing && !self.overwrites() {
-            from.push(format!("WHERE {}", self.is_null(&format!("t.{}", self.column.sql()))));
+        let mut conditions = vec![];
+        if moment == Moment::During && !self.overwrites() {
+            conditions.push(self.is_null(&format!("t.{}", self.column.sql())));
+        }
+        // Rows outside of the set are in the way under a unique index as well: there they are left out at the end.
+        match self.rows.condition(self.catalog, self.table, "t") {
+            Some(condition) if unique.is_empty() => conditions.push(condition),
+            Some(condition) => select.push(format!("({condition}) AS in_set")),
+            None => {}
+        }
+        if !conditions.is_empty() {
+            from.push(format!("WHERE {}", conditions.join("\n  AND ")));
         }
         let derived = format!("SELECT\n  {}\n{}", select.join(",\n  "), from.join("\n"));
         if unique.is_empty() {
             derived
         } else {
-            self.with_unique(&derived, &unique, view, extra)
+            self.with_unique(&derived, &unique, moment, extra)
         }
     }
 
+    /// FROM with the rows of the target.
+    fn target(&self) -> String {
+        match &self.rows {
+            RowSet::New(row) => format!("FROM {row} AS t"),
+            _ => format!("FROM {} AS t", self.overlays.relation_sql(self.table)),
+        }
+    }
+
+    /// Do the rows have a place in the table?
+    pub(super) fn is_stored(&self) -> bool {
+        !matches!(self.rows, RowSet::New(_))
+    }
+
     /// Every outcome that the classification can give, `filled` last, each once.
-    pub(super) fn outcomes(&self, view: View) -> Vec<Reason> {
+    pub(super) fn outcomes(&self, moment: Moment) -> Vec<Reason> {
         let mut outcomes: Vec<Reason> = self
-            .cases(view, &self.sources_sql())
+            .cases(moment, &self.sources_sql())
             .into_iter()
             .map(|(_, outcome)| outcome)
             .collect();
@@ -165,18 +188,18 @@ impl Blueprint<'_> {
         outcomes
     }
 
-    pub(super) fn outcome_sql(&self, view: View, sources: &[SourceSql]) -> String {
-        reason::case(&self.cases(view, sources), &Reason::Filled)
+    pub(super) fn outcome_sql(&self, moment: Moment, sources: &[SourceSql]) -> String {
+        reason::case(&self.cases(moment, sources), &Reason::Filled)
     }
 
     /// Conditions and outcomes in the order of the design, section 2; where none holds, the row is `filled`.
-    pub(super) fn cases(&self, view: View, sources: &[SourceSql]) -> Vec<(String, Reason)> {
+    pub(super) fn cases(&self, moment: Moment, sources: &[SourceSql]) -> Vec<(String, Reason)> {
         let target = format!("t.{}", self.column.sql());
         let mut whens: Vec<(String, Reason)> = Vec::new();
         let mut when = |condition: String, reason: Reason| whens.push((condition, reason));
         // What the run wrote was not excluded when it was written, whatever the condition says of it now.
-        let unless_written = match view.has_written() {
-            true => format!("NOT {} AND ", self.written_sql(view)),
+        let unless_written = match moment.has_written() {
+            true => format!("NOT {} AND ", self.written_sql(moment)),
             false => String::new(),
         };
         if let Some(condition) = &self.rule.only_where {
@@ -245,7 +268,7 @@ impl Blueprint<'_> {
                     .iter()
                     .zip(&self.rule.sources[1..])
                     .map(|(s, source)| {
-                        let value = self.compared(view, s);
+                        let value = self.compared(moment, s);
                         differs(self.catalog, &value, self.value_type(source), "found.value")
                     })
                     .collect::<Vec<_>>())),
@@ -264,9 +287,9 @@ impl Blueprint<'_> {
         if let Some((row, value)) = self.tenants() {
             when(differs(self.catalog, &row.0, row.1, &value.0), Reason::CrossTenant);
         }
-        if view.has_written() {
+        if moment.has_written() {
             // What was written has passed the constraints themselves.
-            when(self.written_sql(view), Reason::Filled);
+            when(self.written_sql(moment), Reason::Filled);
         }
         whens.extend(self.refusals());
         whens
@@ -342,10 +365,10 @@ impl Blueprint<'_> {
         }
     }
 
-    pub(super) fn written_sql(&self, view: View) -> String {
-        match view {
-            View::Proof | View::Level => self.written_row("t", view).unwrap_or_else(|| "false".into()),
-            View::All | View::Missing => "false".into(),
+    pub(super) fn written_sql(&self, moment: Moment) -> String {
+        match moment {
+            Moment::After | Moment::Levels => self.written_row("t", moment).unwrap_or_else(|| "false".into()),
+            Moment::Before | Moment::During => "false".into(),
         }
     }
 
@@ -371,31 +394,31 @@ impl Blueprint<'_> {
     }
 
     /// The run has written this row of the target; `None` where it has written none yet.
-    fn written_row(&self, alias: &str, view: View) -> Option<String> {
+    fn written_row(&self, alias: &str, moment: Moment) -> Option<String> {
         let column = self.column.sql();
-        match view {
-            View::Proof | View::Missing if !self.written_as.is_empty() => Some(format!(
+        match moment {
+            Moment::After | Moment::During if !self.written_as.is_empty() => Some(format!(
                 "({} AND {})",
                 written_as(alias, &self.written_as),
                 self.is_set(&format!("{alias}.{column}"))
             )),
-            View::Level if self.overlays.replaces(self.table) => Some(format!(
+            Moment::Levels if self.overlays.replaces(self.table) => Some(format!(
                 "({alias}.mend_written AND {})",
                 self.is_set(&format!("{alias}.{column}"))
             )),
-            View::Level | View::All | View::Missing | View::Proof => None,
+            Moment::Levels | Moment::Before | Moment::During | Moment::After => None,
         }
     }
 
     /// What a source says when it is compared with the others. For one that leads up the table's own tree not the value
     /// that the row up there has by now: that changes while the run goes on, and with it what is a conflict. What it had
     /// before the run, or what its own sources say, does not.
-    fn compared(&self, view: View, source: &SourceSql) -> String {
+    fn compared(&self, moment: Moment, source: &SourceSql) -> String {
         let Some(witness) = &source.witness else {
             return source.value.clone();
         };
         let own = format!("{}.{}", witness.alias, self.column.sql());
-        let before = match self.written_row(&witness.alias, view) {
+        let before = match self.written_row(&witness.alias, moment) {
             Some(written) => format!("CASE WHEN NOT {written} THEN {own} END"),
             None => own,
         };

@@ -5,7 +5,7 @@ use super::expression::{all_set, equal, indent};
 use super::new_row::{in_new_row, of_value};
 use super::reason::Reason;
 use super::sources::Joined;
-use super::{Blueprint, View};
+use super::{Blueprint, Moment};
 use crate::catalog::{Check, Column, ForeignKey, UniqueIndex};
 use crate::rule::typed;
 
@@ -139,8 +139,8 @@ impl Blueprint<'_> {
 
     /// Wraps the classification: rows whose value would collide, with a row of the table or with each other, are
     /// refused. All rows that collide with each other are: nobody can say which of them is right.
-    pub(super) fn with_unique(&self, derived: &str, unique: &[&UniqueIndex], view: View, extra: Extra) -> String {
-        let written = view.has_written();
+    pub(super) fn with_unique(&self, derived: &str, unique: &[&UniqueIndex], moment: Moment, extra: Extra) -> String {
+        let written = moment.has_written();
         let candidate = if written {
             "outcome = 'filled' AND NOT written"
         } else {
@@ -182,7 +182,7 @@ impl Blueprint<'_> {
                 .collect();
             matches.extend(index.predicate.iter().map(|p| format!("({p})")));
             // The row itself is in the index too if the target column is not a plain part of its key.
-            if !index.expressions.contains(&self.column.quoted) {
+            if self.is_stored() && !index.expressions.contains(&self.column.quoted) {
                 matches.push(match self.rows_need_table() {
                     true => "NOT (existing.tableoid = derived.row_table AND existing.ctid = derived.row_ctid)".into(),
                     false => "existing.ctid <> derived.row_ctid".into(),
@@ -203,7 +203,7 @@ impl Blueprint<'_> {
             whens.push((conditions.join(" AND "), refused));
         }
         let mut columns: Vec<String> = Vec::new();
-        if extra != Extra::None {
+        if extra != Extra::None && self.is_stored() {
             columns.push("row_ctid".into());
             if self.rows_need_table() {
                 columns.push("row_table".into());
@@ -233,8 +233,12 @@ impl Blueprint<'_> {
         if written {
             columns.extend(["written".into(), "agrees".into()]);
         }
+        let in_set = match self.rows.condition(self.catalog, self.table, "t") {
+            Some(_) => "\nWHERE derived.in_set",
+            None => "",
+        };
         format!(
-            "SELECT\n  {}\nFROM (\n  SELECT derived.*,\n    {}\n  FROM (\n{}\n  ) AS derived\n) AS derived",
+            "SELECT\n  {}\nFROM (\n  SELECT derived.*,\n    {}\n  FROM (\n{}\n  ) AS derived\n) AS derived{in_set}",
             columns.join(",\n  "),
             windows.join(",\n    "),
             indent(derived, 4)

@@ -65,6 +65,40 @@ pub fn json_object<'a>(values: impl IntoIterator<Item = (&'a Column, String)>) -
     }
 }
 
+/// What happened to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A value was replaced by another one.
+    Replaced,
+    /// Values became NULL.
+    Nullified,
+    /// An undo has put a value back.
+    Restored,
+    /// The row is new.
+    Created,
+    /// A row that a run had created went with the undo of it.
+    Deleted,
+    /// The row went with its table.
+    RowDropped,
+    /// The value went with its column.
+    ValueDropped,
+}
+
+impl Change {
+    /// As it is kept in `mend.ledger_changes.change`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Change::Replaced => "replaced",
+            Change::Nullified => "nullified",
+            Change::Restored => "restored",
+            Change::Created => "created",
+            Change::Deleted => "deleted",
+            Change::RowDropped => "row_dropped",
+            Change::ValueDropped => "value_dropped",
+        }
+    }
+}
+
 /// Columns of a statement whose changes are kept; those that it does not have are NULL. All are text but the last.
 pub const KEPT: [&str; 4] = ["row_key", "old_values", "new_values", "row_values"];
 

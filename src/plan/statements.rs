@@ -5,7 +5,7 @@ use super::expression::{asks_user_code, calls_user_code, differs, indent};
 use super::fit::misfit;
 use super::kept::keeping;
 use super::sources::hop_alias;
-use super::{Blueprint, Count, Statement, Versions, View};
+use super::{Blueprint, Count, Moment, Statement, Versions};
 use crate::catalog::ForeignKey;
 use crate::identifier::Literal;
 use crate::infer::tenant::Guard;
@@ -18,8 +18,8 @@ impl Blueprint<'_> {
     /// Not GROUP BY: the planner cannot know how few outcomes there are, and would not use parallel workers for as many
     /// groups as it fears. Not one FILTER per outcome either: each would evaluate the CASE again, and that is most of the
     /// time. `total` is counted by itself, so that the sum can be checked against it.
-    pub fn count(&self, view: View) -> Count {
-        let outcomes = self.outcomes(view);
+    pub fn count(&self, moment: Moment) -> Count {
+        let outcomes = self.outcomes(moment);
         let mut columns = vec!["pg_catalog.count(*)::pg_catalog.text AS total".to_string()];
         for (n, three) in outcomes.chunks(3).enumerate() {
             let whens: Vec<String> = three
@@ -34,20 +34,20 @@ impl Blueprint<'_> {
             ));
         }
         let rest = self
-            .rest(view)
+            .rest(moment)
             .into_iter()
             .map(|column| format!("({column})::pg_catalog.text"));
         columns.extend(rest);
         Count {
-            statement: self.counting(view, &columns),
+            statement: self.counting(moment, &columns),
             outcomes,
             replaces: self.overwrites(),
         }
     }
 
     /// The same numbers, one bigint column each: for people, and for tables of 2^31 rows and more.
-    pub fn count_plainly(&self, view: View) -> Count {
-        let outcomes = self.outcomes(view);
+    pub fn count_plainly(&self, moment: Moment) -> Count {
+        let outcomes = self.outcomes(moment);
         let mut columns = vec!["pg_catalog.count(*) AS total".to_string()];
         columns.extend(outcomes.iter().enumerate().map(|(i, outcome)| {
             format!(
@@ -56,29 +56,29 @@ impl Blueprint<'_> {
                 i + 1
             )
         }));
-        columns.extend(self.rest(view));
+        columns.extend(self.rest(moment));
         Count {
-            statement: self.counting(view, &columns),
+            statement: self.counting(moment, &columns),
             outcomes,
             replaces: self.overwrites(),
         }
     }
 
     /// What is counted besides the outcomes.
-    fn rest(&self, view: View) -> Vec<String> {
+    fn rest(&self, moment: Moment) -> Vec<String> {
         let counted = |condition: &str| format!("pg_catalog.count(*) FILTER (WHERE {condition})");
         let mut columns = vec![counted("unguarded AND outcome = 'filled'")];
         if self.overwrites() {
             columns.push(counted("replaces AND outcome = 'filled'"));
         }
-        if view.has_written() {
+        if moment.has_written() {
             columns.push(counted("written"));
             columns.push(counted("written AND agrees AND outcome = 'filled'"));
         }
         columns
     }
 
-    fn counting(&self, view: View, columns: &[String]) -> Statement {
+    fn counting(&self, moment: Moment, columns: &[String]) -> Statement {
         // The planner would write the outcome's CASE into every aggregate. That is cheap, and lets it use parallel
         // workers, unless the CASE asks CHECK constraints: OFFSET 0 makes it evaluate those once per row.
         let asks_checks = !self.details.checks.is_empty() || !self.details.domain_checks.is_empty();
@@ -86,7 +86,7 @@ impl Blueprint<'_> {
         self.statement(self.overlays.before(Statement::new(format!(
             "SELECT\n  {}\nFROM (\n{}{once}\n) AS classified",
             columns.join(",\n  "),
-            indent(&self.classification(view, Extra::None), 2)
+            indent(&self.classification(moment, Extra::None), 2)
         ))))
     }
 
@@ -107,8 +107,8 @@ impl Blueprint<'_> {
     ///
     /// * `versions`: the rows that are written; all are judged.
     pub fn write(&self, versions: &Versions) -> Statement {
-        let view = View::Missing;
-        if let Some(direct) = self.write_directly(view).filter(|_| *versions == Versions::All) {
+        let moment = Moment::During;
+        if let Some(direct) = self.write_directly(moment).filter(|_| *versions == Versions::All) {
             return self.statement(direct);
         }
         let target = format!("t.{}", self.column.sql());
@@ -131,7 +131,7 @@ impl Blueprint<'_> {
             self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
-            indent(&self.classification(view, extra), 2),
+            indent(&self.classification(moment, extra), 2),
         ));
         let update = update
             .filter("classified.outcome = 'filled'")
@@ -200,7 +200,7 @@ impl Blueprint<'_> {
 
     /// One source with unique keys, the row's tenant in the row itself, no other parent that hangs on the row, no unique
     /// index to ask, and not the table itself as its own parent.
-    fn write_directly(&self, view: View) -> Option<Statement> {
+    fn write_directly(&self, moment: Moment) -> Option<Statement> {
         let [source] = self.rule.sources.as_slice() else {
             return None;
         };
@@ -240,7 +240,8 @@ impl Blueprint<'_> {
         from.extend(self.owner_joins());
         let mut conditions = self.on(&alias, first.parent, &first.key, &self.target_operands(&source.start));
         conditions.push(self.is_null(&format!("t.{}", self.column.sql())));
-        conditions.push(format!("{} = 'filled'", self.outcome_sql(view, &sources)));
+        conditions.extend(self.rows.condition(self.catalog, self.table, "t"));
+        conditions.push(format!("{} = 'filled'", self.outcome_sql(moment, &sources)));
         let update = Statement::new(format!(
             "UPDATE {} AS t\nSET {} = found.value{}\n{}",
             self.table.relation_sql(),
@@ -259,7 +260,7 @@ impl Blueprint<'_> {
             self.table.relation_sql(),
             self.column.sql(),
             self.write_cast(),
-            indent(&self.classification(View::Proof, Extra::Row), 2),
+            indent(&self.classification(Moment::After, Extra::Row), 2),
         ));
         let update = update
             .filter("classified.written AND (classified.outcome <> 'filled' OR classified.agrees IS NOT TRUE)")
@@ -269,13 +270,13 @@ impl Blueprint<'_> {
 
     /// The rows that stay empty: `key jsonb, reason text, detail text`, excluded ones last, at most `limit`.
     ///
-    /// * `view`: [`View::All`], or [`View::Level`] where the run settles in levels and they are in the overlay.
-    pub fn unfilled(&self, limit: i64, view: View) -> Statement {
+    /// * `moment`: [`Moment::Before`], or [`Moment::Levels`] where the run settles in levels and they are in the overlay.
+    pub fn unfilled(&self, limit: i64, moment: Moment) -> Statement {
         let listed = Statement::new(format!(
             "SELECT key, pg_catalog.split_part(outcome, ': ', 1) AS reason,\n  CASE\n    WHEN outcome LIKE 'constraint_failed: %'\n      \
              THEN pg_catalog.concat_ws('; ', 'refused by ' || pg_catalog.substr(outcome, 20), detail)\n    ELSE detail\n  END AS detail\n\
              FROM (\n{}\n) AS classified",
-            indent(&self.classification(view, Extra::Explained), 2)
+            indent(&self.classification(moment, Extra::Explained), 2)
         ))
         .filter("outcome NOT IN ('already_set', 'filled')")
         .ending(format!("ORDER BY outcome = 'excluded', outcome, key\nLIMIT {limit}"));
@@ -289,8 +290,8 @@ impl Blueprint<'_> {
     /// run. Besides the table's columns it has `mend_written` (this run wrote the row), `mend_touched` (it was written
     /// in this transaction, by this or an earlier run), and where the rule overwrites `mend_replaced` (it had another value).
     ///
-    /// * `view`: [`View::All`] for the first level, [`View::Level`] for those that see it.
-    pub fn after(&self, view: View) -> String {
+    /// * `moment`: [`Moment::Before`] for the first level, [`Moment::Levels`] for those that see it.
+    pub fn after(&self, moment: Moment) -> String {
         let mut columns = vec!["classified.row_ctid AS ctid".to_string()];
         if self.rows_need_table() {
             columns.push("classified.row_table AS tableoid".into());
@@ -313,7 +314,7 @@ impl Blueprint<'_> {
                 format!("classified.column_{} AS {}", c.number, c.sql())
             }
         }));
-        let classification = self.classification(view, Extra::Columns);
+        let classification = self.classification(moment, Extra::Columns);
         // The planner would write the outcome into each column that uses it, and do so again at every level.
         let once = if self.overlays.are_in(&classification) {
             "\n  OFFSET 0"

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::classify::Extra;
-use super::{Blueprint, Overlays, Reason, Versions, View};
+use super::{Blueprint, Moment, Overlays, Reason, RowSet, Versions};
 use crate::catalog::testing::Builder;
 use crate::catalog::{Catalog, Check, Details, UniqueIndex};
 use crate::infer::tenant::Guard;
@@ -47,6 +47,7 @@ fn blueprint(catalog: &Catalog, details: Details) -> Blueprint<'_> {
         refuse_dangling: true,
         guard: tenant::guard(catalog, table, party, None, column.number, &[]).unwrap(),
         restriction: None,
+        rows: RowSet::All,
         overlays: Overlays::default(),
         touched: vec![],
         written_as: vec![],
@@ -134,7 +135,7 @@ fn the_count_has_one_column_for_each_outcome_that_can_be() {
         ..Details::default()
     };
     let mut blueprint = blueprint(&catalog, details);
-    let outcomes = blueprint.count(View::All).outcomes;
+    let outcomes = blueprint.count(Moment::Before).outcomes;
     assert_eq!(
         outcomes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
@@ -151,8 +152,12 @@ fn the_count_has_one_column_for_each_outcome_that_can_be() {
     );
     // Without a guard there is no such outcome, and the parent's tenant is not read.
     blueprint.guard = Guard::Off;
-    assert!(!blueprint.count(View::All).outcomes.contains(&Reason::CrossTenant));
-    assert!(!blueprint.classification(View::All, Extra::None).contains("tenantId"));
+    assert!(!blueprint.count(Moment::Before).outcomes.contains(&Reason::CrossTenant));
+    assert!(
+        !blueprint
+            .classification(Moment::Before, Extra::None)
+            .contains("tenantId")
+    );
 }
 
 #[test]
@@ -162,7 +167,7 @@ fn a_proof_judges_what_was_written_as_if_it_were_empty() {
         written_as: vec![7],
         ..blueprint(&catalog, Details::default())
     };
-    let sql = written.classification(View::Proof, Extra::None);
+    let sql = written.classification(Moment::After, Extra::None);
     let written = "(t.xmin = '7'::pg_catalog.xid AND t.\"partyId\" IS NOT NULL)";
     assert!(
         sql.contains(&format!(
@@ -183,7 +188,7 @@ fn an_overlay_stands_in_for_the_table_from_then_on() {
     blueprint
         .overlays
         .push(catalog.resolve_table("Contact").unwrap(), "SELECT 1".into());
-    let sql = blueprint.count(View::All).statement.sql();
+    let sql = blueprint.count(Moment::Before).statement.sql();
     assert!(
         sql.starts_with("WITH after_step_1 AS (\n  SELECT 1\n)\nSELECT"),
         "{sql}"
@@ -213,7 +218,7 @@ fn parameters_become_literals_for_review_only() {
 #[test]
 fn three_outcomes_share_a_sum_and_are_told_apart_again() {
     let catalog = catalog();
-    let count = blueprint(&catalog, Details::default()).count(View::Proof);
+    let count = blueprint(&catalog, Details::default()).count(Moment::After);
     assert_eq!(count.outcomes.len(), 7);
     let most = (1_i128 << 31) - 1;
     let columns = [
@@ -230,5 +235,46 @@ fn three_outcomes_share_a_sum_and_are_told_apart_again() {
     assert_eq!(
         (numbers.total, numbers.unguarded, numbers.written, numbers.proved),
         (42, 4, 3, 2)
+    );
+}
+
+#[test]
+fn a_set_of_rows_is_a_condition_and_uniqueness_is_judged_over_all() {
+    let catalog = catalog();
+    let mut plain = blueprint(&catalog, Details::default());
+    plain.rows = RowSet::KeyRange {
+        columns: vec![1],
+        after: Some(vec!["10".into()]),
+        up_to: Some(vec!["it's 20".into()]),
+    };
+    let sql = plain.write(&Versions::All).sql();
+    let condition = "(t.id) > ('10'::pg_catalog.int4) AND (t.id) <= ('it''s 20'::pg_catalog.int4)";
+    assert!(sql.contains(&format!("\n  AND {condition}\n  AND CASE")), "{sql}");
+    let index = UniqueIndex {
+        name: "one".into(),
+        expressions: vec!["\"partyId\"".into()],
+        types: vec![23],
+        ..UniqueIndex::default()
+    };
+    let details = Details {
+        unique_indexes: vec![index],
+        ..Details::default()
+    };
+    let unique = Blueprint {
+        rows: plain.rows.clone(),
+        ..blueprint(&catalog, details)
+    };
+    let sql = unique.classification(Moment::During, Extra::Row);
+    assert!(sql.ends_with(") AS derived\nWHERE derived.in_set"), "{sql}");
+    assert!(sql.contains(&format!("({condition}) AS in_set")), "{sql}");
+    // A new row is in no table.
+    let new = Blueprint {
+        rows: RowSet::New("(SELECT (NEW).*)".into()),
+        ..blueprint(&catalog, Details::default())
+    };
+    let sql = new.classification(Moment::Before, Extra::None);
+    assert!(
+        sql.contains("FROM (SELECT (NEW).*) AS t\n") && !sql.contains("ctid"),
+        "{sql}"
     );
 }

@@ -10,16 +10,15 @@ use super::missing::Others;
 use super::{Violation, Way, Work};
 use crate::catalog::{Column, Insertion, Table};
 use crate::identifier::Literal;
-use crate::pg;
 use crate::plan::expression::{all_set, indent};
 use crate::plan::fit::misfit;
+use crate::plan::kept::Change;
 use crate::plan::kept::{json_object, keeping, same_as_kept};
 use crate::plan::new_row::refusals_of_new_row;
 use crate::plan::reason::{self, Reason};
-use crate::plan::{Mode, Overlays, Statement, Tally};
+use crate::plan::{Mode, Overlays, Statement};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::ledger::{self, Change};
 use crate::run::obstacles::relation_can_be_filled;
 use crate::run::{readable, record};
 
@@ -348,36 +347,40 @@ impl<'a> Creation<'a> {
 }
 
 impl Way for Creation<'_> {
-    fn count(&self, work: &Work) -> Result<Tally, Problem> {
-        let mut counts = work.pairs(&self.counting(work, "pg_catalog.sum(mend_rows)::pg_catalog.int8"))?;
-        if work.reference.match_full && work.reference.columns.len() > 1 {
-            let own: Vec<String> = work
-                .reference
-                .columns
-                .iter()
-                .filter_map(|c| work.reference.table.column(*c))
-                .map(|c| format!("t.{}", c.sql()))
-                .collect();
-            let partly = Statement::new(format!(
-                "SELECT 'partly_null', pg_catalog.count(*)\n{}",
-                work.pass.from()
-            ))
-            .filter(format!("({})", work.violating))
-            .filter(format!("NOT ({})", all_set(&own)))
-            .ending("HAVING pg_catalog.count(*) > 0")
-            .with_parameters(work.pass.parameters.clone());
-            let partly = work.pairs(&partly)?;
-            counts.extend(&partly);
+    fn judged(&self, work: &Work) -> Statement {
+        let counting = self.counting(work, "pg_catalog.sum(mend_rows)::pg_catalog.int8");
+        if !work.reference.match_full || work.reference.columns.len() == 1 {
+            return counting;
         }
-        Ok(counts)
+        let own: Vec<String> = work
+            .reference
+            .columns
+            .iter()
+            .filter_map(|c| work.reference.table.column(*c))
+            .map(|c| format!("t.{}", c.sql()))
+            .collect();
+        // It names the parameters of the pass, which come first.
+        let partly = Statement::new(format!(
+            "SELECT {}, pg_catalog.count(*)\n{}",
+            Reason::PartlyNull.sql(),
+            work.pass.from()
+        ))
+        .filter(format!("({})", work.violating))
+        .filter(format!("NOT ({})", all_set(&own)))
+        .ending("HAVING pg_catalog.count(*) > 0");
+        Statement::union_all(vec![counting, partly])
     }
 
     fn parents(&self, work: &Work) -> Result<i64, Problem> {
-        let counts = work.pairs(&self.counting(work, "pg_catalog.count(*)"))?;
+        let counts = work.tally(&self.counting(work, "pg_catalog.count(*)"))?;
         Ok(counts.rows(&Reason::Repaired))
     }
 
-    fn write(&self, work: &Work, run: i64) -> Result<i64, Problem> {
+    fn change<'p>(&'p self, _: &'p Work<'p>) -> (&'p Table, Change) {
+        (self.parent, Change::Created)
+    }
+
+    fn write(&self, work: &Work) -> Statement {
         // Triggers and defaults find what they find in any other statement of the caller.
         let insert = self
             .insert(work)
@@ -387,26 +390,19 @@ impl Way for Creation<'_> {
         let key = json_object(key.map(|c| (c, catalog.json_sql(&c.sql().to_string(), c.type_oid))));
         let parameters = insert.parameters().to_vec();
         let made = insert.ending(format!("RETURNING {key} AS row_key")).as_query("made");
-        let statement = keeping(
+        keeping(
             vec![made],
             &["(SELECT pg_catalog.count(*) FROM made)"],
             &[("row_key", "row_key::pg_catalog.text")],
             "made",
             None,
         )
-        .with_parameters(parameters);
-        let made = work.keep(run, Change::Created, self.parent, &statement)?;
-        if made > 0 {
-            ledger::wrote(run, self.parent.oid, None, pg::current_transaction_id(), &[run])?;
-        }
-        Ok(made)
+        .with_parameters(parameters)
     }
 
     /// No row has a parent of another tenant now that had none before.
-    fn holds(&self, work: &Work, run: i64) -> Result<bool, Problem> {
-        let Some(tenants) = &work.conditions.tenants else {
-            return Ok(true);
-        };
+    fn contradicted(&self, work: &Work, run: i64) -> Option<Statement> {
+        let tenants = work.conditions.tenants.as_ref()?;
         let on: Vec<String> = work
             .reference
             .key
@@ -425,8 +421,7 @@ impl Way for Creation<'_> {
                 on.join(" AND ")
             ))
             .with_parameters(work.pass.parameters.clone());
-        let crossing = work.number(&crossing)?;
-        Ok(crossing == 0)
+        Some(crossing)
     }
 
     fn statement(&self, work: &Work) -> String {

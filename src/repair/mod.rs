@@ -22,12 +22,16 @@ use crate::catalog::Table;
 use crate::identifier::Literal;
 use crate::pg;
 use crate::plan::expression::calls_user_code;
+use crate::plan::kept::Change;
+use crate::plan::program::{
+    Attempt, Keep, Parts, Program, Reading, Repeat, Step, Surroundings, Trace, Verdict, Verify, Write,
+};
 use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::ledger::{self, Change};
+use crate::run::interpret;
 use crate::run::record::{self, Record};
-use crate::run::{Reader, Session, attempts, lock, may_write, query, settings};
+use crate::run::{PASSES, Reader, Session, may_write, query};
 use crate::validate::pass::{Conditions, Pass};
 use crate::validate::reference::{Found, KeyReference, collect};
 use crate::validate::sides::Sides;
@@ -252,14 +256,16 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
 
 /// One way to repair.
 trait Way {
-    /// What each violating row comes to: outcome and rows; `repaired`, or a reason.
-    fn count(&self, work: &Work) -> Result<Tally, Problem>;
+    /// What each violating row comes to: [`Reason::Repaired`], or why not.
+    fn judged(&self, work: &Work) -> Statement;
     /// How many parents are to be created.
     fn parents(&self, work: &Work) -> Result<i64, Problem>;
-    /// Writes once, keeping what was there under the id of the run; rows written.
-    fn write(&self, work: &Work, run: i64) -> Result<i64, Problem>;
-    /// Fails where what was written does not hold any more: begin anew.
-    fn holds(&self, work: &Work, run: i64) -> Result<bool, Problem>;
+    /// Writes, complete; it keeps what was there before.
+    fn write(&self, work: &Work) -> Statement;
+    /// The table whose rows are written, and what happens to them.
+    fn change<'p>(&'p self, work: &'p Work<'p>) -> (&'p Table, Change);
+    /// Counts rows of which what was written does not hold any more: begin anew. `None`: there can be none.
+    fn contradicted(&self, work: &Work, run: i64) -> Option<Statement>;
     /// The statement, for the record.
     fn statement(&self, work: &Work) -> String;
     /// What a reader should know.
@@ -267,6 +273,9 @@ trait Way {
     /// What of the schema decided, for the record.
     fn fingerprint(&self, work: &Work) -> String;
 }
+
+/// The name of the write of a repair.
+const REPAIR: &str = "repair";
 
 impl Work<'_> {
     /// Says who counts, where `code` is what of `table` is code of its owner.
@@ -286,7 +295,7 @@ impl Work<'_> {
         let (before, parents) = {
             let _reading = reading();
             let _memory = Memory::read()?.for_joins(self.pass.width());
-            (way.count(self)?, way.parents(self)?)
+            (self.tally(&way.judged(self))?, way.parents(self)?)
         };
         let mut result = self.outcome(&before);
         let rests_on = self.reference.declaration.as_ref();
@@ -296,21 +305,101 @@ impl Work<'_> {
             result.note = joined(joined(result.note, way.note(self, Mode::Dry)?), rests_on);
             return Ok(result);
         }
-        let started = record::clock()?;
-        lock(self.session, self.reference.table);
-        let table = record::qualified(self.reference.table);
-        let run = ledger::open(self.session, "repair_orphans", &table, &started)?;
-        // Somebody else may have been there first.
-        let others = [PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION];
-        let (repaired, created, left) = attempts(&others, |again| self.write_and_prove(way, run, again))?;
-        result.reasons = left;
-        result.repaired = repaired;
-        result.violations = repaired + result.reasons.total();
-        result.created = created;
-        result.note = joined(joined(result.reasons.refused(), way.note(self, Mode::Real)?), rests_on);
-        let reasons = result.reasons.to_json();
-        let record = Record {
+        let (run, mut result) = interpret::run(self.session, self.program(way), |done| {
+            let progress = done.progress;
+            let mut result = self.outcome(&progress.found.counts.reasons);
+            result.repaired = match way.change(self).1 {
+                // Rows that are repaired now are no violations any more.
+                Change::Created => progress.settled,
+                _ => progress.written(REPAIR),
+            };
+            if way.change(self).1 == Change::Created {
+                result.created = progress.written(REPAIR);
+            }
+            result.violations = result.repaired + result.reasons.total();
+            result.note = joined(joined(result.note, way.note(self, Mode::Real)?), rests_on);
+            let record = self.record(way, &result);
+            Ok((result, record))
+        })?;
+        result.run_id = Some(run);
+        Ok(result)
+    }
+
+    /// Rows are written until none is left that could be, and then they must hold.
+    fn program<'p>(&'p self, way: &'p dyn Way) -> Program<'p> {
+        let (table, change) = way.change(self);
+        let judged = || Reading::Reasons(way.judged(self));
+        let write = Write {
+            name: REPAIR,
             table,
+            parts: Parts::Whole,
+            keep: Keep::Changes { change, columns: None },
+            traces: match change {
+                Change::Created => vec![Trace {
+                    table,
+                    column: None,
+                    created: true,
+                    forgets: None,
+                }],
+                _ => vec![],
+            },
+            by_hash: false,
+            statement: Box::new(|_, _| way.write(self)),
+        };
+        let left = Verify::new(
+            "left",
+            move |_| judged(),
+            |progress| {
+                let (before, found) = (&progress.before.counts.reasons, &progress.found.counts.reasons);
+                match (found.rows(&Reason::Repaired), progress.last()) {
+                    (0, _) => Verdict::Proved,
+                    // Others may have repaired the rows between the count and the write.
+                    (_, 0) if before.total() > found.total() => Verdict::Anew(self.not_accepted(before.total())),
+                    (_, 0) => Verdict::Wrong(self.not_accepted(before.total())),
+                    _ => Verdict::More,
+                }
+            },
+        );
+        let holds = Verify::new(
+            "contradicted",
+            |progress| match way.contradicted(self, progress.run) {
+                Some(statement) => Reading::Numbers(statement),
+                None => Reading::Nothing,
+            },
+            |progress| match progress.found.numbers[..] {
+                [rows] if rows > 0 => Verdict::Anew(self.changes_too_fast()),
+                _ => Verdict::Proved,
+            },
+        );
+        let steps = vec![
+            Step::Count(Box::new(move |_| judged())),
+            Step::Repeat(Repeat {
+                most: PASSES,
+                steps: vec![Step::Write(write), Step::Verify(left)],
+                exhausted: Box::new(|| Verdict::Anew(self.changes_too_fast())),
+            }),
+            Step::Verify(holds),
+        ];
+        Program {
+            operation: "repair_orphans",
+            object: record::qualified(self.reference.table),
+            lock: Some(self.reference.table),
+            surroundings: Surroundings {
+                calls_user_code: self.calls_code.get(),
+                joins_by_hash: false,
+                reader: self.reader.get().role(),
+            },
+            // Somebody else may have been there first.
+            steps: vec![Step::Attempt(Attempt {
+                others: vec![PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION],
+                steps,
+            })],
+        }
+    }
+
+    fn record(&self, way: &dyn Way, result: &Repaired) -> Record {
+        Record {
+            table: record::qualified(self.reference.table),
             column: result.columns.clone(),
             rule: json!({
                 "action": self.request.action.as_str(),
@@ -321,68 +410,18 @@ impl Work<'_> {
                 "set": self.request.set,
                 "only_where": self.request.only_where,
                 "root": self.sides.root().map(record::qualified),
-                "parents_created": created,
+                "parents_created": result.created,
             }),
             statement: way.statement(self),
-            counts: (0, repaired, reasons, result.violations - repaired),
+            counts: (
+                0,
+                result.repaired,
+                result.reasons.to_json(),
+                result.violations - result.repaired,
+            ),
             note: result.note.clone(),
             fingerprint: way.fingerprint(self),
-        };
-        ledger::close(run, &record)?;
-        result.run_id = Some(run);
-        Ok(result)
-    }
-
-    /// Rows repaired, parents created, rows left. `again` is set where what was written does not hold and another attempt may
-    /// help: only an error takes back what was written.
-    #[allow(clippy::type_complexity)]
-    fn write_and_prove(&self, way: &dyn Way, run: i64, again: &Cell<bool>) -> Result<(i64, i64, Tally), Problem> {
-        // With an id of its own, each statement of this attempt sees what is committed by then, not what was when the call
-        // began.
-        pg::current_transaction_id();
-        let expected = self.counted(way)?.total();
-        let mut repaired = 0;
-        let mut created = 0;
-        for _ in 0..crate::run::PASSES {
-            pgrx::check_for_interrupts!();
-            let before = self.counted(way)?;
-            let rows = before.rows(&Reason::Repaired);
-            if rows == 0 {
-                if !way.holds(self, run)? {
-                    again.set(true);
-                    return Err(self.changes_too_fast());
-                }
-                return Ok((repaired, created, before));
-            }
-            let written = {
-                let _settings = settings(false);
-                way.write(self, run)?
-            };
-            if self.request.action == Action::CreateParent {
-                created += written;
-            }
-            let after = self.counted(way)?;
-            // Rows that are repaired now are no violations any more.
-            let gone = before.total() - after.total();
-            match self.request.action {
-                Action::CreateParent if gone > 0 => repaired += gone,
-                Action::CreateParent => {}
-                _ => repaired += written,
-            }
-            if written == 0 {
-                // Others may have repaired the rows between the count and the write.
-                again.set(gone > 0);
-                return Err(self.not_accepted(expected));
-            }
         }
-        again.set(true);
-        Err(self.changes_too_fast())
-    }
-
-    fn counted(&self, way: &dyn Way) -> Result<Tally, Problem> {
-        // Not READ ONLY: it has written.
-        let _settings = settings(false);
-        way.count(self)
     }
 
     fn changes_too_fast(&self) -> Problem {
@@ -424,24 +463,10 @@ impl Work<'_> {
         }
     }
 
-    /// Runs a statement that counts rows by outcome.
-    fn pairs(&self, statement: &Statement) -> Result<Tally, Problem> {
+    /// Runs a statement that counts rows by reason.
+    fn tally(&self, statement: &Statement) -> Result<Tally, Problem> {
         let _whole = pg::WholeFunctions::where_needed(self.calls_code.get());
         self.reader.get().run(|| query::tally(statement))
-    }
-
-    /// Runs a statement that writes and keeps what was there before; rows written.
-    fn keep(&self, run: i64, change: Change, table: &Table, statement: &Statement) -> Result<i64, Problem> {
-        let _own = pg::Settings::of_one_statement();
-        let _whole = pg::WholeFunctions::where_needed(self.calls_code.get());
-        let numbers = ledger::keep(run, change, &record::qualified(table), None, statement)?;
-        Ok(numbers[0])
-    }
-
-    /// Runs a statement that returns one number.
-    fn number(&self, statement: &Statement) -> Result<i64, Problem> {
-        let _whole = pg::WholeFunctions::where_needed(self.calls_code.get());
-        query::number(statement)
     }
 }
 

@@ -7,17 +7,17 @@ use pgrx::prelude::*;
 use serde_json::json;
 
 use super::{Action, Violation, Way, Work};
-use crate::catalog::{Check, Column, Details};
+use crate::catalog::{Check, Column, Details, Table};
 use crate::identifier::Literal;
 use crate::plan::expression::{asks_user_code, calls_user_code, equal, indent};
 use crate::plan::join::same_key;
+use crate::plan::kept::Change;
 use crate::plan::kept::{json_object, keeping, key_conditions, same_as_kept};
 use crate::plan::new_row::{in_new_row, of_value};
 use crate::plan::reason::{self, Reason};
-use crate::plan::{Mode, Statement, Tally};
+use crate::plan::{Mode, Statement};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::ledger::Change;
 use crate::run::obstacles::{
     column_can_be_filled, details_can_be_predicted, overwriting_can_be_kept, relation_can_be_filled,
 };
@@ -258,7 +258,7 @@ fn cannot_be_null(work: &Work, shown: &str, columns: &[&str]) -> Problem {
 }
 
 impl Way for Nullification<'_> {
-    fn count(&self, work: &Work) -> Result<Tally, Problem> {
+    fn judged(&self, work: &Work) -> Statement {
         let case = reason::case(&self.refusals(work), &Reason::Repaired);
         let inner = Statement::new(format!(
             "SELECT {case}::pg_catalog.text AS outcome\n{}",
@@ -271,18 +271,20 @@ impl Way for Nullification<'_> {
             "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged",
             indent(&inner.sql(), 2)
         ));
-        work.pairs(
-            &counting
-                .ending("GROUP BY outcome")
-                .with_parameters(inner.parameters().to_vec()),
-        )
+        counting
+            .ending("GROUP BY outcome")
+            .with_parameters(inner.parameters().to_vec())
     }
 
     fn parents(&self, _: &Work) -> Result<i64, Problem> {
         Ok(0)
     }
 
-    fn write(&self, work: &Work, run: i64) -> Result<i64, Problem> {
+    fn change<'p>(&'p self, work: &'p Work<'p>) -> (&'p Table, Change) {
+        (work.reference.table, Change::Nullified)
+    }
+
+    fn write(&self, work: &Work) -> Statement {
         let table = work.reference.table;
         let update = self.gated(work, self.update(work), true);
         let deciding = self.deciding(work);
@@ -307,7 +309,7 @@ impl Way for Nullification<'_> {
             json_object(old_texts)
         ));
         let text = |name: &str| format!("{name}::pg_catalog.text");
-        let statement = keeping(
+        keeping(
             vec![written.as_query("written")],
             &["(SELECT pg_catalog.count(*) FROM written)"],
             &[
@@ -318,14 +320,13 @@ impl Way for Nullification<'_> {
             "written",
             None,
         )
-        .with_parameters(parameters);
-        work.keep(run, Change::Nullified, table, &statement)
+        .with_parameters(parameters)
     }
 
     /// A parent that was created while the run went on: its rows must keep their reference.
-    fn holds(&self, work: &Work, run: i64) -> Result<bool, Problem> {
+    fn contradicted(&self, work: &Work, run: i64) -> Option<Statement> {
         if work.request.violation != Violation::Orphan {
-            return Ok(true);
+            return None;
         }
         let (table, parent) = (work.reference.table, work.reference.parent);
         let key: Vec<String> = key_conditions(&work.session.catalog, table, "t", "kept.row_key");
@@ -353,8 +354,7 @@ impl Way for Nullification<'_> {
             parent.relation_sql(),
             on.join(" AND ")
         );
-        let found = work.number(&Statement::new(sql))?;
-        Ok(found == 0)
+        Some(Statement::new(sql))
     }
 
     fn statement(&self, work: &Work) -> String {

@@ -19,8 +19,8 @@ use pgrx::spi::SpiError;
 use super::record::Record;
 use super::session::{SAFE_PATH, Session};
 use crate::pg::{self, Confinement, Returned, Settings, Texts};
-use crate::plan::Statement;
-use crate::plan::kept::KEPT;
+use crate::plan::kept::{Change, KEPT};
+use crate::plan::{Share, Statement};
 use crate::problem::Problem;
 
 /// The owner of everything in `mend`: BOOTSTRAP_SUPERUSERID (pg_authid.dat).
@@ -85,40 +85,6 @@ CROSS JOIN LATERAL (
             )
             .detail(wrong.unwrap_or_else(|| "mend.ledger_runs is missing".into()))
             .hint("a superuser can put that right; or save what is in schema mend, DROP EXTENSION pg_mend, CREATE EXTENSION pg_mend")),
-        }
-    }
-}
-
-/// What happened to a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// A value was replaced by another one.
-    Replaced,
-    /// Values became NULL.
-    Nullified,
-    /// An undo has put a value back.
-    Restored,
-    /// The row is new.
-    Created,
-    /// A row that a run had created went with the undo of it.
-    Deleted,
-    /// The row went with its table.
-    RowDropped,
-    /// The value went with its column.
-    ValueDropped,
-}
-
-impl Change {
-    /// As it is kept in `mend.ledger_changes.change`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Change::Replaced => "replaced",
-            Change::Nullified => "nullified",
-            Change::Restored => "restored",
-            Change::Created => "created",
-            Change::Deleted => "deleted",
-            Change::RowDropped => "row_dropped",
-            Change::ValueDropped => "value_dropped",
         }
     }
 }
@@ -341,15 +307,6 @@ pub fn wrote(run: i64, table: u32, column: Option<i16>, transaction: u32, runs: 
             client.update(sql, None, &arguments).map(|_| ())
         })?)
     })
-}
-
-/// Rows that hold values of the same runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Share {
-    /// The ids under which they were written.
-    pub ids: Vec<u32>,
-    /// The runs.
-    pub runs: Vec<i64>,
 }
 
 /// The column that a run filled: the oid of its table, and its number.

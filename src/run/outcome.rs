@@ -2,9 +2,9 @@
 
 use super::execute::shown;
 use super::session::Session;
-use super::written::Write;
+use super::written::Part;
 use crate::infer::tenant::{Guard, describe};
-use crate::plan::{Blueprint, Reason, Tally};
+use crate::plan::{Blueprint, Counts};
 
 /// What a run did, or would do: one row of the result.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +24,7 @@ pub struct Outcome {
     /// What a reader should know besides, most important first.
     pub notes: Vec<String>,
     /// The ids under which a real run wrote.
-    pub writes: Vec<Write>,
+    pub parts: Vec<Part>,
 }
 
 impl Outcome {
@@ -34,42 +34,6 @@ impl Outcome {
         all.extend(self.counts.reasons.refused());
         all.extend(self.notes.iter().cloned());
         (!all.is_empty()).then(|| all.join("; "))
-    }
-}
-
-/// Rows per reason. `already_set + filled + the others = total`, always: each row is in exactly one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows whose target column had a value.
-    pub already_set: i64,
-    /// Rows that were filled, or would be.
-    pub filled: i64,
-    /// Rows of every other reason.
-    pub reasons: Tally,
-    /// Filled rows where one side has no tenant, so that nothing could be compared.
-    pub unguarded: i64,
-    /// Filled rows that had another value before.
-    pub replaced: i64,
-}
-
-impl Counts {
-    /// All rows of the table.
-    pub fn total(&self) -> i64 {
-        self.already_set + self.filled + self.unfilled()
-    }
-
-    /// Rows that stay NULL.
-    pub fn unfilled(&self) -> i64 {
-        self.reasons.total()
-    }
-
-    /// Further rows of one reason.
-    pub fn add(&mut self, reason: &Reason, rows: i64) {
-        match reason {
-            Reason::AlreadySet => self.already_set += rows,
-            Reason::Filled => self.filled += rows,
-            other => self.reasons.add(other.clone(), rows),
-        }
     }
 }
 
@@ -88,7 +52,7 @@ pub(super) fn outcome(
         dry_run,
         counts,
         run_id: None,
-        writes: vec![],
+        parts: vec![],
         first: vec![],
         notes,
     }

@@ -17,7 +17,7 @@ use crate::infer::reference::{self, Reference};
 use crate::infer::tenant::{self, Guard, TenantPath};
 use crate::infer::{InferError, keys, party};
 use crate::pg;
-use crate::plan::{Blueprint, Mode, Overlays};
+use crate::plan::{Blueprint, Mode, Overlays, RowSet};
 use crate::problem::Problem;
 use crate::rule::check::{self, Problems};
 use crate::rule::{Condition, Expression, Overwrite, Rule, RuleSpec, Source};
@@ -244,6 +244,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         refuse_dangling,
         guard,
         restriction,
+        rows: RowSet::All,
         overlays: Overlays::default(),
         touched: session.transaction.into_iter().collect(),
         written_as: vec![],
@@ -277,7 +278,7 @@ pub fn who_reads(session: &Session, blueprint: &Blueprint, others: &[(&Table, &[
     Reader::of(session, &asked, &reads, &typed)
 }
 
-fn internal(what: &str) -> Problem {
+pub(super) fn internal(what: &str) -> Problem {
     Problem::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, what).hint("this is a bug in pg_mend: please report it")
 }
 

@@ -4,7 +4,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use crate::pg::Settings;
+use crate::pg::{self, Instant, Settings};
 use crate::plan::{Reason, Statement, Tally};
 use crate::problem::Problem;
 
@@ -29,27 +29,24 @@ pub fn update(statement: &Statement) -> Result<i64, Problem> {
 ///
 /// Errors: those of the statement; XX000 where it is NULL: a count must never pass for 0 because it could not be read.
 pub fn number(statement: &Statement) -> Result<i64, Problem> {
-    let _own = Settings::of_one_statement();
-    let number = Spi::connect(|client| {
-        let found = client.select(&statement.sql(), None, &arguments(statement))?;
-        found.first().get_one::<i64>()
-    })?;
-    number.ok_or_else(|| not_a_number("NULL"))
+    numbers(statement)?
+        .first()
+        .copied()
+        .ok_or_else(|| not_a_number("nothing"))
 }
 
-/// The two numbers of a statement that reads.
+/// The numbers in the only row of a statement that reads.
 ///
 /// Errors: as [`number`].
-pub fn two_numbers(statement: &Statement) -> Result<(i64, i64), Problem> {
+pub fn numbers(statement: &Statement) -> Result<Vec<i64>, Problem> {
     let _own = Settings::of_one_statement();
-    let found = Spi::connect(|client| {
-        let found = client.select(&statement.sql(), None, &arguments(statement))?;
-        found.first().get_two::<i64, i64>()
-    })?;
-    match found {
-        (Some(first), Some(second)) => Ok((first, second)),
-        _ => Err(not_a_number("NULL")),
-    }
+    let _now = Instant::of_statement();
+    let texts = pg::read_row(&statement.sql(), statement.parameters())?;
+    let read = |text: Option<String>| {
+        let text = text.unwrap_or("NULL".into());
+        text.parse().map_err(|_| not_a_number(&text))
+    };
+    texts.into_iter().map(read).collect()
 }
 
 /// Rows per reason, of a statement that returns both.

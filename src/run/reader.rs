@@ -75,6 +75,11 @@ impl Reader {
         }
     }
 
+    /// The role of this oid; `None`: the caller.
+    pub fn of_role(owner: Option<u32>) -> Reader {
+        Reader { owner }
+    }
+
     /// Who reads for this blueprint.
     pub fn for_blueprint(blueprint: &Blueprint) -> Reader {
         Reader {

@@ -3,10 +3,11 @@
 use std::cell::Cell;
 
 use super::attempts::attempts;
-use super::ledger::Share;
-use super::written::{Write, WrittenRows};
+use super::written::{Part, WrittenRows};
 use super::{Outcome, Session, execute};
 use crate::pg;
+use crate::plan::Share;
+use crate::plan::program::PASSES;
 use crate::plan::{Blueprint, Mode, Overlays};
 use crate::problem::Problem;
 
@@ -78,7 +79,7 @@ impl<'a> Sequence<'a> {
             let before = self.shares_of(step.blueprint.table.oid);
             let outcome = execute::real(self.session, &step.blueprint, &before)?;
             let origin = Origin::Derived { in_place: true };
-            self.wrote(&step.blueprint, &outcome, &outcome.writes, origin);
+            self.wrote(&step.blueprint, &outcome, &outcome.parts, origin);
             outcome
         };
         if let Some(note) = step.instead_of_note {
@@ -90,7 +91,7 @@ impl<'a> Sequence<'a> {
 }
 
 impl<'a> Sequence<'a> {
-    /// What was written of a table so far, in shares, see [`Write`].
+    /// What was written of a table so far, in shares, see [`Part`].
     pub fn shares_of(&self, table: u32) -> Vec<Share> {
         self.written.shares_of(table)
     }
@@ -99,7 +100,7 @@ impl<'a> Sequence<'a> {
     ///
     /// * `outcome`: what the caller is told.
     /// * `origin`: what becomes of the values when others change what they come from.
-    pub fn wrote(&mut self, blueprint: &Blueprint<'a>, outcome: &Outcome, writes: &[Write], origin: Origin) {
+    pub fn wrote(&mut self, blueprint: &Blueprint<'a>, outcome: &Outcome, writes: &[Part], origin: Origin) {
         self.touched.extend(writes.iter().map(|write| write.id));
         if let Some(run) = outcome.run_id {
             self.written.add(blueprint, run, writes, &outcome.counts, origin);
@@ -116,7 +117,7 @@ impl<'a> Sequence<'a> {
             return Ok(());
         }
         self.written
-            .prove(self.session, execute::PASSES)
+            .prove(self.session, PASSES)
             .inspect_err(|_| again.set(true))
     }
 }

@@ -7,17 +7,21 @@
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 
-use super::execute::{correct, count_at, may_correct, sources_change};
-use super::ledger::{self, Share};
+use super::Session;
+use super::execute::{count_at, settings};
+use super::ledger;
+use super::query;
 use super::steps::Origin;
-use super::{Counts, Session};
-use crate::pg::{self, Instant};
-use crate::plan::{Blueprint, Versions, View};
+use crate::pg::{self, Instant, WholeFunctions};
+use crate::plan::Share;
+use crate::plan::fill::{correct, may_correct, sources_change};
+use crate::plan::program::Trace;
+use crate::plan::{Blueprint, Counts, Moment, Versions};
 use crate::problem::Problem;
 
 /// One part of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Write {
+pub struct Part {
     /// Which rows: those of this share of what was written before; `None`: of no share.
     pub of: Option<usize>,
     /// The id under which they are now.
@@ -25,28 +29,42 @@ pub struct Write {
 }
 
 /// The ids under which one rule writes, part by part.
-pub struct Writes<'a> {
+pub struct WrittenParts<'a> {
     before: &'a [Share],
-    done: Vec<Write>,
+    /// Rows of no share are written as well.
+    others: bool,
+    done: Vec<Part>,
 }
 
-impl<'a> Writes<'a> {
+impl<'a> WrittenParts<'a> {
     /// * `before`: the shares of the table.
     pub fn of(before: &'a [Share]) -> Self {
-        Writes { before, done: vec![] }
+        WrittenParts {
+            before,
+            others: true,
+            done: vec![],
+        }
+    }
+
+    /// Only rows of these shares are written.
+    pub fn of_these(shares: &'a [Share]) -> Self {
+        WrittenParts {
+            others: false,
+            ..WrittenParts::of(shares)
+        }
     }
 
     /// Runs `write` once per part; returns how many rows all of them wrote.
     ///
     /// Errors: those of `write`.
     pub fn each(&mut self, mut write: impl FnMut(&Versions) -> Result<i64, Problem>) -> Result<i64, Problem> {
-        if self.before.is_empty() {
+        if self.before.is_empty() && self.others {
             let rows = write(&Versions::All)?;
             self.wrote(None, pg::current_transaction_id());
             return Ok(rows);
         }
         // A rule that writes in several passes can come to a row again.
-        let ids_of = |done: &[Write], share: usize| {
+        let ids_of = |done: &[Part], share: usize| {
             let mut ids = self.before[share].ids.clone();
             ids.extend(done.iter().filter(|w| w.of == Some(share)).map(|w| w.id));
             ids
@@ -55,6 +73,9 @@ impl<'a> Writes<'a> {
         for share in 0..self.before.len() {
             let ids = ids_of(&self.done, share);
             rows += self.part(Some(share), || write(&Versions::WrittenAs(ids)))?;
+        }
+        if !self.others {
+            return Ok(rows);
         }
         let all = (0..self.before.len()).flat_map(|share| ids_of(&self.done, share));
         let all = Versions::NotWrittenAs(all.collect());
@@ -92,20 +113,23 @@ impl<'a> Writes<'a> {
     }
 
     fn wrote(&mut self, of: Option<usize>, id: u32) {
-        let write = Write { of, id };
+        let write = Part { of, id };
         if !self.done.contains(&write) {
             self.done.push(write);
         }
     }
 
-    /// Keeps what `run` wrote of a table, to be found again.
-    ///
-    /// * `column`: the one that was filled.
+    /// Keeps what `run` wrote, to be found again.
     ///
     /// Errors: those of SPI only.
-    pub fn keep(&self, run: i64, table: u32, column: Option<i16>) -> Result<(), Problem> {
-        for write in &self.done {
-            ledger::wrote(run, table, column, write.id, &runs_after(self.before, write, run))?;
+    pub fn keep(&self, run: i64, trace: &Trace) -> Result<(), Problem> {
+        for part in &self.done {
+            let mut runs = match trace.created {
+                true => vec![run],
+                false => runs_after(self.before, part, run),
+            };
+            runs.retain(|run| Some(*run) != trace.forgets);
+            ledger::wrote(run, trace.table.oid, trace.column, part.id, &runs)?;
         }
         Ok(())
     }
@@ -116,7 +140,7 @@ impl<'a> Writes<'a> {
     }
 
     /// What was done.
-    pub fn done(self) -> Vec<Write> {
+    pub fn done(self) -> Vec<Part> {
         self.done
     }
 }
@@ -132,7 +156,7 @@ pub fn as_one(write: impl FnOnce() -> Result<i64, Problem>) -> Result<(i64, Opti
 }
 
 /// The runs whose values the rows of this part hold after it was written.
-fn runs_after(before: &[Share], write: &Write, run: i64) -> Vec<i64> {
+fn runs_after(before: &[Share], write: &Part, run: i64) -> Vec<i64> {
     let earlier = write.of.and_then(|of| before.get(of));
     let mut runs = earlier.map(|share| share.runs.clone()).unwrap_or_default();
     if !runs.contains(&run) {
@@ -189,7 +213,7 @@ impl<'a> WrittenRows<'a> {
     ///
     /// * `run`: its run.
     /// * `counts`: as its caller is told.
-    pub fn add(&mut self, blueprint: &Blueprint<'a>, run: i64, writes: &[Write], counts: &Counts, origin: Origin) {
+    pub fn add(&mut self, blueprint: &Blueprint<'a>, run: i64, writes: &[Part], counts: &Counts, origin: Origin) {
         let rule = match origin {
             Origin::Own => None,
             Origin::Derived { in_place } => {
@@ -243,7 +267,7 @@ impl<'a> WrittenRows<'a> {
                 written_as: of_rule.flat_map(|known| known.share.ids.iter().copied()).collect(),
                 ..written.blueprint.clone()
             };
-            let (counts, numbers) = count_at(session, &blueprint, View::Proof, Some(&now))?;
+            let (counts, numbers) = count_at(session, &blueprint, Moment::After, Some(&now))?;
             let look = match numbers.written == written.rows {
                 false => Look::Differs,
                 true if numbers.proved != numbers.written => Look::Stale,
@@ -284,7 +308,11 @@ impl<'a> WrittenRows<'a> {
         let Written { blueprint, run, .. } = &self.rules[rule];
         let known = self.shares.get_mut(&blueprint.table.oid).into_iter().flatten();
         for Known { share, .. } in known.filter(|known| known.rules.contains(&rule)) {
-            let (_, id) = as_one(|| correct(session, blueprint, &share.ids))?;
+            let (_, id) = as_one(|| {
+                let _settings = settings(false);
+                let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
+                query::update(&correct(blueprint, &session.caller, &share.ids))
+            })?;
             if let Some(id) = id {
                 let column = Some(blueprint.column.number);
                 ledger::wrote(*run, blueprint.table.oid, column, id, &share.runs)?;

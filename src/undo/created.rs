@@ -2,20 +2,21 @@
 
 use pgrx::prelude::*;
 
-use super::{Recorded, Undone, by_hash, column_is_gone, number, outcomes, recorded, texts};
+use super::{PUT_BACK, Recorded, Undone, by_hash, carry_out, column_is_gone, outcomes, texts};
 use crate::catalog::{Column, Table, texts_can_be_read};
 use crate::identifier::Literal;
-use crate::pg::Settings;
 use crate::plan::join::same_key;
+use crate::plan::kept::Change;
 use crate::plan::kept::{json_object, keeping, old_value, same_as_kept};
+use crate::plan::program::{Keep, Mark, Progress, Reading, Step, Surroundings, Verdict, Verify, Write};
 use crate::plan::reason::{self, Reason};
 use crate::plan::{Mode, Statement, written_as};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::ledger::{self, Change};
+use crate::run::ledger;
 use crate::run::obstacles::relation_can_be_filled;
 use crate::run::record;
-use crate::run::{Session, lock, readable, settings};
+use crate::run::{Session, lock, query, readable, settings};
 use crate::validate::declared;
 use crate::validate::reference::{Found, KeyReference, collect};
 
@@ -265,36 +266,64 @@ impl<'a> Created<'a> {
             None,
         )
         .with_parameters(parameters);
-        let kept = record::qualified(self.table);
-        recorded(self.session, self.id, self.table, undone, review, |run| {
-            let rows = {
-                let _own = Settings::of_one_statement();
-                ledger::keep(run, Change::Deleted, &kept, None, &statement)?[0]
-            };
-            let marked = ledger::mark_deleted(run, self.id, &kept)?;
-            let left = self.left(run)?;
-            if self.referring(run)? > 0 {
-                return Err(Problem::new(
+        let keep = Keep::Changes {
+            change: Change::Deleted,
+            columns: None,
+        };
+        let write = Write::once(PUT_BACK, self.table, keep, statement);
+        let steps = vec![
+            Step::Write(write),
+            Step::Mark(Mark::Deleted {
+                of: self.id,
+                table: record::qualified(self.table),
+            }),
+            Step::Verify(self.nobody_refers_to_them()),
+            Step::Verify(self.they_are_gone()),
+        ];
+        let surroundings = Surroundings::default();
+        carry_out(self.session, self.id, self.table, undone, review, surroundings, steps)
+    }
+
+    /// No foreign key has kept anybody off who refers to what this undo has deleted.
+    fn nobody_refers_to_them(&self) -> Verify<'_> {
+        let read = |progress: &Progress| Reading::Numbers(self.referring(progress.run));
+        Verify::new("referring", read, |progress| match progress.found.numbers[0] {
+            0 => Verdict::Proved,
+            _ => Verdict::Wrong(
+                Problem::new(
                     PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                    format!("somebody refers to rows of {} meanwhile", catalog.display(self.table)),
-                )
-                .detail("nothing was taken back")
-                .hint("run it again"));
-            }
-            match left == 0 && marked == rows {
-                true => Ok(rows),
-                false => Err(Problem::new(
-                    PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
                     format!(
-                        "{rows} rows of {} were deleted, {left} of them are there",
-                        catalog.display(self.table)
+                        "somebody refers to rows of {} meanwhile",
+                        self.session.catalog.display(self.table)
                     ),
                 )
-                .detail(format!(
-                    "triggers on DELETE: {}; nothing was taken back",
-                    self.triggers.join(", ")
-                ))
-                .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction")),
+                .detail("nothing was taken back")
+                .hint("run it again"),
+            ),
+        })
+    }
+
+    /// What this undo has deleted is not there any more.
+    fn they_are_gone(&self) -> Verify<'_> {
+        let read = |progress: &Progress| Reading::Numbers(self.left(progress.run));
+        Verify::new("left", read, |progress| {
+            let (rows, left) = (progress.written(PUT_BACK), progress.found.numbers[0]);
+            match left == 0 && progress.total("marked", 0) == rows {
+                true => Verdict::Proved,
+                false => Verdict::Wrong(
+                    Problem::new(
+                        PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+                        format!(
+                            "{rows} rows of {} were deleted, {left} of them are there",
+                            self.session.catalog.display(self.table)
+                        ),
+                    )
+                    .detail(format!(
+                        "triggers on DELETE: {}; nothing was taken back",
+                        self.triggers.join(", ")
+                    ))
+                    .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction"),
+                ),
             }
         })
     }
@@ -302,19 +331,18 @@ impl<'a> Created<'a> {
     /// Locks the rows: from then on no foreign key lets anybody refer to them, and who did before is seen by what follows. (A foreign key
     /// ON DELETE CASCADE would take rows along.)
     fn hold(&self) -> Result<(), Problem> {
-        let sql = format!(
+        let held = format!(
             "SELECT pg_catalog.count(*) FROM (\n  SELECT FROM {} AS p, mend.changes AS kept WHERE {} AND {} AND {}\n  FOR UPDATE OF p\n) AS held",
             self.table.relation_sql(),
             self.of_run(),
             self.same_row(),
             written_as("p", &self.ids)
         );
-        let _own = Settings::of_one_statement();
-        Ok(Spi::connect_mut(|client| client.update(&sql, None, &[]).map(|_| ()))?)
+        query::update(&Statement::new(held)).map(|_| ())
     }
 
     /// References to what this undo has deleted, which no foreign key has kept off.
-    fn referring(&self, run: i64) -> Result<i64, Problem> {
+    fn referring(&self, run: i64) -> Statement {
         let columns: Vec<String> = self
             .table
             .columns
@@ -329,17 +357,17 @@ impl<'a> Created<'a> {
             columns.join(", "),
             self.referenced(&[], true)
         );
-        number(&sql, &[])
+        Statement::new(sql)
     }
 
     /// Rows that this undo has deleted, and that are there all the same.
-    fn left(&self, run: i64) -> Result<i64, Problem> {
+    fn left(&self, run: i64) -> Statement {
         let sql = format!(
             "SELECT pg_catalog.count(*) FROM mend.changes AS kept JOIN {} AS p ON {} WHERE kept.run_id = {run} AND kept.change = 'deleted'",
             self.table.relation_sql(),
             self.same_row()
         );
-        number(&sql, &[])
+        Statement::new(sql)
     }
 }
 

@@ -2,18 +2,19 @@
 
 use pgrx::prelude::*;
 
-use super::{Recorded, Undone, by_hash, column_is_gone, outcomes, recorded};
+use super::{PUT_BACK, Recorded, Undone, by_hash, carry_out, column_is_gone, outcomes};
 use crate::catalog::{Column, Insertion, Table, texts_can_be_read};
 use crate::identifier::Literal;
-use crate::pg::{self, Settings, WholeFunctions};
+use crate::pg::WholeFunctions;
 use crate::plan::expression::indent;
+use crate::plan::kept::Change;
 use crate::plan::kept::{json_object, keeping, key_conditions, old_value};
 use crate::plan::new_row::refusals_of_new_row;
+use crate::plan::program::{Keep, Mark, Reading, Step, Surroundings, Trace, Verdict, Verify, Write};
 use crate::plan::reason::{self, Reason};
 use crate::plan::{Mode, Overlays, Statement};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::ledger::{self, Change};
 use crate::run::obstacles::relation_can_be_filled;
 use crate::run::record;
 use crate::run::{Reader, Session, lock, readable, settings};
@@ -217,29 +218,58 @@ impl<'a> Deleted<'a> {
             None,
         )
         .with_parameters(parameters);
-        let (kept, expected) = (record::qualified(self.table), undone.undone);
-        recorded(self.session, self.id, self.table, undone, review, |run| {
-            let rows = {
-                let _own = Settings::of_one_statement();
-                ledger::keep(run, Change::Created, &kept, None, &statement)?[0]
-            };
-            ledger::wrote(run, self.table.oid, None, pg::current_transaction_id(), &[run])?;
-            let marked = ledger::mark_made_again(run, self.id, &kept)?;
-            match (rows, marked) == (expected, expected) {
-                true => Ok(rows),
-                false => Err(Problem::new(
-                    PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
-                    format!(
-                        "{expected} rows of {} were to be there again, {marked} are",
-                        self.session.catalog.display(self.table)
+        let keep = Keep::Changes {
+            change: Change::Created,
+            columns: None,
+        };
+        let write = Write {
+            traces: vec![Trace {
+                table: self.table,
+                column: None,
+                created: true,
+                forgets: None,
+            }],
+            ..Write::once(PUT_BACK, self.table, keep, statement)
+        };
+        let steps = vec![
+            Step::Write(write),
+            Step::Mark(Mark::MadeAgain {
+                of: self.id,
+                table: record::qualified(self.table),
+            }),
+            Step::Verify(self.all_are_there(undone.undone)),
+        ];
+        let surroundings = Surroundings {
+            calls_user_code: !self.insertion.code.is_empty(),
+            ..Surroundings::default()
+        };
+        carry_out(self.session, self.id, self.table, undone, review, surroundings, steps)
+    }
+
+    fn all_are_there(&self, expected: i64) -> Verify<'_> {
+        Verify::new(
+            "marked",
+            |_| Reading::Nothing,
+            move |progress| {
+                let (rows, marked) = (progress.written(PUT_BACK), progress.total("marked", 0));
+                match (rows, marked) == (expected, expected) {
+                    true => Verdict::Proved,
+                    false => Verdict::Wrong(
+                        Problem::new(
+                            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+                            format!(
+                                "{expected} rows of {} were to be there again, {marked} are",
+                                self.session.catalog.display(self.table)
+                            ),
+                        )
+                        .detail(format!(
+                            "triggers on INSERT: {}; nothing was put back",
+                            self.insertion.triggers.join(", ")
+                        ))
+                        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction"),
                     ),
-                )
-                .detail(format!(
-                    "triggers on INSERT: {}; nothing was put back",
-                    self.insertion.triggers.join(", ")
-                ))
-                .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction")),
-            }
-        })
+                }
+            },
+        )
     }
 }

@@ -25,9 +25,11 @@ use crate::identifier::Identifier;
 use crate::migration::reset;
 use crate::pg::{self, Jsonb, Settings};
 use crate::plan::expression::indent;
+use crate::plan::kept::Change;
+use crate::plan::program::{Program, Step, Surroundings};
 use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
-use crate::run::ledger::{self, Change};
+use crate::run::interpret;
 use crate::run::record::{self, Record};
 use crate::run::{Session, attempts, may_write, query};
 
@@ -152,11 +154,6 @@ fn outcomes(judged: &str) -> Result<Tally, Problem> {
         indent(judged, 2)
     );
     query::tally(&Statement::new(sql).ending("GROUP BY outcome"))
-}
-
-/// The only number of a statement.
-fn number(sql: &str, arguments: &[DatumWithOid]) -> Result<i64, Problem> {
-    Ok(Spi::connect(|client| client.select(sql, None, arguments)?.first().get_one::<i64>())?.unwrap_or(0))
 }
 
 fn column_is_gone(session: &Session, table: &Table, name: &str, hint: &str) -> Problem {
@@ -366,43 +363,55 @@ fn by_hash() -> Settings {
     Settings::push(&[("enable_nestloop", "off")])
 }
 
-/// Records one part of an undo as a run of its own.
+/// Takes back one part of a run as a run of its own.
 ///
+/// * `id`: the run that is undone.
 /// * `undone`: as it was counted.
 /// * `statement`: as a person reviews it.
-/// * `work`: writes, reads back; returns how many rows.
+/// * `steps`: one of them is a write called [`PUT_BACK`].
 ///
-/// Errors: those of `work`.
-fn recorded(
+/// Errors: those of the steps.
+fn carry_out<'p>(
     session: &Session,
     id: i64,
-    table: &Table,
-    mut undone: Undone,
+    table: &'p Table,
+    undone: Undone,
     statement: String,
-    work: impl FnOnce(i64) -> Result<i64, Problem>,
+    surroundings: Surroundings,
+    steps: Vec<Step<'p>>,
 ) -> Result<Undone, Problem> {
-    let started = record::clock()?;
-    let table = record::qualified(table);
-    let run = ledger::open(session, "undo_run", &table, &started)?;
-    let rows = work(run)?;
-    // What somebody changed between the count and the write has stayed as it is.
-    let changed = (undone.undone - rows).max(0);
-    if changed > 0 {
-        undone.reasons.add(Reason::ChangedSince, changed);
-    }
-    let left = undone.reasons.total();
-    undone.undone = rows;
-    undone.total = rows + left;
-    undone.run_id = Some(run);
-    let record = Record {
-        table,
-        column: undone.columns.clone().unwrap_or_default(),
-        rule: json!({ "run_id": id, "change": undone.change }),
-        statement,
-        counts: (0, rows, undone.reasons.to_json(), left),
-        note: undone.note.clone(),
-        fingerprint: String::new(),
+    let program = Program {
+        operation: "undo_run",
+        object: record::qualified(table),
+        lock: Some(table),
+        surroundings: Surroundings {
+            joins_by_hash: true,
+            ..surroundings
+        },
+        steps,
     };
-    ledger::close(run, &record)?;
+    let (run, mut undone) = interpret::run(session, program, |done| {
+        let rows = done.progress.written(PUT_BACK);
+        let mut undone = undone;
+        // What somebody changed between the count and the write has stayed as it is.
+        undone.reasons.add(Reason::ChangedSince, (undone.undone - rows).max(0));
+        let left = undone.reasons.total();
+        undone.undone = rows;
+        undone.total = rows + left;
+        let record = Record {
+            table: record::qualified(table),
+            column: undone.columns.clone().unwrap_or_default(),
+            rule: json!({ "run_id": id, "change": undone.change }),
+            statement,
+            counts: (0, rows, undone.reasons.to_json(), left),
+            note: undone.note.clone(),
+            fingerprint: String::new(),
+        };
+        Ok((undone, record))
+    })?;
+    undone.run_id = Some(run);
     Ok(undone)
 }
+
+/// The name of the write of an undo.
+const PUT_BACK: &str = "put back";

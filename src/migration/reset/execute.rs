@@ -1,6 +1,5 @@
 //! Drops what the plan says, with the rows that are lost on purpose kept.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
@@ -13,10 +12,12 @@ use super::{Request, Taken, values};
 use crate::migration::compared;
 use crate::pg::{self, Settings, Watch, subtransaction};
 use crate::plan::Statement;
+use crate::plan::kept::Change;
 use crate::plan::kept::{json_object, keeping};
+use crate::plan::program::{Keep, Program, Progress, Reading, Step, Surroundings, Verdict, Verify, Write};
 use crate::problem::Problem;
-use crate::run::ledger::{self, Change};
-use crate::run::record::{self, Record};
+use crate::run::interpret;
+use crate::run::record::Record;
 use crate::run::{Session, may_write, settings};
 
 /// What was done, or would be.
@@ -56,7 +57,6 @@ pub fn reset(request: &Request) -> Result<Reset, Problem> {
 
 fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Option<i64>), Problem> {
     let _timeout = Settings::push(&[("lock_timeout", &request.lock_timeout)]);
-    let started = record::clock()?;
     for drop in &first.dropped {
         if let Some((schema, name)) = &drop.table {
             run(&format!(
@@ -87,40 +87,24 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
         .first()
         .map(|drop| drop.taken.object.clone())
         .unwrap_or_default();
-    let id = ledger::open(session, "migration_reset", &table, &started)?;
+    let mut steps = vec![];
     for drop in &plan.dropped {
-        let copied = match &drop.copied {
-            Copied::Nothing => continue,
-            Copied::Rows => copy(session, drop, id)?,
-            Copied::Values {
-                table,
-                column,
-                type_name,
-            } => values::copy(session, (*table, column, type_name), id)?,
-        };
-        if Some(copied) != drop.taken.rows {
-            return Err(Problem::new(
-                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                format!(
-                    "of {} {copied} were copied, {} were counted",
-                    drop.taken.object,
-                    drop.taken.rows.unwrap_or_default()
-                ),
-            )
-            .detail("nothing was dropped")
-            .hint("run it again"));
-        }
+        steps.extend(copying(session, drop)?);
     }
     let mut done: Vec<&String> = Vec::new();
     for statement in plan.dropped.iter().filter_map(|drop| drop.taken.statement.as_ref()) {
         if !done.contains(&statement) {
-            run(statement)?;
+            steps.push(Step::Define(Statement::new(statement)));
             done.push(statement);
         }
     }
-    let mut reasons: BTreeMap<String, i64> = BTreeMap::new();
-    *reasons.entry("kept".into()).or_default() += plan.kept.len() as i64;
-    reasons.retain(|_, objects| *objects > 0);
+    let program = Program {
+        operation: "migration_reset",
+        object: table.clone(),
+        lock: None,
+        surroundings: Surroundings::default(),
+        steps,
+    };
     let record = Record {
         table,
         column: String::new(),
@@ -129,25 +113,63 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
         counts: (
             0,
             plan.dropped.len() as i64,
-            serde_json::to_value(&reasons)?,
+            kept_objects(&plan),
             plan.kept.len() as i64,
         ),
         note: None,
         fingerprint: request.script.clone(),
     };
-    ledger::close(id, &record)?;
+    let (id, ()) = {
+        let _texts = super::exact_texts();
+        interpret::run(session, program, |_| Ok(((), record)))?
+    };
     Ok((plan, Some(id)))
 }
 
+fn kept_objects(plan: &Plan) -> serde_json::Value {
+    match plan.kept.len() {
+        0 => json!({}),
+        kept => json!({ "kept": kept }),
+    }
+}
+
+/// What is copied before something is dropped: as much as was counted, or nothing is dropped.
+fn copying<'p>(session: &'p Session, drop: &'p Drop) -> Result<Vec<Step<'p>>, Problem> {
+    let mut steps = match &drop.copied {
+        Copied::Nothing => return Ok(vec![]),
+        Copied::Rows => rows(session, drop)?,
+        Copied::Values {
+            table,
+            column,
+            type_name,
+        } => values::copying(session, *table, column, type_name),
+    };
+    let counted = drop.taken.rows.unwrap_or_default();
+    let copied = if steps.is_empty() { Some(0) } else { None };
+    let judge = move |progress: &Progress| match copied.unwrap_or(progress.last()) {
+        copied if copied == counted => Verdict::Proved,
+        copied => Verdict::Wrong(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!("of {} {copied} were copied, {counted} were counted", drop.taken.object),
+            )
+            .detail("nothing was dropped")
+            .hint("run it again"),
+        ),
+    };
+    steps.push(Step::Verify(Verify::new("copied", |_| Reading::Nothing, judge)));
+    Ok(steps)
+}
+
 /// Rows as text, column by column, by the output functions of their types: what is read back is what was written.
-fn copy(session: &Session, drop: &Drop, id: i64) -> Result<i64, Problem> {
+fn rows<'p>(session: &'p Session, drop: &Drop) -> Result<Vec<Step<'p>>, Problem> {
     let Some((schema, name)) = &drop.table else {
-        return Ok(0);
+        return Ok(vec![]);
     };
     let table = qualified(schema, name);
     let columns = columns_now(&table)?.map(|(columns, _)| columns).unwrap_or_default();
     let Some(found) = session.catalog.table_in(schema, name) else {
-        return Ok(0);
+        return Ok(vec![]);
     };
     // It is locked, and was looked at again since.
     pg::may_read([found.oid]);
@@ -170,10 +192,11 @@ fn copy(session: &Session, drop: &Drop, id: i64) -> Result<i64, Problem> {
         "kept",
         None,
     );
-    let _settings = settings(false);
-    let _texts = super::exact_texts();
-    let numbers = ledger::keep(id, Change::RowDropped, &table, Some(&columns), &statement)?;
-    Ok(numbers[0])
+    let keep = Keep::Changes {
+        change: Change::RowDropped,
+        columns: Some(columns),
+    };
+    Ok(vec![Step::Write(Write::once("copy", found, keep, statement))])
 }
 
 fn run(statement: &str) -> Result<(), Problem> {

@@ -10,10 +10,11 @@ use super::values;
 use crate::identifier::Literal;
 use crate::pg::{Watch, subtransaction};
 use crate::plan::kept::keeping;
+use crate::plan::program::{Keep, Program, Progress, Reading, Step, Surroundings, Verdict, Verify, Write};
 use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
-use crate::run::ledger;
-use crate::run::record::{self, Record};
+use crate::run::interpret;
+use crate::run::record::Record;
 use crate::run::{Session, may_write, settings};
 
 /// One table whose rows were kept, or one column whose values were.
@@ -155,39 +156,25 @@ fn counted(session: &Session, table: String, columns: &[String], rows: i64) -> R
 }
 
 fn put_back(session: &Session, id: i64, table: String, columns: &[String], rows: i64) -> Result<Restored, Problem> {
-    let started = record::clock()?;
     let mut restored = counted(session, table.clone(), columns, rows)?;
-    if restored.restored > 0 {
-        session.hold([session.catalog.resolve_table(&table)?.oid])?;
+    if restored.restored == 0 {
+        return Ok(restored);
     }
-    let Some((_, written)) = columns_now(&table)?.filter(|_| restored.restored > 0) else {
+    let target = session.catalog.resolve_table(&table)?;
+    session.hold([target.oid])?;
+    let Some((_, written)) = columns_now(&table)? else {
         return Ok(restored);
     };
-    let run = ledger::open(session, "restore_reset", &table, &started)?;
     let names: Vec<&str> = written.iter().map(String::as_str).collect();
     let list = names.iter().map(quote_identifier).collect::<Vec<_>>().join(", ");
     let values: Vec<String> = names.iter().map(|name| value(session, &table, name)).collect();
-    let insert = format!(
+    let insert = Statement::new(format!(
         "INSERT INTO {table} ({list})\nOVERRIDING SYSTEM VALUE\nSELECT {}\nFROM (\n  \
          SELECT kept.row_values, pg_catalog.jsonb_populate_record(NULL::{table}, kept.row_values) AS full_row\n  \
          FROM mend.reset_rows AS kept WHERE {}\n  OFFSET 0\n) AS kept",
         values.join(", "),
         of_run(id, &table)
-    );
-    let inserted = {
-        let _settings = settings(false);
-        let _texts = super::exact_texts();
-        let _pause = Watch::pause();
-        Spi::connect_mut(|client| Ok::<_, SpiError>(client.update(&insert, None, &[])?.len()))? as i64
-    };
-    if inserted != rows {
-        return Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
-            format!("{inserted} of {rows} rows of {table} were put back"),
-        )
-        .detail("a trigger returns NULL; nothing was put back")
-        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction"));
-    }
+    ));
     let back = Statement::new("SELECT change_id FROM mend.reset_rows").filter(of_run(id, &table));
     let back = keeping(
         vec![back.as_query("back").materialized()],
@@ -196,18 +183,44 @@ fn put_back(session: &Session, id: i64, table: String, columns: &[String], rows:
         "back",
         None,
     );
-    ledger::mark_undone(run, &back)?;
-    advance_sequences(&table, &written)?;
-    let record = Record {
-        table: table.clone(),
-        column: String::new(),
-        rule: json!({ "run_id": id }),
-        statement: insert,
-        counts: (0, inserted, json!({}), 0),
-        note: None,
-        fingerprint: columns.join(", "),
+    let judge = |progress: &Progress| match progress.last() {
+        inserted if inserted == rows => Verdict::Proved,
+        inserted => Verdict::Wrong(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+                format!("{inserted} of {rows} rows of {table} were put back"),
+            )
+            .detail("a trigger returns NULL; nothing was put back")
+            .hint("ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction"),
+        ),
     };
-    ledger::close(run, &record)?;
+    let review = insert.for_review();
+    let program = Program {
+        operation: "restore_reset",
+        object: table.clone(),
+        lock: Some(target),
+        surroundings: Surroundings::default(),
+        steps: vec![
+            Step::Write(Write::once("put back", target, Keep::Nothing, insert)),
+            Step::Verify(Verify::new("inserted", |_| Reading::Nothing, judge)),
+            Step::Write(Write::once("back", target, Keep::Undone, back)),
+        ],
+    };
+    let _texts = super::exact_texts();
+    let _pause = Watch::pause();
+    let (run, ()) = interpret::run(session, program, |_| {
+        advance_sequences(&table, &written)?;
+        let record = Record {
+            table: table.clone(),
+            column: String::new(),
+            rule: json!({ "run_id": id }),
+            statement: review,
+            counts: (0, rows, json!({}), 0),
+            note: None,
+            fingerprint: columns.join(", "),
+        };
+        Ok(((), record))
+    })?;
     restored.run_id = Some(run);
     Ok(restored)
 }

@@ -9,11 +9,13 @@ use super::restore::{Restored, advance_sequences, columns_now};
 use crate::catalog::{Column, Table, is_plain, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg;
+use crate::plan::kept::Change;
 use crate::plan::kept::{from_text, json_object, keeping};
+use crate::plan::program::{Keep, Program, Progress, Reading, Step, Surroundings, Verdict, Verify, Write};
 use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::ledger::{self, Change};
+use crate::run::interpret;
 use crate::run::record::{self, Record};
 use crate::run::{Session, query, readable, settings, updatable};
 
@@ -28,12 +30,14 @@ fn keys(table: &Table) -> Vec<&Column> {
     key.iter().filter_map(|c| table.column(*c)).collect()
 }
 
-/// Copies the values of a column (oid of the table, name, type) to `mend.reset_values`; returns how many.
+/// Copies the values of a column to `mend.reset_values`, or nothing where the table has no primary key.
 ///
-/// Errors: 55000 where the primary key does not tell all of its rows apart; those of SPI.
-pub fn copy(session: &Session, (oid, column, type_name): (u32, &str, &str), id: i64) -> Result<i64, Problem> {
+/// * `type_name`: as `format_type` writes it.
+///
+/// Errors of the steps: 55000 where the primary key does not tell all of its rows apart.
+pub fn copying<'p>(session: &'p Session, oid: u32, column: &'p str, type_name: &str) -> Vec<Step<'p>> {
     let Some(table) = session.catalog.table(oid).filter(|t| t.primary_key().is_some()) else {
-        return Ok(0);
+        return vec![];
     };
     // It is locked, and was looked at again since.
     pg::may_read([table.oid]);
@@ -57,25 +61,39 @@ pub fn copy(session: &Session, (oid, column, type_name): (u32, &str, &str), id: 
         "kept",
         None,
     );
-    let _settings = settings(false);
-    let _texts = super::exact_texts();
-    let described = [column.to_string(), type_name.to_string()];
-    let written = ledger::keep(id, Change::ValueDropped, &name, Some(&described), &statement)?[0];
-    let keys = format!(
-        "SELECT pg_catalog.count(DISTINCT row_key) FROM mend.reset_values WHERE run_id = {id} AND table_name = {} AND column_name = {}",
-        Literal::new(&name),
-        Literal::new(column)
-    );
-    let keys = Spi::connect(|client| client.select(&keys, None, &[])?.first().get_one::<i64>())?;
-    if keys != Some(written) {
-        return Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("{written} values of {name} have {} keys", keys.unwrap_or(0)),
-        )
-        .detail("tables inherit from it, and the primary key holds for each of them alone; nothing was dropped")
-        .hint(format!("leave the column out of include: {}", quote_identifier(column))));
-    }
-    Ok(written)
+    let keep = Keep::Changes {
+        change: Change::ValueDropped,
+        columns: Some(vec![column.to_string(), type_name.to_string()]),
+    };
+    let keys = {
+        let name = name.clone();
+        move |progress: &Progress| {
+            let count = "SELECT pg_catalog.count(DISTINCT row_key) FROM mend.reset_values";
+            let count = Statement::new(count)
+                .filter(format!("run_id = {}", progress.run))
+                .filter(format!("table_name = {}", Literal::new(&name)))
+                .filter(format!("column_name = {}", Literal::new(column)));
+            Reading::Numbers(count)
+        }
+    };
+    let judge = move |progress: &Progress| {
+        let (written, keys) = (progress.last(), progress.found.numbers[0]);
+        match keys == written {
+            true => Verdict::Proved,
+            false => Verdict::Wrong(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("{written} values of {name} have {keys} keys"),
+                )
+                .detail("tables inherit from it, and the primary key holds for each of them alone; nothing was dropped")
+                .hint(format!("leave the column out of include: {}", quote_identifier(column))),
+            ),
+        }
+    };
+    vec![
+        Step::Write(Write::once("copy", table, keep, statement)),
+        Step::Verify(Verify::new("keys", keys, judge)),
+    ]
 }
 
 /// Values of one column that were copied by one run, and are not back yet.
@@ -317,8 +335,6 @@ impl Work<'_> {
     }
 
     fn write(&self, counted: &Restored) -> Result<i64, Problem> {
-        let started = record::clock()?;
-        let run = ledger::open(self.session, "restore_reset", &self.name(), &started)?;
         let update = Statement::new(format!(
             "UPDATE {} AS t SET {} = {}\nFROM mend.reset_values AS kept",
             self.name(),
@@ -330,7 +346,7 @@ impl Work<'_> {
         .filter(format!("NOT ({})", self.same()))
         .filter(self.free()?);
         let review = update.for_review();
-        query::update(&update.under_callers_settings(&self.session.caller.with_exact_texts()))?;
+        let update = update.under_callers_settings(&self.session.caller.with_exact_texts());
         // What is marked is what is there: a row that a trigger keeps from its value is none.
         let back = Statement::new(format!(
             "SELECT DISTINCT kept.change_id FROM mend.reset_values AS kept, {} AS t",
@@ -346,30 +362,45 @@ impl Work<'_> {
             "back",
             None,
         );
-        let marked = ledger::mark_undone(run, &back)?;
-        if marked != counted.restored {
-            return Err(Problem::new(
-                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                format!(
-                    "{marked} rows of {} have their values again, {} were to get them",
-                    self.name(),
-                    counted.restored
-                ),
-            )
-            .detail("somebody changed rows meanwhile, or a trigger did; nothing was put back")
-            .hint("run it again, or ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction"));
-        }
-        advance_sequences(&self.name(), std::slice::from_ref(&self.column.name))?;
-        let record = Record {
-            table: self.name(),
-            column: self.column.name.clone(),
-            rule: json!({ "run_id": self.id, "overwrite": self.overwrite }),
-            statement: review,
-            counts: (0, marked, counted.reasons.to_json(), counted.total - marked),
-            note: None,
-            fingerprint: self.group.type_name.clone(),
+        let (expected, table) = (counted.restored, self.table);
+        let judge = move |progress: &Progress| match progress.last() {
+            marked if marked == expected => Verdict::Proved,
+            marked => Verdict::Wrong(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                    format!(
+                        "{marked} rows of {} have their values again, {expected} were to get them",
+                        record::qualified(table)
+                    ),
+                )
+                .detail("somebody changed rows meanwhile, or a trigger did; nothing was put back")
+                .hint("run it again, or ALTER TABLE ... DISABLE TRIGGER ... for the run, in the same transaction"),
+            ),
         };
-        ledger::close(run, &record)?;
+        let program = Program {
+            operation: "restore_reset",
+            object: self.name(),
+            lock: Some(table),
+            surroundings: Surroundings::default(),
+            steps: vec![
+                Step::Write(Write::once("put back", table, Keep::Nothing, update)),
+                Step::Write(Write::once("back", table, Keep::Undone, back)),
+                Step::Verify(Verify::new("marked", |_| Reading::Nothing, judge)),
+            ],
+        };
+        let (run, ()) = interpret::run(self.session, program, |_| {
+            advance_sequences(&self.name(), std::slice::from_ref(&self.column.name))?;
+            let record = Record {
+                table: self.name(),
+                column: self.column.name.clone(),
+                rule: json!({ "run_id": self.id, "overwrite": self.overwrite }),
+                statement: review,
+                counts: (0, expected, counted.reasons.to_json(), counted.total - expected),
+                note: None,
+                fingerprint: self.group.type_name.clone(),
+            };
+            Ok(((), record))
+        })?;
         Ok(run)
     }
 }

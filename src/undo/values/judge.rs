@@ -5,11 +5,11 @@ use crate::catalog::{Catalog, Column, UniqueIndex};
 use crate::identifier::Literal;
 use crate::plan::expression::{all_set, equal};
 use crate::plan::join::same_key;
+use crate::plan::kept::Change;
 use crate::plan::kept::{key_conditions, old_value, same_as_kept};
 use crate::plan::new_row::{in_new_row, of_value};
 use crate::plan::reason::{self, Reason};
 use crate::plan::written_as;
-use crate::run::ledger::Change;
 use crate::run::record;
 
 impl Values<'_> {

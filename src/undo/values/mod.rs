@@ -7,16 +7,19 @@ use std::cell::{Cell, RefCell};
 
 use pgrx::prelude::*;
 
-use super::{Recorded, Undone, by_hash, column_is_gone, number, outcomes, recorded};
+use super::{Recorded, Undone, by_hash, carry_out, column_is_gone, outcomes};
 use crate::catalog::{Check, Column, Details, Table, texts_can_be_read};
 use crate::pg::WholeFunctions;
+use crate::plan::Share;
 use crate::plan::expression::asks_user_code;
-use crate::plan::{Mode, Reason, Versions};
+use crate::plan::kept::Change;
+use crate::plan::program::Surroundings;
+use crate::plan::{Mode, Reason, Statement, Versions};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::ledger::{self, Change, Share};
+use crate::run::ledger;
 use crate::run::obstacles::{column_can_be_filled, details_can_be_predicted, relation_can_be_filled};
-use crate::run::{Reader, Session, lock, readable, settings, updatable};
+use crate::run::{Reader, Session, lock, query, readable, settings, updatable};
 
 /// What a run did to values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,10 +105,13 @@ impl<'a> Values<'a> {
                 "what was filled went with it",
             ));
         }
-        let sql = "SELECT pg_catalog.count(*) FROM mend.changes c WHERE c.run_id = $1 AND c.change = 'replaced'";
         let replaced = match what {
             What::Kept(_) => 0,
-            What::Filled => number(sql, &[run.id.into()])?,
+            What::Filled => query::number(
+                &Statement::new("SELECT pg_catalog.count(*) FROM mend.changes AS c")
+                    .filter(format!("c.run_id = {}", run.id))
+                    .filter("c.change = 'replaced'"),
+            )?,
         };
         let shown = crate::validate::reference::shown(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let values = Values {
@@ -133,9 +139,14 @@ impl<'a> Values<'a> {
         if self.what != What::Filled {
             return Ok(());
         }
-        let sql = "SELECT COALESCE(pg_catalog.sum(r.filled), 0)::pg_catalog.int8 FROM mend.runs r
-                   WHERE r.operation = 'undo_run' AND r.rule @> pg_catalog.jsonb_build_object('run_id', $1, 'change', 'filled')";
-        self.undone_before.set(number(sql, &[self.id.into()])?);
+        let before =
+            Statement::new("SELECT COALESCE(pg_catalog.sum(r.filled), 0)::pg_catalog.int8 FROM mend.runs AS r")
+                .filter("r.operation = 'undo_run'")
+                .filter(format!(
+                    "r.rule OPERATOR(pg_catalog.@>) pg_catalog.jsonb_build_object('run_id', {}, 'change', 'filled')",
+                    self.id
+                ));
+        self.undone_before.set(query::number(&before)?);
         self.shares.replace(ledger::written_by(Some(self.id), self.table.oid)?);
         Ok(())
     }
@@ -288,16 +299,24 @@ impl<'a> Values<'a> {
         if undone.undone == 0 {
             return Ok(undone);
         }
-        let statement = match self.what {
+        let review = match self.what {
             What::Filled => self.nullify(&self.ids()),
             What::Kept(_) => self.write(&Versions::All),
         };
-        let review = statement.for_review();
-        recorded(self.session, self.id, self.table, undone, review, |run| {
-            match self.what {
-                What::Filled => self.nullify_filled(run),
-                What::Kept(_) => self.write_kept(run),
-            }
-        })
+        // Of filled rows those that nobody has changed since; of others, what other runs wrote can be taken back as before.
+        let shares = match self.what {
+            What::Filled => self.shares.borrow().clone(),
+            What::Kept(_) => ledger::written_by(None, self.table.oid)?,
+        };
+        let steps = match self.what {
+            What::Filled => self.steps_of_filled(&shares),
+            What::Kept(_) => self.steps_of_kept(&shares),
+        };
+        let surroundings = Surroundings {
+            calls_user_code: asks_user_code(&self.details),
+            ..Surroundings::default()
+        };
+        let review = review.for_review();
+        carry_out(self.session, self.id, self.table, undone, review, surroundings, steps)
     }
 }

@@ -2,53 +2,49 @@
 
 use pgrx::prelude::*;
 
-use super::super::number;
+use super::super::PUT_BACK;
 use super::Values;
 use super::judge::same_or_null;
-use crate::pg::Settings;
 use crate::plan::expression::indent;
-use crate::plan::kept::{json_object, keeping, key_conditions};
-use crate::plan::{Statement, Versions, written_as};
+use crate::plan::kept::{Change, json_object, keeping, key_conditions};
+use crate::plan::program::{Keep, Mark, Parts, Progress, Reading, Step, Trace, Verdict, Verify, Write};
+use crate::plan::{Share, Statement, Versions, written_as};
 use crate::problem::Problem;
-use crate::run::ledger::{self, Change};
-use crate::run::record;
-use crate::run::{Writes, as_one};
 
 impl Values<'_> {
     /// What was filled becomes NULL, share by share; what it was is kept where the row has a key.
-    pub(super) fn nullify_filled(&self, run: i64) -> Result<i64, Problem> {
-        let table = record::qualified(self.table);
-        let (mut rows, mut ids) = (0, vec![]);
-        let shares = self.shares.borrow().clone();
-        for share in &shares {
-            pgrx::check_for_interrupts!();
-            let statement = self.nullify(&share.ids);
-            let (written, id) = as_one(|| {
-                let _own = Settings::of_one_statement();
-                Ok(ledger::keep(run, Change::Nullified, &table, None, &statement)?[0])
-            })?;
-            rows += written;
-            if let Some(id) = id {
-                ids.push(id);
+    pub(super) fn steps_of_filled<'p>(&'p self, shares: &'p [Share]) -> Vec<Step<'p>> {
+        let write = Write {
+            name: PUT_BACK,
+            table: self.table,
+            parts: Parts::Only(shares),
+            keep: Keep::Changes {
+                change: Change::Nullified,
+                columns: None,
+            },
+            traces: vec![Trace {
+                table: self.table,
+                column: None,
+                created: false,
                 // The other runs of the share can be taken back as before.
-                let mut runs: Vec<i64> = share.runs.iter().copied().filter(|of| *of != self.id).collect();
-                runs.push(run);
-                ledger::wrote(run, self.table.oid, None, id, &runs)?;
-            }
-        }
-        let null: Vec<String> = self
-            .columns
-            .iter()
-            .map(|c| format!("t.{} IS NOT DISTINCT FROM NULL", c.sql()))
-            .collect();
-        let sql = format!(
-            "SELECT pg_catalog.count(*) FROM {} AS t WHERE {} AND {}",
-            self.table.relation_sql(),
-            written_as("t", &ids),
-            null.join(" AND ")
-        );
-        self.holds(&sql, rows)?;
-        Ok(rows)
+                forgets: Some(self.id),
+            }],
+            by_hash: false,
+            statement: Box::new(|_, versions| match versions {
+                Versions::WrittenAs(ids) => self.nullify(ids),
+                _ => self.nullify(&self.ids()),
+            }),
+        };
+        let read = |progress: &Progress| {
+            let null = self.columns.iter();
+            let null = null.map(|c| format!("t.{} IS NOT DISTINCT FROM NULL", c.sql()));
+            let count = format!("SELECT pg_catalog.count(*) FROM {} AS t", self.table.relation_sql());
+            let count = Statement::new(count)
+                .filter(written_as("t", &progress.ids_of(PUT_BACK)))
+                .filters(null);
+            Reading::Numbers(count)
+        };
+        vec![Step::Write(write), Step::Verify(self.holds(read))]
     }
 
     pub(super) fn nullify(&self, ids: &[u32]) -> Statement {
@@ -91,27 +87,38 @@ impl Values<'_> {
         .with_parameters(parameters)
     }
 
-    pub(super) fn write_kept(&self, run: i64) -> Result<i64, Problem> {
-        // In parts, so that what other runs wrote of the same rows can be taken back as before.
-        let before = ledger::written_by(None, self.table.oid)?;
-        let mut writes = Writes::of(&before);
-        let written = writes.each(|versions| {
-            let statement = self.write(versions);
-            let _own = Settings::of_one_statement();
-            ledger::mark_undone(run, &statement)
-        })?;
-        writes.keep(run, self.table.oid, None)?;
-        ledger::keep_reversed(run)?;
-        let mut conditions = key_conditions(&self.session.catalog, self.table, "t", "kept.row_key");
-        let catalog = &self.session.catalog;
-        conditions.extend(self.columns.iter().map(|c| same_or_null(catalog, c, "kept.old_values")));
-        let sql = format!(
-            "SELECT pg_catalog.count(*) FROM mend.changes AS kept JOIN {} AS t ON {}\nWHERE kept.undone_by = {run}",
-            self.table.relation_sql(),
-            conditions.join(" AND ")
-        );
-        self.holds(&sql, written)?;
-        Ok(written)
+    /// Values that were kept are put back, in parts.
+    pub(super) fn steps_of_kept<'p>(&'p self, shares: &'p [Share]) -> Vec<Step<'p>> {
+        let write = Write {
+            name: PUT_BACK,
+            table: self.table,
+            parts: Parts::ByShare(shares),
+            keep: Keep::Undone,
+            traces: vec![Trace {
+                table: self.table,
+                column: None,
+                created: false,
+                forgets: None,
+            }],
+            by_hash: false,
+            statement: Box::new(|_, versions| self.write(versions)),
+        };
+        let read = |progress: &Progress| {
+            let catalog = &self.session.catalog;
+            let mut on = key_conditions(catalog, self.table, "t", "kept.row_key");
+            on.extend(self.columns.iter().map(|c| same_or_null(catalog, c, "kept.old_values")));
+            let count = Statement::new(format!(
+                "SELECT pg_catalog.count(*) FROM mend.changes AS kept JOIN {} AS t ON {}",
+                self.table.relation_sql(),
+                on.join(" AND ")
+            ));
+            Reading::Numbers(count.filter(format!("kept.undone_by = {}", progress.run)))
+        };
+        vec![
+            Step::Write(write),
+            Step::Mark(Mark::Reversed),
+            Step::Verify(self.holds(read)),
+        ]
     }
 
     /// Writes the values back; returns the changes that are undone by that, as [`ledger::mark_undone`] takes them.
@@ -149,17 +156,19 @@ impl Values<'_> {
         .with_parameters(parameters)
     }
 
-    /// Reads back what was written.
-    ///
-    /// * `sql`: counts the rows that are as they are to be.
-    ///
-    /// Errors: 27000 where a trigger has changed it: nothing is put back then.
-    fn holds(&self, sql: &str, written: i64) -> Result<(), Problem> {
-        let found = number(sql, &[])?;
-        if found == written {
-            return Ok(());
-        }
-        Err(Problem::new(
+    /// As many rows are as they are to be as were written; else a trigger has changed them, and nothing is put back.
+    fn holds<'p>(&'p self, read: impl Fn(&Progress) -> Reading<'p> + 'p) -> Verify<'p> {
+        Verify::new("holds", read, |progress| {
+            let (written, found) = (progress.written(PUT_BACK), progress.found.numbers[0]);
+            match found == written {
+                true => Verdict::Proved,
+                false => Verdict::Wrong(self.does_not_hold(written, found)),
+            }
+        })
+    }
+
+    fn does_not_hold(&self, written: i64, found: i64) -> Problem {
+        Problem::new(
             PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
             format!(
                 "{written} rows of {} were put back, and {found} of them have their old values",
@@ -170,6 +179,6 @@ impl Values<'_> {
             "a trigger changes what is written, or another column became NULL; triggers on UPDATE: {}; nothing was put back",
             self.details.triggers.join(", ")
         ))
-        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction"))
+        .hint("ALTER TABLE ... DISABLE TRIGGER ... for the call, in the same transaction")
     }
 }
