@@ -105,6 +105,34 @@ pub fn generated(table: &str, columns: &[&str], ending: &str, taken: impl Fn(&st
     }
 }
 
+/// The names closest to `wanted`, best first, at most three, for "did you mean".
+///
+/// Case and separators count little (`clientpartyid` is near `clientPartyId`); anything further away than a third of
+/// the name's length is not offered.
+pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let plain = |s: &str| s.to_lowercase().replace(['_', '-', ' ', '"'], "");
+    let target = plain(wanted);
+    let mut scored: Vec<(usize, &str)> = names
+        .into_iter()
+        .map(|name| {
+            // One Party, many parties.
+            let same = stem(name) == stem(wanted);
+            (
+                if same {
+                    0
+                } else {
+                    strsim::damerau_levenshtein(&plain(name), &target)
+                },
+                name,
+            )
+        })
+        .filter(|(distance, _)| *distance <= (target.chars().count() / 3).max(1))
+        .collect();
+    scored.sort();
+    scored.dedup();
+    scored.into_iter().take(3).map(|(_, name)| name.to_string()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +174,13 @@ mod tests {
         );
         assert_eq!(prefix_before("createdBy", "users"), None);
         assert_eq!(prefix_before("id", "Contact"), None);
+    }
+
+    #[test]
+    fn nearest_forgives_case_and_typos_and_offers_nothing_far_away() {
+        let names = ["WaitlistEntry", "Waitlist", "Animal", "AnimalOwner"];
+        assert_eq!(nearest("waitlist_entry", names), ["WaitlistEntry"]);
+        assert_eq!(nearest("AnimalOwnr", names), ["AnimalOwner"]);
+        assert!(nearest("Invoice", names).is_empty());
     }
 }

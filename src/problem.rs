@@ -6,8 +6,6 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::names;
-
 /// A refusal as the user reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -30,6 +28,11 @@ impl Problem {
             detail: None,
             hint: None,
         }
+    }
+
+    /// A value of an argument that cannot be used: 22023.
+    pub fn invalid_parameter(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).hint(hint)
     }
 
     /// Sets DETAIL.
@@ -83,46 +86,5 @@ impl From<serde_json::Error> for Problem {
             format!("pg_mend could not decode the catalog: {error}"),
         )
         .hint("this is a bug in pg_mend: please report it with the call that you made")
-    }
-}
-
-/// The names closest to `wanted`, best first, at most three, for "did you mean".
-///
-/// Case and separators count little (`clientpartyid` is near `clientPartyId`); anything further away than a third of
-/// the name's length is not offered.
-pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let plain = |s: &str| s.to_lowercase().replace(['_', '-', ' ', '"'], "");
-    let target = plain(wanted);
-    let mut scored: Vec<(usize, &str)> = names
-        .into_iter()
-        .map(|name| {
-            // One Party, many parties.
-            let same = names::stem(name) == names::stem(wanted);
-            (
-                if same {
-                    0
-                } else {
-                    strsim::damerau_levenshtein(&plain(name), &target)
-                },
-                name,
-            )
-        })
-        .filter(|(distance, _)| *distance <= (target.chars().count() / 3).max(1))
-        .collect();
-    scored.sort();
-    scored.dedup();
-    scored.into_iter().take(3).map(|(_, name)| name.to_string()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::nearest;
-
-    #[test]
-    fn nearest_forgives_case_and_typos_and_offers_nothing_far_away() {
-        let names = ["WaitlistEntry", "Waitlist", "Animal", "AnimalOwner"];
-        assert_eq!(nearest("waitlist_entry", names), ["WaitlistEntry"]);
-        assert_eq!(nearest("AnimalOwnr", names), ["AnimalOwner"]);
-        assert!(nearest("Invoice", names).is_empty());
     }
 }

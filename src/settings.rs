@@ -36,3 +36,6 @@ pub const EXACT_TEXTS: [(&str, &str); 8] = [
     ("array_nulls", "on"),
     ("quote_all_identifiers", "off"),
 ];
+
+/// Where names in our own SQL are looked up.
+pub const SAFE_PATH: &str = "pg_catalog, pg_temp";

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::types::Oid;
 use crate::identifier::Identifier;
+
+/// An object id of Postgres.
+pub type Oid = u32;
 
 /// A type of some column.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]

@@ -4,7 +4,8 @@ use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::code::is_plain;
-use super::types::{Catalog, Column, Oid, Table};
+use super::data_type::Oid;
+use super::types::{Catalog, Column, Table};
 use crate::pg::read_json;
 use crate::problem::Problem;
 

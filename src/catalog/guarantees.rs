@@ -4,8 +4,9 @@
 use pgrx::prelude::*;
 use serde::Deserialize;
 
+use super::data_type::Oid;
 use super::load::IS_NOT_NULL;
-use super::types::{Catalog, Column, Oid, Table};
+use super::types::{Catalog, Column, Table};
 use crate::pg::read_json;
 use crate::problem::Problem;
 

@@ -7,7 +7,8 @@ use pgrx::prelude::PgSqlErrorCode;
 
 use super::types::{Catalog, Column, Table};
 use crate::identifier::{NamePart, split_name};
-use crate::problem::{Problem, nearest};
+use crate::names::nearest;
+use crate::problem::Problem;
 
 /// Why a name leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,12 +5,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::data_type::Type;
+use super::data_type::{Oid, Type};
 use crate::identifier::{Identifier, Literal};
 use crate::names;
-
-/// An object id of Postgres.
-pub type Oid = u32;
 
 /// Columns by which rows say whose they are, per table.
 pub type TenantColumns = Rc<HashMap<Oid, Vec<i16>>>;
@@ -201,7 +198,7 @@ pub struct ForeignKey {
     pub inherited: bool,
 }
 
-/// How far Postgres itself vouches for a reference.
+/// The state of a foreign key: valid, not valid, not enforced, or missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
     /// A foreign key that holds for every row.
@@ -439,6 +436,12 @@ impl Table {
     /// The primary key, where there is one.
     pub fn primary_key(&self) -> Option<&Key> {
         self.keys.iter().find(|k| k.primary)
+    }
+
+    /// The columns of the primary key; none where there is none.
+    pub fn primary_key_columns(&self) -> Vec<&Column> {
+        let key = self.primary_key().into_iter().flat_map(|key| &key.columns);
+        key.filter_map(|c| self.column(*c)).collect()
     }
 
     /// Is a combination of values in these columns found at most once? (Some key is contained in them.)

@@ -5,13 +5,14 @@ use std::panic::AssertUnwindSafe;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use super::steps::{self, Doer, Facts, Lock, State, Step};
-use super::{Request, Shown, facts, gate, next, shown, target};
+use super::step::{Executor, Facts, FinalizeStep, Lock, State};
+use super::steps;
+use super::{FinalizeRequest, Shown, facts, gate, next, shown, target};
 use crate::catalog::Table;
+use crate::infer::tenancy::resolver::TenantResolver;
 use crate::pg::{self, Settings};
 use crate::problem::Problem;
 use crate::run::{Session, try_lock};
-use crate::validate::sides::Sides;
 use crate::validate::tenants;
 
 /// What one call did.
@@ -38,13 +39,13 @@ pub struct Stepped {
 /// transaction already holds a strong lock; 25006; 42501 for who is not the owner.
 pub fn step(
     begin: impl Fn() -> Result<Session, Problem>,
-    request: &Request,
+    request: &FinalizeRequest,
     lock_timeout: i64,
 ) -> Result<Stepped, Problem> {
     if pg::is_read_only() {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
-            "nothing can be locked in in a read-only transaction or on a standby",
+            "constraints cannot be added in a read-only transaction or on a standby",
         )
         .hint("finalize_plan() works here; lock in on the primary, outside BEGIN READ ONLY"));
     }
@@ -83,10 +84,10 @@ pub fn step(
     })
 }
 
-fn advance(session: &Session, request: &Request, lock_timeout: i64) -> Result<Stepped, Problem> {
+fn advance(session: &Session, request: &FinalizeRequest, lock_timeout: i64) -> Result<Stepped, Problem> {
     let (table, column) = target(session, request)?;
-    let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
-    let facts = facts(session, request, table, column, &sides)?;
+    let resolver = TenantResolver::new(tenants(session, request.root.as_deref())?, true);
+    let facts = facts(session, request, table, column, &resolver)?;
     let mut steps = steps::all(&facts);
     let at = next(&steps);
     let mut done = None;
@@ -94,18 +95,18 @@ fn advance(session: &Session, request: &Request, lock_timeout: i64) -> Result<St
         may_alter(session, &facts)?;
         if steps[at].begins() {
             for other in &steps {
-                if let Doer::Gate(gate) = other.doer
+                if let Executor::Check(gate) = other.executor
                     && other.state == State::Pending
                 {
-                    gate::look(session, &sides, &facts, gate)??;
+                    gate::look(session, &resolver, &facts, gate)??;
                 }
             }
         }
-        run(session, &sides, &facts, &steps[at], lock_timeout)?;
+        run(session, &resolver, &facts, &steps[at], lock_timeout)?;
         steps[at].state = State::Done;
         done = Some(shown(session, &facts, at, &steps[at]));
     }
-    let own = |s: &&Step| s.doer == Doer::Mend;
+    let own = |s: &&FinalizeStep| s.executor == Executor::Extension;
     Ok(Stepped {
         done,
         next: next(&steps).map(|at| steps[at].statements.join(";\n")),
@@ -195,7 +196,13 @@ fn nothing_held() -> Result<(), Problem> {
     .hint("COMMIT first: each step is a transaction of its own"))
 }
 
-fn run(session: &Session, sides: &Sides, facts: &Facts, step: &Step, lock_timeout: i64) -> Result<(), Problem> {
+fn run(
+    session: &Session,
+    resolver: &TenantResolver,
+    facts: &Facts,
+    step: &FinalizeStep,
+    lock_timeout: i64,
+) -> Result<(), Problem> {
     let result = pg::subtransaction(AssertUnwindSafe(|| {
         // Every name in the statements is qualified, and there is no operator; event triggers look theirs up as they are used to.
         let mut settings = session.caller.as_pairs();
@@ -209,14 +216,14 @@ fn run(session: &Session, sides: &Sides, facts: &Facts, step: &Step, lock_timeou
         })?;
         Ok(())
     }));
-    result.map_err(|problem| explained(session, sides, facts, step, lock_timeout, problem))
+    result.map_err(|problem| explained(session, resolver, facts, step, lock_timeout, problem))
 }
 
 fn explained(
     session: &Session,
-    sides: &Sides,
+    resolver: &TenantResolver,
     facts: &Facts,
-    step: &Step,
+    step: &FinalizeStep,
     lock_timeout: i64,
     problem: Problem,
 ) -> Problem {
@@ -251,7 +258,7 @@ fn explained(
         | PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION
         | PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION => {
             // The step is rolled back; how many rows there are, and what to do, the gate says.
-            let looked = step.after.map(|gate| gate::look(session, sides, facts, gate));
+            let looked = step.after.map(|gate| gate::look(session, resolver, facts, gate));
             match looked {
                 Some(Ok(Err(found))) => found,
                 _ => Problem {
@@ -283,7 +290,7 @@ fn not_in_time(message: String, statement: Option<&str>, holders: &[String]) -> 
     let statement = statement.map(|s| format!("for: {s}\n")).unwrap_or_default();
     Problem::new(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, message)
         .detail(match holders.is_empty() {
-            true => format!("{statement}whoever held it has let go by now"),
+            true => format!("{statement}the lock was released in the meantime"),
             false => format!("{statement}held by {}", holders.join("; ")),
         })
         .hint("nothing was changed by this step, and what was done before stays: call again when they are through, or with a longer lock_timeout (others queue behind it meanwhile)")

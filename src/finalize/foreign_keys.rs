@@ -3,7 +3,8 @@
 //! Before 18 a partitioned table can have no foreign key that is NOT VALID: there each partition gets its own, and the one on top
 //! takes them over without a look (tryAttachPartitionForeignKey in tablecmds.c).
 
-use super::steps::{Doer, Facts, Gate, INSTANT, Lock, SCAN, Step, Wanted, step};
+use super::calls::validation;
+use super::step::{Executor, Facts, FinalizeStep, Gate, INSTANT, Lock, SCAN, Wanted, step};
 use crate::catalog::{ForeignKey, Table};
 use crate::identifier::Identifier;
 
@@ -14,7 +15,7 @@ const PARTITIONED_NOT_VALID: bool = cfg!(feature = "pg18");
 const SET_COLUMN: bool = !cfg!(any(feature = "pg13", feature = "pg14"));
 
 /// Every step of the foreign key with this number among those wanted.
-pub(super) fn steps(facts: &Facts, number: usize) -> Vec<Step> {
+pub(super) fn steps(facts: &Facts, number: usize) -> Vec<FinalizeStep> {
     let (catalog, table, wanted) = (facts.catalog, facts.table, &facts.wanted[number]);
     let reference = &wanted.reference;
     let parent = reference.parent;
@@ -28,7 +29,7 @@ pub(super) fn steps(facts: &Facts, number: usize) -> Vec<Step> {
         let name = facts.name(parent, &parent.names_of(&reference.key), "key");
         let concurrently = if parent.kind == 'p' { "" } else { " CONCURRENTLY" };
         steps.push(step(
-            if wanted.optional { Doer::Anybody } else { Doer::Hand },
+            if wanted.optional { Executor::OptionalManual } else { Executor::Manual },
             format!(
                 "CREATE UNIQUE INDEX{concurrently} {} ON {} ({})",
                 Identifier::new(&name),
@@ -58,8 +59,8 @@ pub(super) fn steps(facts: &Facts, number: usize) -> Vec<Step> {
     let valid = there.is_some_and(|key| key.validated && key.enforced);
     let gate = Gate::Reference(number);
     steps.push(step(
-        Doer::Gate(gate),
-        super::validation(facts, wanted),
+        Executor::Check(gate),
+        validation(facts, wanted),
         Lock::AccessShare,
         &[table.oid, parent.oid],
         valid,
@@ -85,7 +86,7 @@ pub(super) fn steps(facts: &Facts, number: usize) -> Vec<Step> {
     };
     let validate = |child: &Table, name: &str, done: bool| {
         step(
-            Doer::Mend,
+            Executor::Extension,
             format!(
                 "ALTER TABLE {} VALIDATE CONSTRAINT {}",
                 child.sql(),
@@ -98,7 +99,7 @@ pub(super) fn steps(facts: &Facts, number: usize) -> Vec<Step> {
         )
     };
     let generated = |child: &Table, columns: &[i16]| facts.name(child, &child.names_of(columns), "fkey");
-    let mut own: Vec<Step> = Vec::new();
+    let mut own: Vec<FinalizeStep> = Vec::new();
     let on_partitions = table.kind == 'p' && !PARTITIONED_NOT_VALID;
     if on_partitions {
         for leaf in facts.guarantees.leaves.iter().filter_map(|oid| catalog.table(*oid)) {
@@ -116,7 +117,7 @@ pub(super) fn steps(facts: &Facts, number: usize) -> Vec<Step> {
             });
             let name = there.map_or_else(|| generated(leaf, &columns), |key| key.name.clone());
             own.push(step(
-                Doer::Mend,
+                Executor::Extension,
                 add(leaf, &name, &columns, false),
                 Lock::ShareRowExclusive,
                 &both(leaf),
@@ -130,7 +131,7 @@ pub(super) fn steps(facts: &Facts, number: usize) -> Vec<Step> {
     let mut locked = facts.guarantees.family.clone();
     locked.push(parent.oid);
     own.push(step(
-        Doer::Mend,
+        Executor::Extension,
         add(table, &name, &reference.columns, on_partitions),
         Lock::ShareRowExclusive,
         &locked,
@@ -157,7 +158,7 @@ pub(super) fn steps(facts: &Facts, number: usize) -> Vec<Step> {
     if let Some(key) = there.filter(|key| !key.enforced) {
         // Since 18. Turning it on reads the rows under a lock that keeps writers out.
         own = vec![step(
-            Doer::Hand,
+            Executor::Manual,
             format!(
                 "ALTER TABLE {} ALTER CONSTRAINT {} ENFORCED",
                 table.sql(),
@@ -171,7 +172,7 @@ pub(super) fn steps(facts: &Facts, number: usize) -> Vec<Step> {
     }
     for step in &mut own {
         step.after = Some(gate);
-        step.waits_for_hand = !reference.unique;
+        step.waits_for_manual_step = !reference.unique;
     }
     steps.extend(own);
     steps

@@ -4,10 +4,11 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
 
-use super::steps::{Facts, Gate};
-use super::{declaration, named_root};
-use crate::catalog::{Catalog, Column, Table};
+use super::calls::{declaration, named_root, validation};
+use super::step::{Facts, Gate};
+use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
+use crate::infer::tenancy::resolver::TenantResolver;
 use crate::pg;
 use crate::plan::Reason;
 use crate::problem::Problem;
@@ -15,21 +16,7 @@ use crate::rule::check::Problems;
 use crate::rule::{OnConflict, Overwrite, RuleSpec, typed};
 use crate::run::record;
 use crate::run::{self, Session, readable};
-use crate::validate::sides::Sides;
 use crate::validate::{check_one, reading};
-
-/// The call that is this gate, as a person types it.
-pub fn assertion(catalog: &Catalog, table: &Table, column: &Column, only_where: Option<&str>) -> String {
-    let condition = match only_where {
-        Some(condition) => format!(", {}", Literal::new(condition)),
-        None => String::new(),
-    };
-    format!(
-        "SELECT assert_backfilled({}, {}{condition})",
-        Literal::new(&catalog.display(table)),
-        Literal::new(&typed(&column.name))
-    )
-}
 
 /// Fails where the column is NULL in a row (that `only_where` is true of); else says what was looked at.
 ///
@@ -131,8 +118,8 @@ fn why(
         references: None,
     };
     let counted = pg::subtransaction(AssertUnwindSafe(|| {
-        let mut blueprint = run::prepare(session, &spec, run::Request::default())?;
-        run::dry(session, &mut blueprint, false)
+        let mut blueprint = run::prepare(session, &spec, run::PrepareOptions::default())?;
+        run::simulate_run(session, &mut blueprint, false)
     }));
     let mut arguments = format!(
         "{}, {}",
@@ -146,10 +133,7 @@ fn why(
         Ok(outcome) => outcome,
         Err(cannot) => {
             return problem
-                .detail(format!(
-                    "where its values could come from is not known: {}",
-                    cannot.message
-                ))
+                .detail(format!("no source for the missing values is known: {}", cannot.message))
                 .hint(match cannot.hint {
                     Some(hint) => hint,
                     None => format!("SELECT * FROM backfill({arguments}, sources => ARRAY['...'])"),
@@ -180,7 +164,12 @@ fn why(
 }
 
 /// What was found, or what is wrong.
-pub fn look(session: &Session, sides: &Sides, facts: &Facts, gate: Gate) -> Result<Result<String, Problem>, Problem> {
+pub fn look(
+    session: &Session,
+    resolver: &TenantResolver,
+    facts: &Facts,
+    gate: Gate,
+) -> Result<Result<String, Problem>, Problem> {
     let number = match gate {
         Gate::Nulls => {
             return match no_nulls(session, facts.table, facts.column, None) {
@@ -193,7 +182,7 @@ pub fn look(session: &Session, sides: &Sides, facts: &Facts, gate: Gate) -> Resu
     };
     let wanted = &facts.wanted[number];
     let reference = &wanted.reference;
-    let checked = check_one(session, sides, reference)?;
+    let checked = check_one(session, resolver, reference)?;
     let (child, parent) = (checked.table.clone(), checked.parent.clone().unwrap_or_default());
     let columns = Literal::new(&checked.columns).to_string();
     let orphans = checked.orphans.unwrap_or(0);
@@ -217,12 +206,12 @@ pub fn look(session: &Session, sides: &Sides, facts: &Facts, gate: Gate) -> Resu
             ),
             true => format!(
                 "SELECT sample FROM {} shows rows: give them a parent of their own tenant, or the tenant of their parent",
-                super::validation(facts, wanted).trim_start_matches("SELECT * FROM ")
+                validation(facts, wanted).trim_start_matches("SELECT * FROM ")
             ),
         };
         return Ok(Err(violation(
             format!(
-                "{orphans} of {} rows of {child} reference a row of {parent} that is another tenant's, or none",
+                "{orphans} of {} rows of {child} reference a row of {parent} that belongs to another tenant or does not exist",
                 checked.rows_checked
             ),
             format!("{repair}; or composite => false for a foreign key that lets them be"),

@@ -8,29 +8,33 @@
 //!
 //! Nothing is remembered between calls: how far an earlier try came is read from the catalog each time.
 
+mod calls;
 mod execute;
 mod foreign_keys;
 mod gate;
+mod step;
 mod steps;
 
 use pgrx::prelude::PgSqlErrorCode;
 
 use crate::catalog::{Catalog, Column, ForeignKey, Key, State as KeyState, Table, Type};
 use crate::identifier::Literal;
+use crate::infer::tenancy::resolver::TenantResolver;
 use crate::problem::Problem;
 use crate::rule::typed;
 use crate::run::Session;
 use crate::validate::reference::{Found, KeyReference, collect};
-use crate::validate::sides::Sides;
 use crate::validate::{declared, tenants};
 
+pub use calls::assertion;
+use calls::named_root;
 pub use execute::{Stepped, step};
-pub use gate::{assert_backfilled, assertion};
-use steps::{Doer, Facts, Step, Wanted};
+pub use gate::assert_backfilled;
+use step::{Executor, Facts, FinalizeStep, State, Wanted};
 
 /// What was asked for.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct FinalizeRequest {
     /// As typed.
     pub table: String,
     /// As typed.
@@ -91,23 +95,23 @@ pub struct Shown {
 ///
 /// Errors: 42P01, 42703 (names), 42809 (no table, a partition), 42601, 42804, 42830 (`parent`), 22023 (`policy` where the
 /// column is no tenant key, `composite` where nothing has tenants), 42P08 (ambiguous root), 42501 (reading).
-pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem> {
+pub fn plan(session: &Session, request: &FinalizeRequest) -> Result<Vec<Shown>, Problem> {
     let (table, column) = target(session, request)?;
-    let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
-    let facts = facts(session, request, table, column, &sides)?;
+    let resolver = TenantResolver::new(tenants(session, request.root.as_deref())?, true);
+    let facts = facts(session, request, table, column, &resolver)?;
     let mut steps = steps::all(&facts);
     let mut blocked = Vec::new();
     for step in &mut steps {
-        if let Doer::Gate(gate) = step.doer
-            && step.state == steps::State::Pending
+        if let Executor::Check(gate) = step.executor
+            && step.state == State::Pending
         {
-            match gate::look(session, &sides, &facts, gate)? {
+            match gate::look(session, &resolver, &facts, gate)? {
                 Ok(found) => {
-                    step.state = steps::State::Done;
+                    step.state = State::Done;
                     step.detail = found;
                 }
                 Err(problem) => {
-                    step.state = steps::State::Blocked;
+                    step.state = State::Blocked;
                     let next = problem.hint.map(|hint| format!("next: {hint}"));
                     step.detail = [Some(problem.message), next]
                         .into_iter()
@@ -124,7 +128,7 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
         && (!steps[next].begins() || blocked.is_empty())
         && steps[next].after.is_none_or(|gate| !blocked.contains(&gate))
     {
-        steps[next].state = steps::State::Next;
+        steps[next].state = State::Next;
     }
     Ok(steps
         .iter()
@@ -134,13 +138,13 @@ pub fn plan(session: &Session, request: &Request) -> Result<Vec<Shown>, Problem>
 }
 
 /// The first step that is ours to do and not done.
-fn next(steps: &[Step]) -> Option<usize> {
+fn next(steps: &[FinalizeStep]) -> Option<usize> {
     steps
         .iter()
-        .position(|s| s.doer == Doer::Mend && s.state == steps::State::Pending && !s.waits_for_hand)
+        .position(|s| s.executor == Executor::Extension && s.state == State::Pending && !s.waits_for_manual_step)
 }
 
-fn shown(session: &Session, facts: &Facts, at: usize, step: &Step) -> Shown {
+fn shown(session: &Session, facts: &Facts, at: usize, step: &FinalizeStep) -> Shown {
     let mut names: Vec<String> = Vec::new();
     for table in step.locked.iter().filter_map(|oid| session.catalog.table(*oid)) {
         let name = session.catalog.display(table);
@@ -155,10 +159,10 @@ fn shown(session: &Session, facts: &Facts, at: usize, step: &Step) -> Shown {
         names.push(format!("{rest} more"));
     }
     let mut detail = step.detail.clone();
-    if step.waits_for_hand && step.state == steps::State::Pending {
-        detail = format!("after what is left by hand above; {detail}");
+    if step.waits_for_manual_step && step.state == State::Pending {
+        detail = format!("waits for the manual steps above; {detail}");
     }
-    if step.doer == Doer::Mend && step.state != steps::State::Done && !facts.guarantees.may_alter {
+    if step.executor == Executor::Extension && step.state != State::Done && !facts.guarantees.may_alter {
         detail = format!("only {} may; {detail}", facts.guarantees.owner);
     }
     Shown {
@@ -170,14 +174,14 @@ fn shown(session: &Session, facts: &Facts, at: usize, step: &Step) -> Shown {
     }
 }
 
-fn target<'a>(session: &'a Session, request: &Request) -> Result<(&'a Table, &'a Column), Problem> {
+fn target<'a>(session: &'a Session, request: &FinalizeRequest) -> Result<(&'a Table, &'a Column), Problem> {
     let catalog = &session.catalog;
     let table = catalog.resolve_table(&request.table)?;
     let shown = catalog.display(table);
     if !table.is_table() || table.of_extension {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            format!("{shown} is no table that can be locked in"),
+            format!("{shown} is not a table that can be finalized"),
         )
         .detail("constraints are of tables and partitioned tables, not of views, foreign tables or an extension's own tables")
         .hint("name the table below it"));
@@ -195,15 +199,15 @@ fn target<'a>(session: &'a Session, request: &Request) -> Result<(&'a Table, &'a
 
 fn facts<'a>(
     session: &'a Session,
-    request: &'a Request,
+    request: &'a FinalizeRequest,
     table: &'a Table,
     column: &'a Column,
-    sides: &Sides<'a>,
+    resolver: &TenantResolver<'a>,
 ) -> Result<Facts<'a>, Problem> {
     let catalog = &session.catalog;
     preflight(session, request, table, column)?;
     let own_key = |of: &Table| -> Option<i16> {
-        let key = sides.keys()?.of(of).first()?;
+        let key = resolver.keys()?.of(of).first()?;
         (key.comparable && !key.one_of_several).then_some(key.column)
     };
     let mut policy = None;
@@ -291,7 +295,7 @@ fn facts<'a>(
 }
 
 /// What can never work.
-fn preflight(session: &Session, request: &Request, table: &Table, column: &Column) -> Result<(), Problem> {
+fn preflight(session: &Session, request: &FinalizeRequest, table: &Table, column: &Column) -> Result<(), Problem> {
     let catalog = &session.catalog;
     let shown = format!("{} of {}", column.quoted, catalog.display(table));
     let is_row = catalog
@@ -319,18 +323,10 @@ fn preflight(session: &Session, request: &Request, table: &Table, column: &Colum
     Ok(())
 }
 
-/// The root as an argument of a printed call, where this call has one.
-fn named_root(root: Option<&str>, follows: bool) -> String {
-    match root {
-        Some(root) => format!("{}root => {}", if follows { ", " } else { "" }, Literal::new(root)),
-        None => String::new(),
-    }
-}
-
 /// The foreign keys that the column is part of, and the one that it should have.
 fn references<'a>(
     session: &'a Session,
-    request: &Request,
+    request: &FinalizeRequest,
     table: &'a Table,
     column: &'a Column,
 ) -> Result<Vec<Wanted<'a>>, Problem> {
@@ -415,7 +411,7 @@ fn references<'a>(
         .collect())
 }
 
-impl Request {
+impl FinalizeRequest {
     /// What a foreign key that is not there yet is to be like.
     fn new_key(&self) -> ForeignKey {
         ForeignKey {
@@ -476,7 +472,7 @@ fn exactly_unique(table: &Table, columns: &[i16]) -> bool {
 /// The foreign key over (tenant, column) that makes references to other tenants impossible.
 fn composite<'a>(
     catalog: &Catalog,
-    request: &Request,
+    request: &FinalizeRequest,
     column: &'a Column,
     single: &Wanted<'a>,
     own: Option<i16>,
@@ -514,42 +510,4 @@ fn composite<'a>(
             ..reference.clone()
         },
     })
-}
-
-/// The call that looks at a reference, as a person types it.
-fn validation(facts: &Facts, wanted: &Wanted) -> String {
-    let table = facts.catalog.display(facts.table);
-    let root = match facts.root {
-        Some(_) => format!("{}, ", named_root(facts.root, false)),
-        None => String::new(),
-    };
-    format!(
-        "{}SELECT * FROM validate_tenant_fks({root}table_name => {})",
-        declaration(facts, wanted),
-        Literal::new(&table)
-    )
-}
-
-/// What nobody but this call knows of is declared first.
-fn declaration(facts: &Facts, wanted: &Wanted) -> String {
-    if wanted.known || wanted.reference.columns.len() > 1 {
-        return String::new();
-    }
-    let reference = &wanted.reference;
-    let key: Vec<String> = reference
-        .parent
-        .names_of(&reference.key)
-        .iter()
-        .map(|name| typed(name))
-        .collect();
-    format!(
-        "SELECT declare_reference({}, {}, {});\n",
-        Literal::new(&facts.catalog.display(facts.table)),
-        Literal::new(&typed(&facts.column.name)),
-        Literal::new(&format!(
-            "{}({})",
-            facts.catalog.display(reference.parent),
-            key.join(", ")
-        ))
-    )
 }

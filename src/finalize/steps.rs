@@ -4,215 +4,18 @@
 //! validated (a scan beside readers and writers), because SET NOT NULL believes a valid CHECK and does not look itself
 //! (NotNullImpliedByRelConstraints in tablecmds.c, since 12).
 
-use std::cell::RefCell;
-use std::collections::HashSet;
-
+use super::calls::assertion;
 use super::foreign_keys;
-use crate::catalog::{Catalog, Column, ForeignKey, Guarantees, NotNullCheck, Table};
+use super::step::{Executor, Facts, FinalizeStep, Gate, Lock, SCAN, step};
+use crate::catalog::{Column, NotNullCheck, Table};
 use crate::identifier::Identifier;
 use crate::names;
-use crate::validate::reference::KeyReference;
 
 /// How a CHECK of ours is told from the user's.
 pub const COMMENT: &str = "pg_mend: dropped by finalize_backfill as soon as the column is NOT NULL";
 
-/// The strength of a lock, see the Postgres manual, 13.3.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lock {
-    /// Readers.
-    AccessShare,
-    /// Keeps writers out.
-    Share,
-    /// Lets readers and writers go on.
-    ShareUpdateExclusive,
-    /// Keeps writers out.
-    ShareRowExclusive,
-    /// Keeps everybody out.
-    AccessExclusive,
-}
-
-impl Lock {
-    /// As LOCK TABLE has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Lock::AccessShare => "ACCESS SHARE",
-            Lock::Share => "SHARE",
-            Lock::ShareUpdateExclusive => "SHARE UPDATE EXCLUSIVE",
-            Lock::ShareRowExclusive => "SHARE ROW EXCLUSIVE",
-            Lock::AccessExclusive => "ACCESS EXCLUSIVE",
-        }
-    }
-
-    /// Modes of other sessions that stand in its way, as `pg_locks` writes them.
-    pub fn conflicts(self) -> &'static [&'static str] {
-        const ALL: [&str; 8] = [
-            "AccessExclusiveLock",
-            "ExclusiveLock",
-            "ShareRowExclusiveLock",
-            "ShareUpdateExclusiveLock",
-            "ShareLock",
-            "RowExclusiveLock",
-            "RowShareLock",
-            "AccessShareLock",
-        ];
-        match self {
-            Lock::AccessShare => &ALL[..1],
-            Lock::Share => &[
-                "AccessExclusiveLock",
-                "ExclusiveLock",
-                "ShareRowExclusiveLock",
-                "ShareUpdateExclusiveLock",
-                "RowExclusiveLock",
-            ],
-            Lock::ShareUpdateExclusive => &ALL[..5],
-            Lock::ShareRowExclusive => &ALL[..6],
-            Lock::AccessExclusive => &ALL,
-        }
-    }
-}
-
-/// How far a step is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It is there.
-    Done,
-    /// The next one to be run.
-    Next,
-    /// After that.
-    Pending,
-    /// The rows are not ready for it.
-    Blocked,
-    /// It cannot run in a function: for a person.
-    ByHand,
-    /// Nothing waits for it.
-    Optional,
-}
-
-impl State {
-    /// As it is shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Done => "done",
-            State::Next => "next",
-            State::Pending => "pending",
-            State::Blocked => "blocked",
-            State::ByHand => "by hand",
-            State::Optional => "optional",
-        }
-    }
-}
-
-/// Who does a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doer {
-    /// The rows have to be ready: looked at, nothing is done.
-    Gate(Gate),
-    /// We do.
-    Mend,
-    /// A person, outside any transaction.
-    Hand,
-    /// A person who likes to.
-    Anybody,
-}
-
-/// What has to be true of the rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// No NULL is left.
-    Nulls,
-    /// Each row of this reference (by its number among those wanted) has its parent, and in its own tenant where that is
-    /// what the foreign key will say.
-    Reference(usize),
-}
-
-/// One step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// Who does it.
-    pub doer: Doer,
-    /// What is run, in order, in one transaction.
-    pub statements: Vec<String>,
-    /// The strongest lock, on all of `locked`.
-    pub lock: Lock,
-    /// The tables.
-    pub locked: Vec<u32>,
-    /// How far it is; `Pending` until somebody knows better.
-    pub state: State,
-    /// In words.
-    pub detail: String,
-    /// What must be true of the rows before.
-    pub after: Option<Gate>,
-    /// Something before it is for a person to do, and it cannot go first.
-    pub waits_for_hand: bool,
-}
-
-impl Step {
-    /// From here on rows can be refused: not before all of them are ready. (A validation looks at the rows itself.)
-    pub fn begins(&self) -> bool {
-        self.after.is_some() && self.lock != Lock::ShareUpdateExclusive
-    }
-}
-
-/// A foreign key that is there or should be.
-#[derive(Debug, Clone)]
-pub struct Wanted<'a> {
-    /// What references what.
-    pub reference: KeyReference<'a>,
-    /// The foreign key, where there is one.
-    pub declared: Option<&'a ForeignKey>,
-    /// What a foreign key is to be like: actions, deferrable.
-    pub like: ForeignKey,
-    /// Only this column becomes NULL (or its default) when a parent goes.
-    pub only: Option<&'a str>,
-    /// Something in the database says so, not only the call.
-    pub known: bool,
-    /// It makes references to other tenants impossible.
-    pub keeps_tenants_apart: bool,
-    /// Nobody asked for it by name.
-    pub optional: bool,
-}
-
-/// All that decides.
-pub struct Facts<'a> {
-    /// The database.
-    pub catalog: &'a Catalog,
-    /// The table.
-    pub table: &'a Table,
-    /// Its column.
-    pub column: &'a Column,
-    /// What is there.
-    pub guarantees: Guarantees,
-    /// Foreign keys of the column.
-    pub wanted: Vec<Wanted<'a>>,
-    /// NOT NULL is wanted.
-    pub not_null: bool,
-    /// A policy is wanted, on this column.
-    pub policy: Option<&'a Column>,
-    /// The tenant key of the table, where it may be NULL.
-    pub nullable_tenant: Option<&'a Column>,
-    /// The table of the tenants as the call named it.
-    pub root: Option<&'a str>,
-    /// Names that were given to what is not there yet: none is given twice.
-    pub named: RefCell<HashSet<String>>,
-}
-
-impl Facts<'_> {
-    /// A name that neither the catalog nor this plan has.
-    pub(super) fn name(&self, table: &Table, columns: &[&str], ending: &str) -> String {
-        let (taken, mut named) = (&self.guarantees, self.named.borrow_mut());
-        let name = names::generated(&table.name, columns, ending, |name| {
-            named.contains(name)
-                || taken.constraints.iter().any(|c| c == name)
-                || taken.relations.iter().any(|r| r == name)
-                || table.keys.iter().any(|key| key.name == name)
-        });
-        named.insert(name.clone());
-        name
-    }
-}
-
 /// Every step, in order, those that are done included.
-pub fn all(facts: &Facts) -> Vec<Step> {
+pub fn all(facts: &Facts) -> Vec<FinalizeStep> {
     let mut steps = Vec::new();
     match facts.not_null {
         true => steps.extend(not_null(facts)),
@@ -230,28 +33,7 @@ pub fn all(facts: &Facts) -> Vec<Step> {
     steps
 }
 
-pub(super) const INSTANT: &str = "for an instant";
-pub(super) const SCAN: &str = "reads every row; readers and writers go on";
-
-pub(super) fn step(doer: Doer, statement: String, lock: Lock, locked: &[u32], done: bool, detail: &str) -> Step {
-    Step {
-        doer,
-        statements: vec![statement],
-        lock,
-        locked: locked.to_vec(),
-        state: match (done, doer) {
-            (true, _) => State::Done,
-            (false, Doer::Hand) => State::ByHand,
-            (false, Doer::Anybody) => State::Optional,
-            (false, _) => State::Pending,
-        },
-        detail: detail.into(),
-        after: None,
-        waits_for_hand: false,
-    }
-}
-
-fn not_null(facts: &Facts) -> Vec<Step> {
+fn not_null(facts: &Facts) -> Vec<FinalizeStep> {
     let Facts {
         table,
         column,
@@ -265,8 +47,8 @@ fn not_null(facts: &Facts) -> Vec<Step> {
     let past = there || guarantees.not_null_checks.iter().any(|c| c.validated);
     let family = &guarantees.family;
     let mut steps = vec![step(
-        Doer::Gate(Gate::Nulls),
-        super::assertion(facts.catalog, table, column, None),
+        Executor::Check(Gate::Nulls),
+        assertion(facts.catalog, table, column, None),
         Lock::AccessShare,
         family,
         past,
@@ -275,10 +57,10 @@ fn not_null(facts: &Facts) -> Vec<Step> {
             false => "a valid CHECK says so",
         },
     )];
-    let validate = |constraint: &str, done: bool| Step {
+    let validate = |constraint: &str, done: bool| FinalizeStep {
         after: Some(Gate::Nulls),
         ..step(
-            Doer::Mend,
+            Executor::Extension,
             format!("ALTER TABLE {name} VALIDATE CONSTRAINT {}", Identifier::new(constraint)),
             Lock::ShareUpdateExclusive,
             family,
@@ -292,7 +74,7 @@ fn not_null(facts: &Facts) -> Vec<Step> {
         return steps;
     }
     let set = step(
-        Doer::Mend,
+        Executor::Extension,
         format!("ALTER TABLE {name} ALTER COLUMN {is} SET NOT NULL"),
         Lock::AccessExclusive,
         family,
@@ -310,14 +92,14 @@ fn not_null(facts: &Facts) -> Vec<Step> {
         None => facts.name(table, &[&column.name], "no_nulls"),
     };
     let quoted = Identifier::new(&check);
-    let add = Step {
+    let add = FinalizeStep {
         statements: vec![
             format!("ALTER TABLE {name} ADD CONSTRAINT {quoted} CHECK ({is} IS NOT NULL) NOT VALID"),
             format!("COMMENT ON CONSTRAINT {quoted} ON {name} IS '{COMMENT}'"),
         ],
         after: Some(Gate::Nulls),
         ..step(
-            Doer::Mend,
+            Executor::Extension,
             String::new(),
             Lock::AccessExclusive,
             family,
@@ -326,7 +108,7 @@ fn not_null(facts: &Facts) -> Vec<Step> {
         )
     };
     let drop = step(
-        Doer::Mend,
+        Executor::Extension,
         format!("ALTER TABLE {name} DROP CONSTRAINT {quoted}"),
         Lock::AccessExclusive,
         family,
@@ -343,12 +125,12 @@ fn not_null(facts: &Facts) -> Vec<Step> {
 }
 
 /// The CHECK of an earlier call that wanted NOT NULL.
-fn left_over(facts: &Facts) -> Vec<Step> {
+fn left_over(facts: &Facts) -> Vec<FinalizeStep> {
     let table = facts.table;
     let ours = facts.guarantees.not_null_checks.iter().filter(|c| is_ours(c));
     ours.map(|check| {
         step(
-            Doer::Anybody,
+            Executor::OptionalManual,
             format!(
                 "ALTER TABLE {} DROP CONSTRAINT {}",
                 table.sql(),
@@ -368,7 +150,7 @@ fn is_ours(check: &NotNullCheck) -> bool {
 }
 
 /// An index by which the parent's deletes find their rows, and queries those of a tenant.
-fn index(facts: &Facts) -> Vec<Step> {
+fn index(facts: &Facts) -> Vec<FinalizeStep> {
     let Facts {
         catalog,
         table,
@@ -384,7 +166,7 @@ fn index(facts: &Facts) -> Vec<Step> {
             continue;
         };
         steps.push(step(
-            Doer::Hand,
+            Executor::Manual,
             format!(
                 "DROP INDEX CONCURRENTLY {}.{}",
                 Identifier::new(&owner.schema),
@@ -412,7 +194,7 @@ fn index(facts: &Facts) -> Vec<Step> {
     let generated = |on: &Table| facts.name(on, &[&column.name], "idx");
     match (served, table.kind) {
         (Some(index), _) => steps.push(step(
-            Doer::Hand,
+            Executor::Manual,
             create(table, table.kind != 'p', &index.name),
             Lock::ShareUpdateExclusive,
             &[table.oid],
@@ -428,7 +210,7 @@ fn index(facts: &Facts) -> Vec<Step> {
                 missing |= there.is_none();
                 let name = there.map_or_else(|| generated(leaf), |index| index.name.clone());
                 steps.push(step(
-                    Doer::Hand,
+                    Executor::Manual,
                     create(leaf, true, &name),
                     Lock::ShareUpdateExclusive,
                     &[leaf.oid],
@@ -436,10 +218,10 @@ fn index(facts: &Facts) -> Vec<Step> {
                     by_hand,
                 ));
             }
-            steps.push(Step {
-                waits_for_hand: missing,
+            steps.push(FinalizeStep {
+                waits_for_manual_step: missing,
                 ..step(
-                    Doer::Mend,
+                    Executor::Extension,
                     create(table, false, &generated(table)),
                     Lock::Share,
                     &guarantees.family,
@@ -449,7 +231,7 @@ fn index(facts: &Facts) -> Vec<Step> {
             });
         }
         (None, _) => steps.push(step(
-            Doer::Hand,
+            Executor::Manual,
             create(table, true, &generated(table)),
             Lock::ShareUpdateExclusive,
             &[table.oid],
@@ -464,7 +246,7 @@ fn index(facts: &Facts) -> Vec<Step> {
 }
 
 /// Text to review: which setting holds the tenant is the application's.
-fn policy(facts: &Facts, key: &Column) -> Vec<Step> {
+fn policy(facts: &Facts, key: &Column) -> Vec<FinalizeStep> {
     let table = facts.table;
     let name = names::generated(&table.name, &["tenant"], "isolation", |name| {
         facts.guarantees.policy_names.iter().any(|p| p == name)
@@ -477,7 +259,7 @@ fn policy(facts: &Facts, key: &Column) -> Vec<Step> {
     let reads = facts.guarantees.policies.first();
     vec![
         step(
-            Doer::Anybody,
+            Executor::OptionalManual,
             format!(
                 "CREATE POLICY {} ON {} USING ({is_tenant}) WITH CHECK ({is_tenant})",
                 Identifier::new(&name),
@@ -493,7 +275,7 @@ fn policy(facts: &Facts, key: &Column) -> Vec<Step> {
             },
         ),
         step(
-            Doer::Anybody,
+            Executor::OptionalManual,
             format!("ALTER TABLE {} ENABLE ROW LEVEL SECURITY", table.sql()),
             Lock::AccessExclusive,
             &[table.oid],

@@ -3,13 +3,13 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{given, object, row};
+use super::{object, required_argument, row};
 use crate::parents;
 use crate::pg::Jsonb;
 use crate::plan::Mode;
 use crate::problem::Problem;
 use crate::rule::{OnConflict, RuleSpec, SourceSpec};
-use crate::run::{self, Outcome, PartyRequest, Request, Session, record};
+use crate::run::{self, Outcome, PartyRequest, PrepareOptions, Session, record};
 
 /// Fills one column from its sources, or (by default) counts what that would do.
 ///
@@ -72,7 +72,7 @@ fn backfill(
         tenant,
         overwrite,
     )?;
-    let outcome = fill(&spec, None, given(dry_run, "dry_run")?)?;
+    let outcome = fill(&spec, None, required_argument(dry_run, "dry_run")?)?;
     Ok(TableIterator::once(row(outcome)))
 }
 
@@ -110,7 +110,7 @@ fn backfill_rule(
     >,
     ErrorReport,
 > {
-    let rule = given(rule, "rule")?;
+    let rule = required_argument(rule, "rule")?;
     let spec: RuleSpec = serde_json::from_value(rule.value("rule")?).map_err(|error| {
         Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -119,7 +119,7 @@ fn backfill_rule(
         .detail("keys: table, column, sources, on_conflict, only_where, tenant_guard, tenant, overwrite, references")
         .hint(r#"for example backfill('{"table": "WaitlistEntry", "column": "clientPartyId"}')"#)
     })?;
-    let outcome = fill(&spec, Some(&rule), given(dry_run, "dry_run")?)?;
+    let outcome = fill(&spec, Some(&rule), required_argument(dry_run, "dry_run")?)?;
     Ok(TableIterator::once(row(outcome)))
 }
 
@@ -178,13 +178,13 @@ fn backfill_party_ids(
 > {
     let request = PartyRequest {
         table: table_name.map(str::to_string),
-        party_table: given(party_table, "party_table")?.to_string(),
-        mode: Mode::of(given(dry_run, "dry_run")?),
-        on_conflict: given(on_conflict, "on_conflict")?.parse()?,
+        party_table: required_argument(party_table, "party_table")?.to_string(),
+        mode: Mode::of(required_argument(dry_run, "dry_run")?),
+        on_conflict: required_argument(on_conflict, "on_conflict")?.parse()?,
         only_where: only_where.map(str::to_string),
-        tenant_guard: given(tenant_guard, "tenant_guard")?,
+        tenant_guard: required_argument(tenant_guard, "tenant_guard")?,
         tenant: tenant.map(str::to_string),
-        create_missing: given(create_missing, "create_missing")?,
+        create_missing: required_argument(create_missing, "create_missing")?,
         set: object(set, "set")?.unwrap_or_default(),
     };
     let columns = parents::party(&Session::begin()?, &request)?;
@@ -235,7 +235,7 @@ fn backfill_unfilled(
     TableIterator<'static, (name!(key, Jsonb), name!(reason, String), name!(detail, Option<String>))>,
     ErrorReport,
 > {
-    let max_rows = given(max_rows, "max_rows")?;
+    let max_rows = required_argument(max_rows, "max_rows")?;
     if max_rows < 0 {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -255,7 +255,7 @@ fn backfill_unfilled(
         overwrite,
     )?;
     let session = Session::begin()?;
-    let mut blueprint = run::prepare(&session, &spec, Request::default())?;
+    let mut blueprint = run::prepare(&session, &spec, PrepareOptions::default())?;
     Ok(TableIterator::new(run::unfilled(&session, &mut blueprint, max_rows)?))
 }
 
@@ -291,7 +291,7 @@ fn backfill_sql(
         overwrite,
     )?;
     let session = Session::begin()?;
-    let blueprint = run::prepare(&session, &spec, Request::default())?;
+    let blueprint = run::prepare(&session, &spec, PrepareOptions::default())?;
     let statements = run::sql(&blueprint).into_iter().enumerate();
     Ok(TableIterator::new(
         statements.map(|(i, (purpose, statement))| (i as i32 + 1, purpose, statement)),
@@ -302,9 +302,9 @@ fn backfill_sql(
 fn fill(spec: &RuleSpec, recorded: Option<&Jsonb>, dry_run: bool) -> Result<Outcome, Problem> {
     let session = Session::begin()?;
     let other = recorded.map(record::recorded_by_another).transpose()?.flatten();
-    let request = Request {
+    let request = PrepareOptions {
         mode: Mode::of(dry_run),
-        ..Request::default()
+        ..PrepareOptions::default()
     };
     // Reading a condition may already run code: it is not read.
     if let (Some(other), Some(condition)) = (&other, &spec.only_where) {
@@ -313,8 +313,8 @@ fn fill(spec: &RuleSpec, recorded: Option<&Jsonb>, dry_run: bool) -> Result<Outc
     }
     let mut blueprint = run::prepare(&session, spec, request)?;
     let mut outcome = match dry_run {
-        true => run::dry(&session, &mut blueprint, false)?,
-        false => run::real(&session, &blueprint, &[])?,
+        true => run::simulate_run(&session, &mut blueprint, false)?,
+        false => run::execute_run(&session, &blueprint, &[])?,
     };
     if let Some(other) = other {
         outcome.first.push(format!("the rule is one that {other} has recorded"));
@@ -337,20 +337,20 @@ fn spec(
         .map(|paths| {
             paths
                 .into_iter()
-                .map(|path| given(path, "each of sources").map(SourceSpec::Text))
+                .map(|path| required_argument(path, "each of sources").map(SourceSpec::Text))
                 .collect()
         })
         .transpose()?;
-    let on_conflict: OnConflict = given(on_conflict, "on_conflict")?.parse()?;
+    let on_conflict: OnConflict = required_argument(on_conflict, "on_conflict")?.parse()?;
     Ok(RuleSpec {
-        table: given(table_name, "table_name")?.to_string(),
-        column: given(column_name, "column_name")?.to_string(),
+        table: required_argument(table_name, "table_name")?.to_string(),
+        column: required_argument(column_name, "column_name")?.to_string(),
         sources,
         on_conflict,
         only_where: only_where.map(str::to_string),
-        tenant_guard: given(tenant_guard, "tenant_guard")?,
+        tenant_guard: required_argument(tenant_guard, "tenant_guard")?,
         tenant: tenant.map(str::to_string),
-        overwrite: given(overwrite, "overwrite")?.parse()?,
+        overwrite: required_argument(overwrite, "overwrite")?.parse()?,
         references: None,
     })
 }

@@ -4,8 +4,8 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{given, milliseconds};
-use crate::finalize::{self, Request};
+use super::{milliseconds, required_argument};
+use crate::finalize::{self, FinalizeRequest};
 use crate::pg;
 use crate::problem::Problem;
 use crate::run::Session;
@@ -31,7 +31,10 @@ fn assert_backfilled(
     column_name: Option<&str>,
     only_where: default!(Option<&str>, "NULL"),
 ) -> Result<String, ErrorReport> {
-    let (table, column) = (given(table_name, "table_name")?, given(column_name, "column_name")?);
+    let (table, column) = (
+        required_argument(table_name, "table_name")?,
+        required_argument(column_name, "column_name")?,
+    );
     Ok(finalize::assert_backfilled(
         &Session::begin()?,
         table,
@@ -155,7 +158,7 @@ fn finalize_backfill_step(
         Some(false),
         root,
     )?;
-    let timeout = milliseconds(&given(lock_timeout, "lock_timeout")?)?;
+    let timeout = milliseconds(&required_argument(lock_timeout, "lock_timeout")?)?;
     let stepped = finalize::step(Session::begin, &request, timeout)?;
     let (all, done) = stepped.steps;
     let next = match (stepped.next, stepped.by_hand.is_empty()) {
@@ -191,7 +194,7 @@ fn outside_transaction_block(called: Option<&str>) -> Result<(), ErrorReport> {
     if !pg::in_transaction_block() {
         return Ok(());
     }
-    let called = given(called, "called")?;
+    let called = required_argument(called, "called")?;
     Err(Problem::new(
         PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_TERMINATION,
         format!("{called} commits between its steps, so it cannot run inside a transaction block"),
@@ -213,15 +216,15 @@ fn request(
     composite: Option<bool>,
     policy: Option<bool>,
     root: Option<&str>,
-) -> Result<Request, Problem> {
-    Ok(Request {
-        table: given(table_name, "table_name")?.to_string(),
-        column: given(column_name, "column_name")?.to_string(),
-        not_null: given(not_null, "not_null")?,
+) -> Result<FinalizeRequest, Problem> {
+    Ok(FinalizeRequest {
+        table: required_argument(table_name, "table_name")?.to_string(),
+        column: required_argument(column_name, "column_name")?.to_string(),
+        not_null: required_argument(not_null, "not_null")?,
         parent: parent.map(str::to_string),
-        on_delete: given(on_delete, "on_delete")?.parse()?,
+        on_delete: required_argument(on_delete, "on_delete")?.parse()?,
         composite,
-        policy: given(policy, "policy")?,
+        policy: required_argument(policy, "policy")?,
         root: root.map(str::to_string),
     })
 }

@@ -4,12 +4,13 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{given, milliseconds, object, reasons};
+use super::{milliseconds, object, reasons, required_argument};
 use crate::migration::{self, drift, rehearse, reset, root, status};
 use crate::pg::Jsonb;
 use crate::plan::Mode;
 use crate::run::Session;
 use crate::script;
+use crate::undo;
 
 /// How far a migration script got: each of its statements, compared with what is there. Nothing is run.
 ///
@@ -46,10 +47,10 @@ fn migration_status(
     >,
     ErrorReport,
 > {
-    let script = given(script, "script")?;
+    let script = required_argument(script, "script")?;
     let session = Session::begin()?;
     let compared = migration::compared(&session, script)?;
-    let status = status::status(&compared.steps, &compared.world, &compared.actual, true)?;
+    let status = status::status(&compared.steps, &compared.expected, &compared.actual, true)?;
     let mut rows: Vec<_> = status
         .lines
         .into_iter()
@@ -71,7 +72,7 @@ fn migration_status(
         "summary".into(),
         None,
         status.sum.as_str().into(),
-        Some(status.said),
+        Some(status.summary),
         None,
     ));
     Ok(TableIterator::new(rows))
@@ -118,13 +119,13 @@ fn migration_rehearse(
     >,
     ErrorReport,
 > {
-    let timeout = milliseconds(&given(lock_timeout, "lock_timeout")?)?;
-    let request = rehearse::Request {
-        stop_at_error: given(stop_at_error, "stop_at_error")?,
+    let timeout = milliseconds(&required_argument(lock_timeout, "lock_timeout")?)?;
+    let request = rehearse::RehearsalRequest {
+        stop_at_error: required_argument(stop_at_error, "stop_at_error")?,
         lock_timeout: format!("{timeout}ms"),
     };
     let session = Session::begin()?;
-    let steps = script::read(given(script, "script")?)?;
+    let steps = script::read(required_argument(script, "script")?)?;
     let rows = rehearse::rehearse(&session, &steps, &request)?;
     Ok(TableIterator::new(rows.into_iter().map(|row| {
         (
@@ -183,10 +184,10 @@ fn migration_reset(
     >,
     ErrorReport,
 > {
-    let timeout = milliseconds(&given(lock_timeout, "lock_timeout")?)?;
-    let dry_run = given(dry_run, "dry_run")?;
-    let request = reset::Request {
-        script: given(script, "script")?.to_string(),
+    let timeout = milliseconds(&required_argument(lock_timeout, "lock_timeout")?)?;
+    let dry_run = required_argument(dry_run, "dry_run")?;
+    let request = reset::ResetRequest {
+        script: required_argument(script, "script")?.to_string(),
         mode: Mode::of(dry_run),
         include: include.into_iter().flatten().flatten().collect(),
         lock_timeout: format!("{timeout}ms"),
@@ -214,13 +215,13 @@ fn migration_reset(
             )
         })
         .collect();
-    let mut said = format!("{} objects dropped, {} kept", done.dropped, done.kept);
+    let mut summary = format!("{} objects dropped, {} kept", done.dropped, done.kept);
     if dry_run {
-        said = format!("{} objects would be dropped, {} kept", done.dropped, done.kept);
+        summary = format!("{} objects would be dropped, {} kept", done.dropped, done.kept);
     }
     if done.copied > 0 {
         let copied = if dry_run { "would be copied" } else { "were copied" };
-        said.push_str(&format!("; {} {copied} to schema mend", done.copied));
+        summary.push_str(&format!("; {} {copied} to schema mend", done.copied));
     }
     rows.push((
         None,
@@ -228,7 +229,7 @@ fn migration_reset(
         None,
         dropped.to_string(),
         None,
-        Some(said),
+        Some(summary),
         (done.copied > 0).then_some(done.copied),
         done.run_id,
     ));
@@ -271,10 +272,15 @@ fn restore_reset(
     >,
     ErrorReport,
 > {
-    let dry_run = given(dry_run, "dry_run")?;
-    let overwrite = given(overwrite, "overwrite")?;
+    let dry_run = required_argument(dry_run, "dry_run")?;
+    let overwrite = required_argument(overwrite, "overwrite")?;
     let session = Session::begin()?;
-    let restored = reset::restore(&session, given(run_id, "run_id")?, Mode::of(dry_run), overwrite)?;
+    let restored = undo::restore_reset(
+        &session,
+        required_argument(run_id, "run_id")?,
+        Mode::of(dry_run),
+        overwrite,
+    )?;
     Ok(TableIterator::new(restored.into_iter().map(move |table| {
         (
             table.table,
@@ -318,7 +324,7 @@ fn migration_drift(
     >,
     ErrorReport,
 > {
-    let scripts = given(scripts, "scripts")?.value("scripts")?;
+    let scripts = required_argument(scripts, "scripts")?.value("scripts")?;
     let rows = drift::drift(&Session::begin()?, &drift::scripts(&scripts)?)?;
     Ok(TableIterator::new(rows.into_iter().map(|row| {
         (row.ordinal, row.name, row.state, row.done, row.judged, row.detail)
@@ -373,18 +379,18 @@ fn ensure_tenant_root(
     >,
     ErrorReport,
 > {
-    let timeout = milliseconds(&given(lock_timeout, "lock_timeout")?)?;
-    let request = root::Request {
-        table: given(table_name, "table_name")?.to_string(),
+    let timeout = milliseconds(&required_argument(lock_timeout, "lock_timeout")?)?;
+    let request = root::TenantRootRequest {
+        table: required_argument(table_name, "table_name")?.to_string(),
         users: users.map(str::to_string),
         members: members.map(str::to_string),
-        key: given(key, "key")?.to_string(),
+        key: required_argument(key, "key")?.to_string(),
         columns: object(columns, "columns")?.unwrap_or_default(),
-        owner: given(owner, "owner")?.to_string(),
+        owner: required_argument(owner, "owner")?.to_string(),
         roles: roles.into_iter().flatten().flatten().collect(),
         first_tenant: object(first_tenant, "first_tenant")?,
         first_owner: first_owner.map(str::to_string),
-        mode: Mode::of(given(dry_run, "dry_run")?),
+        mode: Mode::of(required_argument(dry_run, "dry_run")?),
         lock_timeout: format!("{timeout}ms"),
     };
     let lines = root::ensure(&request)?;

@@ -37,7 +37,7 @@ type Row = (
 );
 
 /// NULL is never taken for a default: a NULL `dry_run` must not mean anything.
-fn given<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
+fn required_argument<T>(value: Option<T>, name: &str) -> Result<T, Problem> {
     value.ok_or_else(|| {
         Problem::new(
             PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
@@ -92,7 +92,7 @@ fn milliseconds(timeout: &Interval) -> Result<i64, Problem> {
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "lock_timeout must be at least a millisecond, and at most 24 days",
         )
-        .detail("everybody else queues behind a strong lock that is waited for")
+        .detail("while a session waits for a strong lock, all other sessions queue behind it")
         .hint("lock_timeout => '2s' is the default")),
     }
 }

@@ -4,8 +4,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use serde_json::Value;
 
-use super::{given, object, reasons};
-use crate::parents::{self, Parents, Request};
+use super::{object, reasons, required_argument};
+use crate::parents::{self, Parents, ParentsRequest};
 use crate::pg::Jsonb;
 use crate::plan::{Mode, Reason};
 use crate::problem::Problem;
@@ -109,20 +109,24 @@ fn backfill_parents(
     >,
     ErrorReport,
 > {
-    let request = Request {
-        table: given(table_name, "table_name")?.to_string(),
-        column: given(column_name, "column_name")?.to_string(),
+    let request = ParentsRequest {
+        table: required_argument(table_name, "table_name")?.to_string(),
+        column: required_argument(column_name, "column_name")?.to_string(),
         matched: object(matched, "match")?,
         set: object(set, "set")?,
         normalize: object(normalize, "normalize")?,
         tenant: tenant.map(str::to_string),
         only_where: only_where.map(str::to_string),
-        on_conflict: given(on_conflict, "on_conflict")?.parse()?,
+        on_conflict: required_argument(on_conflict, "on_conflict")?.parse()?,
         max_rows,
         parent: parent.map(str::to_string),
         root: root.map(str::to_string),
     };
-    let done = parents::backfill_parents(&Session::begin()?, &request, Mode::of(given(dry_run, "dry_run")?))?;
+    let done = parents::backfill_parents(
+        &Session::begin()?,
+        &request,
+        Mode::of(required_argument(dry_run, "dry_run")?),
+    )?;
     Ok(TableIterator::once(row(done)))
 }
 
@@ -159,8 +163,8 @@ fn backfill_parents_rule(
     ErrorReport,
 > {
     let session = Session::begin()?;
-    let request = ones_own(&given(rule, "rule")?)?;
-    let done = parents::backfill_parents(&session, &request, Mode::of(given(dry_run, "dry_run")?))?;
+    let request = ones_own(&required_argument(rule, "rule")?)?;
+    let done = parents::backfill_parents(&session, &request, Mode::of(required_argument(dry_run, "dry_run")?))?;
     Ok(TableIterator::once(row(done)))
 }
 
@@ -194,7 +198,7 @@ fn backfill_parents_by_tenant(
     ErrorReport,
 > {
     let session = Session::begin()?;
-    let found = parents::by_tenant(&session, &ones_own(&given(rule, "rule")?)?)?;
+    let found = parents::by_tenant(&session, &ones_own(&required_argument(rule, "rule")?)?)?;
     // Rows of other tenants, where the rule names one, were not looked at.
     let seen = found.into_iter().map(|mut of| {
         let excluded = of.counts.reasons.take(&Reason::Excluded);
@@ -218,7 +222,7 @@ fn backfill_parents_by_tenant(
 }
 
 /// A rule whose expressions are the caller's own words.
-fn ones_own(rule: &Jsonb) -> Result<Request, Problem> {
+fn ones_own(rule: &Jsonb) -> Result<ParentsRequest, Problem> {
     if let Some(other) = record::recorded_by_another(rule)? {
         let hint =
             "read its expressions, and say them yourself: backfill_parents(table, column, match => ..., set => ...)";
@@ -227,7 +231,7 @@ fn ones_own(rule: &Jsonb) -> Result<Request, Problem> {
     parsed(rule.value("rule")?)
 }
 
-fn parsed(rule: Value) -> Result<Request, Problem> {
+fn parsed(rule: Value) -> Result<ParentsRequest, Problem> {
     let Some(rule) = object(Some(Jsonb::from(&rule)), "rule")? else {
         return Ok(serde_json::from_value(Value::Null)?);
     };

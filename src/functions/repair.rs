@@ -3,7 +3,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{given, reasons};
+use super::{reasons, required_argument};
 use crate::pg::Jsonb;
 use crate::plan::Mode;
 use crate::repair::{self, RepairRequest};
@@ -68,12 +68,12 @@ fn repair_orphans(
     ErrorReport,
 > {
     let request = RepairRequest {
-        table: given(table_name, "table_name")?.to_string(),
-        columns: given(column_name, "column_name")?.to_string(),
-        action: given(action, "action")?.parse()?,
-        mode: Mode::of(given(dry_run, "dry_run")?),
+        table: required_argument(table_name, "table_name")?.to_string(),
+        columns: required_argument(column_name, "column_name")?.to_string(),
+        action: required_argument(action, "action")?.parse()?,
+        mode: Mode::of(required_argument(dry_run, "dry_run")?),
         parent: parent_table.map(str::to_string),
-        violation: given(violation, "violation")?.parse()?,
+        violation: required_argument(violation, "violation")?.parse()?,
         set: set.map(|set| set.value("set")).transpose()?,
         only_where: only_where.map(str::to_string),
         root: root.map(str::to_string),
@@ -129,7 +129,10 @@ fn restore_repaired(
     >,
     ErrorReport,
 > {
-    let (run, dry_run) = (given(run_id, "run_id")?, given(dry_run, "dry_run")?);
+    let (run, dry_run) = (
+        required_argument(run_id, "run_id")?,
+        required_argument(dry_run, "dry_run")?,
+    );
     let done = undo::restore_repaired(&Session::begin()?, run, Mode::of(dry_run))?;
     Ok(TableIterator::once((
         done.table,
@@ -183,7 +186,10 @@ fn undo_run(
     >,
     ErrorReport,
 > {
-    let (run, dry_run) = (given(run_id, "run_id")?, given(dry_run, "dry_run")?);
+    let (run, dry_run) = (
+        required_argument(run_id, "run_id")?,
+        required_argument(dry_run, "dry_run")?,
+    );
     let done = undo::undo(&Session::begin()?, run, Mode::of(dry_run))?;
     Ok(TableIterator::new(done.into_iter().map(move |part| {
         (

@@ -3,11 +3,11 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{given, row};
+use super::{required_argument, row};
 use crate::pg::Jsonb;
 use crate::plan::Mode;
 use crate::report;
-use crate::run::{self, Session, TenantRequest};
+use crate::run::{self, Session, TenantKeysRequest};
 
 /// Fills the tenant key of every table that has one, along the paths that [`tenant_columns`] shows, parents before children.
 ///
@@ -53,14 +53,14 @@ fn backfill_tenant_ids(
     >,
     ErrorReport,
 > {
-    let request = TenantRequest {
+    let request = TenantKeysRequest {
         root: root.map(str::to_string),
         table: table_name.map(str::to_string),
-        mode: Mode::of(given(dry_run, "dry_run")?),
-        on_conflict: given(on_conflict, "on_conflict")?.parse()?,
+        mode: Mode::of(required_argument(dry_run, "dry_run")?),
+        on_conflict: required_argument(on_conflict, "on_conflict")?.parse()?,
         only_where: only_where.map(str::to_string),
         tenant: tenant.map(str::to_string),
-        overwrite: given(overwrite, "overwrite")?.parse()?,
+        overwrite: required_argument(overwrite, "overwrite")?.parse()?,
     };
     let outcomes = run::tenants(&Session::begin()?, &request)?;
     Ok(TableIterator::new(outcomes.into_iter().map(row)))
@@ -196,7 +196,7 @@ fn tenant_map(
     root: default!(Option<&str>, "NULL"),
     format: default!(Option<&str>, "'mermaid'"),
 ) -> Result<String, ErrorReport> {
-    let format = given(format, "format")?.parse()?;
+    let format = required_argument(format, "format")?.parse()?;
     let session = Session::begin()?;
     let keys = run::tenant_keys(&session, root)?;
     let rows = report::tenant_columns::tenant_columns(&session, &keys)?;
@@ -286,7 +286,7 @@ fn migration_report(
     >,
     ErrorReport,
 > {
-    let request = report::migration::Request {
+    let request = report::migration::MigrationReportRequest {
         root: root.map(str::to_string),
         party: party_table.map(str::to_string),
     };

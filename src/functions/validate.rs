@@ -3,12 +3,12 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::given;
+use super::required_argument;
 use crate::pg::Jsonb;
 use crate::problem::Problem;
 use crate::run::{Session, tenant_keys};
-use crate::validate::declared::{self, DeclareRequest};
-use crate::validate::{self, Request};
+use crate::validate::declared::{self, DeclareReferenceRequest};
+use crate::validate::{self, ValidateRequest};
 
 /// Every reference, checked against the rows: orphans, parents of other tenants, tenants that are not known.
 ///
@@ -60,17 +60,17 @@ fn validate_tenant_fks(
     >,
     ErrorReport,
 > {
-    let samples = given(samples, "samples")?;
+    let samples = required_argument(samples, "samples")?;
     if samples < 0 {
         let code = PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE;
         return Err(Problem::new(code, "samples must not be negative")
             .hint("samples => 5 shows the first five keys of each kind, 0 none")
             .into());
     }
-    let request = Request {
+    let request = ValidateRequest {
         root: root.map(str::to_string),
         table: table_name.map(str::to_string),
-        include_inferred: given(include_inferred, "include_inferred")?,
+        include_inferred: required_argument(include_inferred, "include_inferred")?,
         samples,
     };
     let rows = validate::validate(&Session::begin()?, &request)?;
@@ -121,12 +121,12 @@ fn declare_reference(
     type_value: default!(Option<&str>, "NULL"),
     may_cross_tenants: default!(Option<bool>, "false"),
 ) -> Result<String, ErrorReport> {
-    let request = DeclareRequest {
-        table: given(table_name, "table_name")?.to_string(),
-        columns: given(column_name, "column_name")?.to_string(),
+    let request = DeclareReferenceRequest {
+        table: required_argument(table_name, "table_name")?.to_string(),
+        columns: required_argument(column_name, "column_name")?.to_string(),
         parent: parent.map(str::to_string),
         type_value: type_value.map(str::to_string),
-        may_cross_tenants: given(may_cross_tenants, "may_cross_tenants")?,
+        may_cross_tenants: required_argument(may_cross_tenants, "may_cross_tenants")?,
     };
     Ok(declared::declare(&Session::begin()?, &request)?)
 }
@@ -146,7 +146,10 @@ fn forget_reference(
     column_name: Option<&str>,
     type_value: default!(Option<&str>, "NULL"),
 ) -> Result<i64, ErrorReport> {
-    let (table, columns) = (given(table_name, "table_name")?, given(column_name, "column_name")?);
+    let (table, columns) = (
+        required_argument(table_name, "table_name")?,
+        required_argument(column_name, "column_name")?,
+    );
     Ok(declared::forget(&Session::begin()?, table, columns, type_value)?)
 }
 
@@ -166,7 +169,7 @@ fn forget_reference(
 /// ```
 #[pg_extern]
 fn declare_tenant_key(table_name: Option<&str>, column_name: Option<&str>) -> Result<String, ErrorReport> {
-    let table = given(table_name, "table_name")?;
+    let table = required_argument(table_name, "table_name")?;
     Ok(tenant_keys::declare(&Session::begin()?, table, column_name)?)
 }
 
@@ -179,6 +182,6 @@ fn declare_tenant_key(table_name: Option<&str>, column_name: Option<&str>) -> Re
 /// ```
 #[pg_extern]
 fn forget_tenant_key(table_name: Option<&str>) -> Result<String, ErrorReport> {
-    let table = given(table_name, "table_name")?;
+    let table = required_argument(table_name, "table_name")?;
     Ok(tenant_keys::forget(&Session::begin()?, table)?)
 }

@@ -1,12 +1,10 @@
 //! From the catalog to rules: what a column refers to, where its value can come from, and which column says whose tenant
 //! a row is. Reads typed values only; no SPI.
 
-pub mod keys;
 pub mod party;
 pub mod reference;
-pub mod root;
 pub mod sources;
-pub mod tenant;
+pub mod tenancy;
 
 use pgrx::prelude::PgSqlErrorCode;
 
@@ -114,7 +112,7 @@ impl From<InferError> for Problem {
                 )
                 .detail(format!("equally good: {}", list.join(" or ")))
                 .hint(format!(
-                    "pass the one that is right, for this column nobody else can say: backfill('{}', '{}', sources => ARRAY['...'])",
+                    "pass the correct one; pg_mend cannot choose for this column: backfill('{}', '{}', sources => ARRAY['...'])",
                     table.replace('\'', "''"),
                     column.replace('\'', "''"),
                 ))
@@ -184,7 +182,7 @@ impl From<InferError> for Problem {
             InferError::NoTenant { table, root } => {
                 let problem = Problem::new(
                     PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                    format!("the tenant of a row of {table} cannot be told"),
+                    format!("the tenant of the rows of {table} cannot be determined"),
                 );
                 match root {
                     Some(root) => problem
@@ -209,7 +207,7 @@ impl From<InferError> for Problem {
                 )
                 .detail(list.join(", "))
                 .hint(format!(
-                    "break it at {0}.{1}, which says least: fill {2} by itself first, backfill_tenant_ids('{5}', table_name => '{3}', dry_run => false), \
+                    "break the cycle at {0}.{1}, the least reliable reference: fill {2} by itself first, backfill_tenant_ids('{5}', table_name => '{3}', dry_run => false), \
                      then backfill_tenant_ids('{5}', table_name => '{4}', dry_run => false)",
                     weakest.0,
                     weakest.1,

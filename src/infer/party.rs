@@ -9,9 +9,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::InferError;
-use super::keys;
 use super::reference::{self, Reference};
 use super::sources;
+use super::tenancy::keys;
 use crate::catalog::{Catalog, Column, Table};
 use crate::names::{prefix_before, stem, words};
 use crate::rule::Source;

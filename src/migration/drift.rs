@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use pgrx::prelude::*;
 use serde_json::Value;
 
-use super::actual::Actual;
+use super::actual::ActualSchema;
+use super::expected::{Claim, ExpectedSchema, Id, Property};
 use super::status::{Line, status};
-use super::sum::{Sum, summed};
-use super::world::{Claim, Id, Said, World};
+use super::summary::{ScriptState, summarize};
 use super::{Compared, names_in, path_of};
 use crate::problem::Problem;
 use crate::run::Session;
 use crate::script::ast::{Action, ColumnDefinition, Kind, Rule};
-use crate::script::{self, Step};
+use crate::script::{self, ScriptStatement};
 
 /// What is said of one script, or of two.
 pub struct Drift {
@@ -75,7 +75,7 @@ pub fn scripts(given: &Value) -> Result<Vec<(String, String)>, Problem> {
 ///
 /// Errors: those of `script::read`, with the script's name; those of SPI.
 pub fn drift(session: &Session, scripts: &[(String, String)]) -> Result<Vec<Drift>, Problem> {
-    let mut steps: Vec<Step> = Vec::new();
+    let mut steps: Vec<ScriptStatement> = Vec::new();
     let mut of: Vec<usize> = Vec::new();
     for (at, (name, text)) in scripts.iter().enumerate() {
         let read = script::read(text).map_err(|problem| Problem {
@@ -83,7 +83,7 @@ pub fn drift(session: &Session, scripts: &[(String, String)]) -> Result<Vec<Drif
             ..problem
         })?;
         // Each is run in a session of its own.
-        steps.push(Step {
+        steps.push(ScriptStatement {
             number: 0,
             line: 0,
             kind: "script".into(),
@@ -96,10 +96,14 @@ pub fn drift(session: &Session, scripts: &[(String, String)]) -> Result<Vec<Drif
         steps.extend(read);
     }
     let path = path_of(session);
-    let actual = Actual::load(&names_in(&steps, &path), path)?;
-    let world = World::of(&steps, &actual);
-    let compared = Compared { steps, world, actual };
-    let status = status(&compared.steps, &compared.world, &compared.actual, false)?;
+    let actual = ActualSchema::load(&names_in(&steps, &path), path)?;
+    let expected = ExpectedSchema::of(&steps, &actual);
+    let compared = Compared {
+        steps,
+        expected,
+        actual,
+    };
+    let status = status(&compared.steps, &compared.expected, &compared.actual, false)?;
     let mut rows = Vec::new();
     let mut states: BTreeMap<&'static str, usize> = BTreeMap::new();
     for (at, (name, _)) in scripts.iter().enumerate() {
@@ -110,7 +114,7 @@ pub fn drift(session: &Session, scripts: &[(String, String)]) -> Result<Vec<Drif
             .filter(|(line, script)| **script == at && line.step > 0)
             .map(|(line, _)| line.clone())
             .collect();
-        let (sum, said) = summed(&own);
+        let (sum, summary) = summarize(&own);
         *states.entry(short(sum)).or_default() += 1;
         let judged = own.iter().filter(|line| line.state.is_judged());
         rows.push(Drift {
@@ -119,21 +123,21 @@ pub fn drift(session: &Session, scripts: &[(String, String)]) -> Result<Vec<Drif
             state: sum.as_str().into(),
             done: Some(judged.clone().filter(|line| line.state.is_done()).count() as i64),
             judged: Some(judged.count() as i64),
-            detail: said,
+            detail: summary,
         });
     }
     let found = contradictions(&compared, scripts, &of);
     let contradict = found.len();
     rows.extend(found);
     let counts: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let half = rows.iter().find(|row| row.state == Sum::Partial.as_str());
-    let mut said = vec![format!("{} scripts: {}", scripts.len(), counts.join(", "))];
+    let half = rows.iter().find(|row| row.state == ScriptState::Partial.as_str());
+    let mut summary = vec![format!("{} scripts: {}", scripts.len(), counts.join(", "))];
     if contradict > 0 {
-        said.push(format!("{contradict} contradictions"));
+        summary.push(format!("{contradict} contradictions"));
     }
     if let Some(half) = half {
         let name = half.name.clone().unwrap_or_default();
-        said.push(format!(
+        summary.push(format!(
             "the first that is half in is {name}: SELECT * FROM migration_status(its text)"
         ));
     }
@@ -143,17 +147,17 @@ pub fn drift(session: &Session, scripts: &[(String, String)]) -> Result<Vec<Drif
         state: "summary".into(),
         done: None,
         judged: None,
-        detail: said.join("; "),
+        detail: summary.join("; "),
     });
     Ok(rows)
 }
 
-fn short(sum: Sum) -> &'static str {
+fn short(sum: ScriptState) -> &'static str {
     match sum {
-        Sum::Complete | Sum::CompleteFailsAgain => "in",
-        Sum::Partial => "half in",
-        Sum::NotStarted => "not in",
-        Sum::Unknown => "cannot be judged",
+        ScriptState::Complete | ScriptState::CompleteFailsAgain => "in",
+        ScriptState::Partial => "half in",
+        ScriptState::NotStarted => "not in",
+        ScriptState::Unknown => "cannot be judged",
     }
 }
 
@@ -162,7 +166,7 @@ type Made<'a> = (usize, &'a Vec<ColumnDefinition>);
 
 /// Tables that are made twice, otherwise; references between columns of different types.
 fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize]) -> Vec<Drift> {
-    let world = &compared.world;
+    let expected = &compared.expected;
     let mut found = Vec::new();
     let mut push = |detail: String| {
         found.push(Drift {
@@ -179,9 +183,9 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
     for (at, step) in compared.steps.iter().enumerate() {
         for action in &step.actions {
             if let (Action::CreateTable { columns, .. }, Some(Claim::Created(id))) =
-                (action, world.told[at].claims.first())
+                (action, expected.effects[at].claims.first())
             {
-                let (_, schema, name) = &world.objects[*id].names[0];
+                let (_, schema, name) = &expected.objects[*id].names[0];
                 made.entry((schema, name)).or_default().push((at, columns));
             }
         }
@@ -190,8 +194,8 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
         for pair in all.windows(2) {
             let ((first, before), (second, after)) = (pair[0], pair[1]);
             // Between the two it was dropped, or is called otherwise.
-            if let Some(Claim::Created(id)) = world.told[first].claims.first() {
-                let object = &world.objects[*id];
+            if let Some(Claim::Created(id)) = expected.effects[first].claims.first() {
+                let object = &expected.objects[*id];
                 let renamed = object
                     .names
                     .iter()
@@ -220,34 +224,34 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
             for column in after.iter().filter(|c| !before.iter().any(|b| b.name == c.name)) {
                 differences.push(format!("{} only in the latter", column.name));
             }
-            let said = match differences.is_empty() {
+            let summary = match differences.is_empty() {
                 true => "with the same columns".to_string(),
                 false => differences.join(", "),
             };
             push(format!(
-                "table {table} is made by {} and by {}: {said}",
+                "table {table} is made by {} and by {}: {summary}",
                 place(first),
                 place(second)
             ));
         }
     }
     let type_at = |table: Id, name: &str, at: usize| -> Option<String> {
-        let mut all = world.objects.iter();
+        let mut all = expected.objects.iter();
         let column =
             all.find(|o| o.kind == Kind::Column && o.on == Some(table) && o.names.iter().any(|(_, _, n)| n == name))?;
         column
-            .said
+            .properties
             .iter()
             .rev()
             .filter(|(since, _)| *since <= at)
-            .find_map(|(_, said)| match said {
-                Said::Type(name, _) => Some(name.text.clone()),
+            .find_map(|(_, summary)| match summary {
+                Property::Type(name, _) => Some(name.text.clone()),
                 _ => None,
             })
     };
-    for object in world.objects.iter().filter(|o| o.kind == Kind::Constraint) {
-        for (at, said) in &object.said {
-            let (Said::Constraint(written, Some(parent)), Some(table)) = (said, object.on) else {
+    for object in expected.objects.iter().filter(|o| o.kind == Kind::Constraint) {
+        for (at, summary) in &object.properties {
+            let (Property::Constraint(written, Some(parent)), Some(table)) = (summary, object.on) else {
                 continue;
             };
             let Rule::Foreign(key) = &written.rule else {
@@ -259,8 +263,8 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
                 {
                     push(format!(
                         "{}.{own} is {a} and references {}.{there}, which is {b}: {}",
-                        world.objects[table].name(),
-                        world.objects[*parent].name(),
+                        expected.objects[table].name(),
+                        expected.objects[*parent].name(),
                         place(*at)
                     ));
                 }

@@ -7,9 +7,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::actual::Actual;
+use super::actual::ActualSchema;
 use super::compare::{self, Difference, Entity};
-use super::world::{Claim, Id, Said, World, class};
+use super::expected::{Claim, ExpectedSchema, Id, Property, class};
 use crate::script::ast::{Kind, Rule};
 
 /// What becomes of one claim.
@@ -31,8 +31,8 @@ type Key = (u8, Option<Id>, String, String);
 
 /// What is known of the objects of a script.
 pub struct Judge<'a> {
-    pub(super) world: &'a World,
-    pub(super) actual: &'a Actual,
+    pub(super) expected: &'a ExpectedSchema,
+    pub(super) actual: &'a ActualSchema,
     /// By object: what it is, and under which of its names.
     pub(super) found: Vec<Option<(Entity<'a>, usize)>>,
     /// Objects by name, where several have had it.
@@ -40,16 +40,16 @@ pub struct Judge<'a> {
     pub(super) differences: RefCell<HashMap<(Id, usize), Difference>>,
     /// The last step whose effect is beyond doubt.
     pub frontier: Option<usize>,
-    /// Of several that have had a name, which has it now is not decided yet.
+    /// Several objects have had this name; which one has it now is not decided yet.
     deciding: bool,
 }
 
 impl<'a> Judge<'a> {
     /// Looks everything up.
-    pub fn new(world: &'a World, actual: &'a Actual) -> Self {
+    pub fn new(expected: &'a ExpectedSchema, actual: &'a ActualSchema) -> Self {
         let mut all: HashMap<Key, Vec<Id>> = HashMap::new();
-        for (id, object) in world.objects.iter().enumerate() {
-            for key in keys(world, id) {
+        for (id, object) in expected.objects.iter().enumerate() {
+            for key in keys(expected, id) {
                 if !object.name().is_empty() {
                     let ids = all.entry(key).or_default();
                     if !ids.contains(&id) {
@@ -60,7 +60,7 @@ impl<'a> Judge<'a> {
         }
         all.retain(|_, ids| ids.len() > 1);
         let mut judge = Judge {
-            world,
+            expected,
             actual,
             found: vec![],
             shared: all,
@@ -85,7 +85,7 @@ impl<'a> Judge<'a> {
 
     /// What is there under a name of the script, whatever object of it that is.
     pub fn entity(&self, id: Id, name: usize) -> Option<Entity<'a>> {
-        let (_, schema, name) = &self.world.objects[id].names[name];
+        let (_, schema, name) = &self.expected.objects[id].names[name];
         self.lookup(id, schema, name)
     }
 
@@ -95,12 +95,12 @@ impl<'a> Judge<'a> {
     }
 
     fn assign(&mut self, only_clear: bool) {
-        self.found = vec![None; self.world.objects.len()];
+        self.found = vec![None; self.expected.objects.len()];
         self.differences.borrow_mut().clear();
         let mut taken: HashMap<Key, Id> = HashMap::new();
-        for id in 0..self.world.objects.len() {
-            let object = &self.world.objects[id];
-            for (at, key) in keys(self.world, id).into_iter().enumerate().rev() {
+        for id in 0..self.expected.objects.len() {
+            let object = &self.expected.objects[id];
+            for (at, key) in keys(self.expected, id).into_iter().enumerate().rev() {
                 let Some(entity) = self.lookup(id, &object.names[at].1, &object.names[at].2) else {
                     continue;
                 };
@@ -129,8 +129,8 @@ impl<'a> Judge<'a> {
             .iter()
             .filter(|id| self.found[**id].is_none())
             .map(|id| {
-                let since = keys(self.world, *id).iter().position(|k| k == key).unwrap_or(0);
-                (self.score(*id, entity), self.world.objects[*id].names[since].0, *id)
+                let since = keys(self.expected, *id).iter().position(|k| k == key).unwrap_or(0);
+                (self.score(*id, entity), self.expected.objects[*id].names[since].0, *id)
             })
             .collect();
         let best = ranked.iter().map(|(score, ..)| *score).max().unwrap_or(0);
@@ -142,7 +142,7 @@ impl<'a> Judge<'a> {
     }
 
     fn lookup(&self, id: Id, schema: &str, name: &str) -> Option<Entity<'a>> {
-        let object = &self.world.objects[id];
+        let object = &self.expected.objects[id];
         let actual = self.actual;
         let on = object.on.and_then(|on| self.found[on]).map(|(entity, _)| entity);
         let table = match on {
@@ -187,8 +187,8 @@ impl<'a> Judge<'a> {
                 };
                 let found = table.constraints.iter().find(like).or_else(|| {
                     // Not as written: the primary key is the primary key, and a foreign key over these columns the one that is meant.
-                    let written = object.said.iter().find_map(|(_, said)| match said {
-                        Said::Constraint(written, _) => Some(written),
+                    let written = object.properties.iter().find_map(|(_, property)| match property {
+                        Property::Constraint(written, _) => Some(written),
                         _ => None,
                     })?;
                     let kind = match written.rule {
@@ -236,7 +236,7 @@ impl<'a> Judge<'a> {
     }
 
     fn function(&self, id: Id, schema: &str, name: &str) -> Option<Entity<'a>> {
-        let object = &self.world.objects[id];
+        let object = &self.expected.objects[id];
         let mut all = self
             .actual
             .functions
@@ -250,7 +250,7 @@ impl<'a> Judge<'a> {
             .iter()
             .map(|name| compare::type_of(name, &object.path).ok().flatten().map(|(oid, _)| oid))
             .collect();
-        let renamed = self.world.last_rename.is_some();
+        let renamed = self.expected.last_rename.is_some();
         let fits = |is: &[u32]| {
             is.len() == types.len()
                 && is
@@ -271,15 +271,15 @@ impl<'a> Judge<'a> {
     pub fn verdict(&self, at: usize, claim: &Claim) -> Verdict {
         match *claim {
             // An earlier step has made it already.
-            Claim::Created(id) if self.world.objects[id].created != Some(at) && self.found[id].is_some() => {
+            Claim::Created(id) if self.expected.objects[id].created != Some(at) && self.found[id].is_some() => {
                 // IF NOT EXISTS does nothing then; a privilege is granted once more.
-                match self.world.told[at].quiet && self.world.objects[id].kind != Kind::Grant {
+                match self.expected.effects[at].quiet && self.expected.objects[id].kind != Kind::Grant {
                     true => Verdict::Holds,
                     false => Verdict::Either,
                 }
             }
             Claim::Created(id) => self.exists(id),
-            Claim::Dropped(id) => match (self.found[id], self.world.objects[id].created) {
+            Claim::Dropped(id) => match (self.found[id], self.expected.objects[id].created) {
                 (Some(_), _) => Verdict::Missing,
                 // It was made; so it was dropped.
                 (None, Some(made)) if self.was_run(made) => Verdict::Present,
@@ -291,40 +291,40 @@ impl<'a> Judge<'a> {
                 Some(_) => Verdict::Missing,
                 None => self.exists(id),
             },
-            Claim::Said(id, said) => self.said(id, said),
+            Claim::Property(id, property) => self.property_holds(id, property),
         }
     }
 
     fn exists(&self, id: Id) -> Verdict {
         if let Some((entity, _)) = self.found[id] {
-            return match is_another(self.world.objects[id].kind, entity) {
-                Some(what) if self.world.objects[id].created.is_some() => Verdict::Differs(format!("it is {what}")),
+            return match is_another(self.expected.objects[id].kind, entity) {
+                Some(what) if self.expected.objects[id].created.is_some() => Verdict::Differs(format!("it is {what}")),
                 _ => Verdict::Present,
             };
         }
         let mut above = Some(id);
         while let Some(one) = above {
-            let undecided = self.deciding && keys(self.world, one).iter().any(|key| self.shared.contains_key(key));
-            let object = &self.world.objects[one];
+            let undecided = self.deciding && keys(self.expected, one).iter().any(|key| self.shared.contains_key(key));
+            let object = &self.expected.objects[one];
             if undecided || object.dropped.is_some() || !object.may_go.is_empty() {
                 return Verdict::Either;
             }
-            above = self.world.objects[one]
+            above = self.expected.objects[one]
                 .on
                 .filter(|_| object.kind != Kind::Index || one == id);
         }
         Verdict::Missing
     }
 
-    fn said(&self, id: Id, said: usize) -> Verdict {
-        let object = &self.world.objects[id];
+    fn property_holds(&self, id: Id, property: usize) -> Verdict {
+        let object = &self.expected.objects[id];
         let Some((entity, _)) = self.found[id] else {
             return self.exists(id);
         };
-        let (at, what) = &object.said[said];
+        let (at, what) = &object.properties[property];
         let slot = what.slot();
-        let all: Vec<usize> = (0..object.said.len())
-            .filter(|i| object.said[*i].1.slot() == slot)
+        let all: Vec<usize> = (0..object.properties.len())
+            .filter(|i| object.properties[*i].1.slot() == slot)
             .collect();
         let mut fitting: Vec<usize> = all
             .iter()
@@ -333,7 +333,7 @@ impl<'a> Judge<'a> {
             .collect();
         // What fits only because something was changed that is not compared gives way to what fits as it is.
         let exactly = |i: &usize| {
-            self.compare_strictly(id, object.said[*i].0, &object.said[*i].1, entity)
+            self.compare_strictly(id, object.properties[*i].0, &object.properties[*i].1, entity)
                 .is_none()
         };
         let exact: Vec<usize> = match fitting.len() {
@@ -348,12 +348,12 @@ impl<'a> Judge<'a> {
         let least = all
             .iter()
             .rev()
-            .find(|i| self.was_run(object.said[**i].0))
+            .find(|i| self.was_run(object.properties[**i].0))
             .copied()
             .unwrap_or(0);
         let least = fitting.iter().find(|i| **i >= least).or(fitting.last());
         let Some((first, last)) = least.zip(fitting.last()) else {
-            let difference = self.difference(id, said, entity).unwrap_or_default();
+            let difference = self.difference(id, property, entity).unwrap_or_default();
             return match creates {
                 true => Verdict::Differs(self.sentence(id, &difference)),
                 // Whether it was like that before, or somebody has changed it since.
@@ -361,11 +361,11 @@ impl<'a> Judge<'a> {
             };
         };
         if first == last {
-            return match said <= *first {
+            return match property <= *first {
                 // What always holds of something that was there before says nothing.
                 true if object.created.is_none() && is_negative(what) && all.len() == 1 => Verdict::Holds,
                 // What the caller makes is the caller's without a word.
-                true if matches!(what, Said::Owner(role) if *role == self.actual.user) && said == all[0] => {
+                true if matches!(what, Property::Owner(role) if *role == self.actual.user) && property == all[0] => {
                     Verdict::Holds
                 }
                 true => Verdict::Present,
@@ -374,14 +374,14 @@ impl<'a> Judge<'a> {
         }
         // Between two moments that look the same, the steps around it decide.
         match () {
-            () if said <= *first => Verdict::Present,
-            () if said > *last => Verdict::Missing,
+            () if property <= *first => Verdict::Present,
+            () if property > *last => Verdict::Missing,
             () => Verdict::Either,
         }
     }
 
     fn sentence(&self, id: Id, difference: &str) -> String {
-        let object = &self.world.objects[id];
+        let object = &self.expected.objects[id];
         match object.kind {
             Kind::Column | Kind::Constraint => {
                 let name = match object.name() {
@@ -412,8 +412,8 @@ impl<'a> Judge<'a> {
 
     /// The last step of which something is so that was not before.
     fn last_beyond_doubt(&self) -> Option<usize> {
-        (0..self.world.told.len()).rev().find(|step| {
-            let verdicts: Vec<Verdict> = self.world.told[*step]
+        (0..self.expected.effects.len()).rev().find(|step| {
+            let verdicts: Vec<Verdict> = self.expected.effects[*step]
                 .claims
                 .iter()
                 .map(|c| self.verdict(*step, c))
@@ -444,23 +444,23 @@ fn is_another(kind: Kind, entity: Entity) -> Option<&'static str> {
 }
 
 /// What holds of everything of which nothing was said.
-fn is_negative(said: &Said) -> bool {
+fn is_negative(property: &Property) -> bool {
     matches!(
-        said,
-        Said::NotNull(false)
-            | Said::Default(None)
-            | Said::Identity(None)
-            | Said::RowSecurity(false)
-            | Said::Force(false)
-            | Said::Comment(None)
-            | Said::Partition(None)
-            | Said::Firing('O')
+        property,
+        Property::NotNull(false)
+            | Property::Default(None)
+            | Property::Identity(None)
+            | Property::RowSecurity(false)
+            | Property::Force(false)
+            | Property::Comment(None)
+            | Property::Partition(None)
+            | Property::Firing('O')
     )
 }
 
 /// How an object is looked for, for each of its names.
-fn keys(world: &World, id: Id) -> Vec<Key> {
-    let object = &world.objects[id];
+fn keys(expected: &ExpectedSchema, id: Id) -> Vec<Key> {
+    let object = &expected.objects[id];
     let on = object.on.filter(|_| object.kind != Kind::Index);
     object
         .names

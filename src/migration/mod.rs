@@ -1,7 +1,7 @@
 //! A script against the catalog: how far it got, what it would do now, how to take back the half.
 //!
 //! ```text
-//! world     what the script makes of the world, statement by statement: objects, their names, what is said of them; pure
+//! expected     what the script makes of the database, statement by statement: objects, their names, what is said of them; pure
 //! actual    what is there under these names
 //! compare   is what is there what was written?
 //! fitting   does what is there fit what the script says of an object?
@@ -18,36 +18,37 @@
 //! ```
 
 pub mod actual;
-mod again;
 pub mod compare;
 mod depend;
 pub mod drift;
-mod fitting;
+pub mod expected;
 pub mod judge;
+pub mod line;
+mod matching;
 pub mod rehearse;
+mod rerun;
 pub mod reset;
 pub mod root;
 mod shown;
 pub mod status;
-mod sum;
-pub mod world;
+mod summary;
 
 use std::collections::BTreeSet;
 
 use crate::problem::Problem;
 use crate::run::Session;
-use crate::script::Step;
-use actual::Actual;
-use world::World;
+use crate::script::ScriptStatement;
+use actual::ActualSchema;
+use expected::ExpectedSchema;
 
 /// What a script says and what is there.
 pub struct Compared {
     /// Its statements.
-    pub steps: Vec<Step>,
-    /// What they make of the world.
-    pub world: World,
+    pub steps: Vec<ScriptStatement>,
+    /// What they make of the database.
+    pub expected: ExpectedSchema,
     /// What is there.
-    pub actual: Actual,
+    pub actual: ActualSchema,
 }
 
 /// Where new objects go: what Postgres searches by itself is no such place.
@@ -61,20 +62,20 @@ fn path_of(session: &Session) -> Vec<String> {
 }
 
 /// What things are called in a script, without looking at anything.
-fn names_in(steps: &[Step], path: &[String]) -> BTreeSet<String> {
-    let empty = Actual::nothing(path.to_vec());
-    let blind = World::of(steps, &empty);
+fn names_in(steps: &[ScriptStatement], path: &[String]) -> BTreeSet<String> {
+    let empty = ActualSchema::empty(path.to_vec());
+    let blind = ExpectedSchema::of(steps, &empty);
     let mut names: BTreeSet<String> = BTreeSet::new();
     for object in &blind.objects {
         names.extend(object.names.iter().map(|(_, _, name)| name.clone()));
     }
-    for told in &blind.told {
-        for need in &told.needs {
+    for effects in &blind.effects {
+        for need in &effects.needs {
             match need {
-                world::Need::Function(name) => {
+                expected::Need::Function(name) => {
                     names.insert(name.name.clone());
                 }
-                world::Need::Type(name) => {
+                expected::Need::Type(name) => {
                     names.insert(name.text.rsplit('.').next().unwrap_or_default().to_string());
                 }
                 _ => {}
@@ -90,7 +91,11 @@ fn names_in(steps: &[Step], path: &[String]) -> BTreeSet<String> {
 pub fn compared(session: &Session, script: &str) -> Result<Compared, Problem> {
     let steps = crate::script::read(script)?;
     let path = path_of(session);
-    let actual = Actual::load(&names_in(&steps, &path), path)?;
-    let world = World::of(&steps, &actual);
-    Ok(Compared { steps, world, actual })
+    let actual = ActualSchema::load(&names_in(&steps, &path), path)?;
+    let expected = ExpectedSchema::of(&steps, &actual);
+    Ok(Compared {
+        steps,
+        expected,
+        actual,
+    })
 }

@@ -10,7 +10,7 @@ use pgrx::spi::SpiError;
 use crate::pg::{Settings, run_any, subtransaction};
 use crate::problem::Problem;
 use crate::run::{Session, may_write};
-use crate::script::Step;
+use crate::script::ScriptStatement;
 use crate::script::ast::Action;
 use crate::script::split::called;
 
@@ -41,7 +41,7 @@ pub struct Rehearsed {
 
 /// How a rehearsal goes.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct RehearsalRequest {
     /// What comes behind the first error is not run.
     pub stop_at_error: bool,
     /// How long it waits for a lock, as `lock_timeout`.
@@ -87,7 +87,7 @@ const MODES: [&str; 8] = [
 ];
 
 struct Stage<'a> {
-    request: &'a Request,
+    request: &'a RehearsalRequest,
     /// Relations that were there before.
     before: BTreeMap<u32, String>,
     /// Their oids.
@@ -101,7 +101,11 @@ struct Stage<'a> {
 /// Runs the script and rolls it back.
 ///
 /// Errors: 25006 in a read-only transaction; those of SPI. What the statements raise is in the rows.
-pub fn rehearse(session: &Session, steps: &[Step], request: &Request) -> Result<Vec<Rehearsed>, Problem> {
+pub fn rehearse(
+    session: &Session,
+    steps: &[ScriptStatement],
+    request: &RehearsalRequest,
+) -> Result<Vec<Rehearsed>, Problem> {
     may_write()?;
     let sequences = last_values()?;
     let started = Instant::now();
@@ -143,7 +147,7 @@ pub fn rehearse(session: &Session, steps: &[Step], request: &Request) -> Result<
 
 impl Stage<'_> {
     /// Every statement; what stands between BEGIN and COMMIT succeeds or fails as one.
-    fn all(&mut self, steps: &[Step]) -> Result<(), Problem> {
+    fn all(&mut self, steps: &[ScriptStatement]) -> Result<(), Problem> {
         let mut at = 0;
         while at < steps.len() {
             pgrx::check_for_interrupts!();
@@ -172,7 +176,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn block(&mut self, steps: &[Step], end: Option<&Step>) -> Result<(), Problem> {
+    fn block(&mut self, steps: &[ScriptStatement], end: Option<&ScriptStatement>) -> Result<(), Problem> {
         let mut aborted = false;
         let keep = end.is_none_or(|end| end.kind != "ROLLBACK");
         let mut outcome = Ok(());
@@ -230,7 +234,7 @@ impl Stage<'_> {
     }
 
     /// Runs one statement; false where it failed.
-    fn one(&mut self, step: &Step, in_block: bool) -> Result<bool, Problem> {
+    fn one(&mut self, step: &ScriptStatement, in_block: bool) -> Result<bool, Problem> {
         if let Some(why) = cannot_be_run(step) {
             self.not_run(step, &why);
             return Ok(true);
@@ -290,7 +294,7 @@ impl Stage<'_> {
     }
 
     /// Constraints that wait for the end of the transaction; false where one fails.
-    fn deferred(&mut self, end: Option<&Step>) -> Result<bool, Problem> {
+    fn deferred(&mut self, end: Option<&ScriptStatement>) -> Result<bool, Problem> {
         let result = subtransaction(AssertUnwindSafe(|| {
             Spi::connect_mut(|client| client.update("SET CONSTRAINTS ALL IMMEDIATE", None, &[]).map(|_| ()))?;
             // Rolled back, so that they are deferred again.
@@ -338,7 +342,7 @@ impl Stage<'_> {
         })
     }
 
-    fn push(&mut self, step: &Step, sqlstate: Option<String>, message: &str) {
+    fn push(&mut self, step: &ScriptStatement, sqlstate: Option<String>, message: &str) {
         self.rows.push(Rehearsed {
             sqlstate,
             message: Some(message.to_string()),
@@ -346,16 +350,16 @@ impl Stage<'_> {
         });
     }
 
-    fn not_run(&mut self, step: &Step, why: &str) {
+    fn not_run(&mut self, step: &ScriptStatement, why: &str) {
         self.push(step, None, &format!("not run: {why}"));
     }
 }
 
-fn ends(step: &Step) -> bool {
+fn ends(step: &ScriptStatement) -> bool {
     step.kind == "COMMIT" || step.kind == "ROLLBACK" && !rolls_back_to(step)
 }
 
-fn rolls_back_to(step: &Step) -> bool {
+fn rolls_back_to(step: &ScriptStatement) -> bool {
     step.text.split_whitespace().any(|word| word.eq_ignore_ascii_case("to"))
 }
 
@@ -374,7 +378,7 @@ fn empty() -> Rehearsed {
     }
 }
 
-fn line(step: &Step) -> Rehearsed {
+fn line(step: &ScriptStatement) -> Rehearsed {
     Rehearsed {
         step: Some(step.number),
         line: Some(step.line),
@@ -393,7 +397,7 @@ fn sqlstate(code: PgSqlErrorCode) -> String {
 }
 
 /// Why a statement is not run.
-fn cannot_be_run(step: &Step) -> Option<String> {
+fn cannot_be_run(step: &ScriptStatement) -> Option<String> {
     if step.text.starts_with('\\') {
         return Some("psql runs this itself".into());
     }
@@ -445,18 +449,18 @@ fn cannot_be_run(step: &Step) -> Option<String> {
         };
         names.iter().filter(|name| !name.contains("xact")).find(fits).cloned()
     })?;
-    Some(format!("{outside} does what no rollback undoes"))
+    Some(format!("{outside} has effects that a rollback does not undo"))
 }
 
 /// What a rollback does not undo, of what was run.
-fn leaves(step: &Step) -> Option<String> {
+fn leaves(step: &ScriptStatement) -> Option<String> {
     let names = called(&step.text);
     let moved = names.contains("nextval") || names.contains("setval");
     if moved && !step.kind.starts_with("CREATE") && !step.kind.starts_with("ALTER") {
         return Some("sequences are not rolled back".into());
     }
     match step.kind.as_str() {
-        "NOTIFY" => Some("nobody is told: it is sent at a commit".into()),
+        "NOTIFY" => Some("no notification is sent: NOTIFY sends at commit".into()),
         "DO" | "CALL" => Some("what it does outside of this database is not undone".into()),
         _ => None,
     }

@@ -21,7 +21,7 @@ use crate::validate;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct TenantRootRequest {
     /// The table of the tenants.
     pub table: String,
     /// `users` or `users(user_id)`: who owns tenants and is a member.
@@ -122,19 +122,15 @@ fn users<'a>(session: &'a Session, named: &str) -> Result<(&'a Table, &'a Column
 fn text_of(value: &Value, what: &str) -> Result<String, Problem> {
     match value {
         Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
-        _ => Err(invalid(
+        _ => Err(Problem::invalid_parameter(
             format!("columns: {what} has no definition"),
             r#"for example columns => '{"name": "text NOT NULL", "slug": "text NOT NULL UNIQUE"}'"#,
         )),
     }
 }
 
-fn invalid(message: String, hint: &str) -> Problem {
-    Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).hint(hint)
-}
-
 /// The statements that make everything; none is run here.
-fn statements(session: &Session, request: &Request) -> Result<Vec<String>, Problem> {
+fn statements(session: &Session, request: &TenantRootRequest) -> Result<Vec<String>, Problem> {
     let name = split(&request.table)?;
     let table = as_sql(&name);
     let mut columns = vec![format!("{} PRIMARY KEY", request.key)];
@@ -186,7 +182,7 @@ fn statements(session: &Session, request: &Request) -> Result<Vec<String>, Probl
     };
     let known = |name: &String| *name == own_key.0 || request.columns.contains_key(name);
     if referenced.is_some() && known(&request.owner) {
-        return Err(invalid(
+        return Err(Problem::invalid_parameter(
             format!("owner: {} is a column already", request.owner),
             "owner => 'owner_id' is the default",
         ));
@@ -199,7 +195,7 @@ fn statements(session: &Session, request: &Request) -> Result<Vec<String>, Probl
     {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-            format!("first_tenant: {unknown} is none of columns"),
+            format!("first_tenant: {unknown} is not one of the columns"),
         )
         .hint("name it in columns, or leave it out"));
     }
@@ -219,7 +215,7 @@ fn statements(session: &Session, request: &Request) -> Result<Vec<String>, Probl
             name => name.to_string(),
         };
         if own == user || members == table {
-            return Err(invalid(
+            return Err(Problem::invalid_parameter(
                 format!(
                     "members: {} would have {own} twice, or be the tenants themselves",
                     request.members.as_deref().unwrap_or_default()
@@ -276,7 +272,7 @@ fn singular(name: &str) -> String {
 ///
 /// Errors: 42P07 where something else is there, with the differences; 42830, 42P01, 42703 (users), 42601, 22023, 22004 (a first tenant
 /// without an owner), 23503 (an owner who is no user), 25006, 55P03. Nothing is made then.
-pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
+pub fn ensure(request: &TenantRootRequest) -> Result<Vec<Line>, Problem> {
     if request.mode.is_real() {
         may_write()?;
     }
@@ -289,8 +285,8 @@ pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
         .hint("first_owner => 'the key of a user'"));
     }
     if request.first_owner.is_some() && (request.first_tenant.is_none() || request.users.is_none()) {
-        return Err(invalid(
-            "first_owner without first_tenant or users".into(),
+        return Err(Problem::invalid_parameter(
+            "first_owner without first_tenant or users",
             r#"first_tenant => '{"name": "..."}', first_owner => '...', users => 'users'"#,
         ));
     }
@@ -304,7 +300,7 @@ pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
             .map(|statement| format!("{statement};\n"))
             .collect::<String>();
         let compared = compared(&session, &text)?;
-        let status = status(&compared.steps, &compared.world, &compared.actual, true)?;
+        let status = status(&compared.steps, &compared.expected, &compared.actual, true)?;
         let mut differ = Vec::new();
         for (line, statement) in status.lines.iter().zip(&all) {
             let object = line.object.clone().unwrap_or_default();
@@ -342,7 +338,7 @@ pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
                 format!(
-                    "{} is there, and not as asked for",
+                    "{} exists with a different definition",
                     differ[0].split(':').next().unwrap_or_default()
                 ),
             )
@@ -371,7 +367,7 @@ pub fn ensure(request: &Request) -> Result<Vec<Line>, Problem> {
 }
 
 /// The first tenant, where there is none.
-fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<Line, Problem> {
+fn first(request: &TenantRootRequest, tenant: &Map<String, Value>, owner: &str) -> Result<Line, Problem> {
     let session = Session::begin()?;
     let catalog = &session.catalog;
     let named = request.users.as_deref().unwrap_or_default();
@@ -444,7 +440,10 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
     let values: Vec<String> = list.iter().map(|column| format!("(given.tenant).{column}")).collect();
     let own = table.primary_key().and_then(|key| table.column(key.columns[0]));
     let Some(own) = own else {
-        return Err(invalid(format!("{name} has no primary key"), "give it one"));
+        return Err(Problem::invalid_parameter(
+            format!("{name} has no primary key"),
+            "give it one",
+        ));
     };
     let mut by_column = Map::new();
     for (name, _) in &columns {
@@ -505,12 +504,12 @@ fn first(request: &Request, tenant: &Map<String, Value>, owner: &str) -> Result<
 }
 
 /// What references the tenants, and whether it holds.
-fn references(session: &Session, request: &Request) -> Vec<Line> {
+fn references(session: &Session, request: &TenantRootRequest) -> Vec<Line> {
     let Ok(root) = session.catalog.resolve_table(&request.table) else {
         return vec![];
     };
     let shown = session.catalog.display(root);
-    let asked = validate::Request {
+    let asked = validate::ValidateRequest {
         root: Some(request.table.clone()),
         table: None,
         include_inferred: true,

@@ -3,8 +3,8 @@
 use pgrx::spi::quote_identifier;
 
 use super::compare::Entity;
+use super::expected::{Claim, Id};
 use super::judge::Judge;
-use super::world::{Claim, Id};
 use crate::identifier::Literal;
 use crate::script::ast::Kind;
 
@@ -19,7 +19,7 @@ pub fn shown_name(schema: &str, name: &str, path: &[String]) -> String {
 impl Judge<'_> {
     /// An object for people, as it is called at a step.
     pub fn shown(&self, id: Id, at: usize) -> String {
-        let object = &self.world.objects[id];
+        let object = &self.expected.objects[id];
         let name = object
             .names
             .iter()
@@ -64,22 +64,27 @@ impl Judge<'_> {
         match claim {
             Claim::Created(id) => format!(
                 "{} {} is missing",
-                self.world.objects[*id].kind.as_str(),
+                self.expected.objects[*id].kind.as_str(),
                 self.shown(*id, at)
             ),
             Claim::Dropped(id) => format!(
                 "{} {} is still there",
-                self.world.objects[*id].kind.as_str(),
+                self.expected.objects[*id].kind.as_str(),
                 self.shown(*id, at)
             ),
             Claim::Named(id, name) => {
-                let (_, _, name) = &self.world.objects[*id].names[*name];
+                let (_, _, name) = &self.expected.objects[*id].names[*name];
                 format!("{} is not called {}", self.shown(*id, at), quote_identifier(name))
             }
-            Claim::Said(id, said) => {
-                let what = self.world.objects[*id].said[*said].1.slot();
+            Claim::Property(id, said) => {
+                let what = self.expected.objects[*id].properties[*said].1.slot();
                 format!("{what} of {} is another", self.shown(*id, at))
             }
         }
     }
+}
+
+/// `"schema"."name"` where it needs quotes.
+pub fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", quote_identifier(schema), quote_identifier(name))
 }

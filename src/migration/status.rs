@@ -2,96 +2,29 @@
 
 use pgrx::prelude::*;
 
-use super::actual::Actual;
-use super::again::Names;
+use super::actual::ActualSchema;
 use super::compare::{self, Entity};
+use super::expected::{Claim, ExpectedSchema, Id, Need, StatementEffects};
 use super::judge::{Judge, Verdict};
-use super::sum::{Sum, summed};
-use super::world::{Claim, Id, Need, Told, World};
+pub use super::line::{Line, State};
+use super::rerun::RerunState;
+use super::summary::{ScriptState, summarize};
 use crate::identifier::Identifier;
 use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::hold::{Found, hold};
 use crate::run::settings;
-use crate::script::Step;
+use crate::script::ScriptStatement;
 use crate::script::ast::Kind;
-
-/// What became of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It is there, as written; running it again does no harm.
-    Present,
-    /// It is there, as written; running it again raises an error.
-    WouldFail,
-    /// It is not there.
-    Missing,
-    /// Something else is there.
-    Differs,
-    /// It is not there, and cannot be made: something that it needs is missing.
-    Blocked,
-    /// It writes data: the catalog does not tell.
-    Data,
-    /// What it does is not in the statement, or not compared.
-    Opaque,
-    /// It leaves nothing behind.
-    Skipped,
-}
-
-impl State {
-    /// As the result shows it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Present => "present",
-            State::WouldFail => "would_fail",
-            State::Missing => "missing",
-            State::Differs => "differs",
-            State::Blocked => "blocked",
-            State::Data => "data",
-            State::Opaque => "opaque",
-            State::Skipped => "skipped",
-        }
-    }
-
-    /// Its effect is there.
-    pub fn is_done(self) -> bool {
-        matches!(self, State::Present | State::WouldFail)
-    }
-
-    /// Its effect can be told from the catalog.
-    pub fn is_judged(self) -> bool {
-        !matches!(self, State::Data | State::Opaque | State::Skipped)
-    }
-}
-
-/// What is said of one step.
-#[derive(Debug, Clone)]
-pub struct Line {
-    /// From 1.
-    pub step: i32,
-    /// In the script.
-    pub line: i32,
-    /// The command.
-    pub kind: String,
-    /// What it is about.
-    pub object: Option<String>,
-    /// What became of it.
-    pub state: State,
-    /// Why.
-    pub detail: Option<String>,
-    /// Rows of the table that it makes or writes, now.
-    pub rows: Option<i64>,
-    /// What running it again raises.
-    pub again: Option<&'static str>,
-}
 
 /// The whole answer.
 pub struct Status<'a> {
     /// By step.
     pub lines: Vec<Line>,
     /// All in all.
-    pub sum: Sum,
+    pub sum: ScriptState,
     /// In words, with the next call.
-    pub said: String,
+    pub summary: String,
     /// For those who go on with it.
     pub judge: Judge<'a>,
 }
@@ -102,20 +35,20 @@ pub struct Status<'a> {
 ///
 /// Errors: those of SPI.
 pub fn status<'a>(
-    steps: &[Step],
-    world: &'a World,
-    actual: &'a Actual,
+    steps: &[ScriptStatement],
+    expected: &'a ExpectedSchema,
+    actual: &'a ActualSchema,
     with_rows: bool,
 ) -> Result<Status<'a>, Problem> {
-    let judge = Judge::new(world, actual);
+    let judge = Judge::new(expected, actual);
     let mut lines: Vec<Line> = Vec::new();
-    let mut names = Names::new(world, &judge, actual)?;
+    let mut names = RerunState::new(expected, &judge, actual)?;
     for (at, step) in steps.iter().enumerate() {
         pgrx::check_for_interrupts!();
-        let told = &world.told[at];
-        let (mut state, mut detail) = judged(&judge, told, at);
+        let effects = &expected.effects[at];
+        let (mut state, mut detail) = judged(&judge, effects, at);
         if state == State::Missing
-            && let Some(why) = blocked(world, &judge, actual, told, at, &lines)
+            && let Some(why) = blocked(expected, &judge, actual, effects, at, &lines)
         {
             // Whether a DO block makes it is known when it has run.
             let opaque = lines.iter().find(|line| line.state == State::Opaque);
@@ -128,21 +61,21 @@ pub fn status<'a>(
             };
         }
         // In order: what an earlier statement would make again is there for a later one.
-        let raised = names.again(told, at);
+        let raised = names.rerun_error(effects, at);
         let again = raised.filter(|_| state == State::Present);
         if let Some(code) = again {
             state = State::WouldFail;
             detail.insert(0, format!("as written; running it again raises {code}"));
         }
-        if (state.is_judged() || state == State::Opaque) && !told.not_compared.is_empty() {
-            let mut not = told.not_compared.clone();
+        if (state.is_judged() || state == State::Opaque) && !effects.not_compared.is_empty() {
+            let mut not = effects.not_compared.clone();
             not.dedup();
             detail.push(format!("not compared: {}", not.join(", ")));
         }
         if state == State::Data && step.data_lines > 0 {
             detail.push(format!("{} lines of data", step.data_lines));
         }
-        let (object, rows) = about(world, &judge, told, at, with_rows)?;
+        let (object, rows) = about(expected, &judge, effects, at, with_rows)?;
         lines.push(Line {
             step: step.number,
             line: step.line,
@@ -151,36 +84,36 @@ pub fn status<'a>(
             state,
             detail: (!detail.is_empty()).then(|| detail.join("; ")),
             rows,
-            again,
+            rerun_sqlstate: again,
         });
     }
-    let (sum, said) = summed(&lines);
+    let (sum, summary) = summarize(&lines);
     Ok(Status {
         lines,
         sum,
-        said,
+        summary,
         judge,
     })
 }
 
 /// What its claims come to.
-fn judged(judge: &Judge, told: &Told, at: usize) -> (State, Vec<String>) {
-    if let Some(what) = &told.opaque {
+fn judged(judge: &Judge, effects: &StatementEffects, at: usize) -> (State, Vec<String>) {
+    if let Some(what) = &effects.opaque {
         return (State::Opaque, vec![what.clone()]);
     }
-    if let Some(what) = &told.skipped {
+    if let Some(what) = &effects.skipped {
         return (State::Skipped, vec![what.clone()]);
     }
-    if told.is_data {
+    if effects.is_data {
         return (
             State::Data,
             vec!["writes data: whether it ran is not in the catalog".into()],
         );
     }
-    if told.claims.is_empty() {
+    if effects.claims.is_empty() {
         return (State::Opaque, vec![]);
     }
-    let verdicts: Vec<Verdict> = told.claims.iter().map(|claim| judge.verdict(at, claim)).collect();
+    let verdicts: Vec<Verdict> = effects.claims.iter().map(|claim| judge.verdict(at, claim)).collect();
     let mut differences: Vec<String> = verdicts
         .iter()
         .filter_map(|verdict| match verdict {
@@ -191,9 +124,9 @@ fn judged(judge: &Judge, told: &Told, at: usize) -> (State, Vec<String>) {
     let present = verdicts.contains(&Verdict::Present);
     let missing = verdicts.contains(&Verdict::Missing);
     if present && missing {
-        for (claim, verdict) in told.claims.iter().zip(&verdicts) {
+        for (claim, verdict) in effects.claims.iter().zip(&verdicts) {
             // Of what is not there, nothing else needs to be said.
-            let gone = matches!(claim, Claim::Said(id, _) if judge.found(*id).is_none());
+            let gone = matches!(claim, Claim::Property(id, _) if judge.found(*id).is_none());
             if *verdict == Verdict::Missing && !gone {
                 differences.push(judge.what_is_missing(claim, at));
             }
@@ -201,31 +134,42 @@ fn judged(judge: &Judge, told: &Told, at: usize) -> (State, Vec<String>) {
     }
     differences.dedup();
     if !differences.is_empty() {
-        if told.quiet {
-            differences.push("IF NOT EXISTS or OR REPLACE: running it again says nothing of it".into());
+        if effects.quiet {
+            differences.push("has IF NOT EXISTS or OR REPLACE: running the statement again would not raise an error for this difference".into());
         }
         return (State::Differs, differences);
     }
     match () {
         () if missing => (State::Missing, vec![]),
         () if present => (State::Present, vec![]),
-        () if verdicts.first() == Some(&Verdict::Holds) => {
-            (State::Present, vec!["holds; whether it ran cannot be told".into()])
-        }
+        () if verdicts.first() == Some(&Verdict::Holds) => (
+            State::Present,
+            vec!["the schema is as this statement leaves it; whether it ran is unknown".into()],
+        ),
         () if verdicts.contains(&Verdict::Either) => match judge.frontier.is_some_and(|frontier| at <= frontier) {
             true => (State::Present, vec!["superseded by a later step".into()]),
             false => (State::Missing, vec![]),
         },
-        () => (State::Present, vec!["holds; whether it ran cannot be told".into()]),
+        () => (
+            State::Present,
+            vec!["the schema is as this statement leaves it; whether it ran is unknown".into()],
+        ),
     }
 }
 
 /// Why a missing step cannot be made.
-fn blocked(world: &World, judge: &Judge, actual: &Actual, told: &Told, at: usize, lines: &[Line]) -> Option<String> {
-    let made_by = |id: Id| world.objects[id].created.filter(|step| *step < at);
+fn blocked(
+    expected: &ExpectedSchema,
+    judge: &Judge,
+    actual: &ActualSchema,
+    effects: &StatementEffects,
+    at: usize,
+    lines: &[Line],
+) -> Option<String> {
+    let made_by = |id: Id| expected.objects[id].created.filter(|step| *step < at);
     // What an extension brings is not known before it is there.
     let extension_to_come = || {
-        world.objects.iter().enumerate().any(|(id, object)| {
+        expected.objects.iter().enumerate().any(|(id, object)| {
             object.kind == Kind::Extension && object.created.is_some_and(|step| step < at) && judge.found(id).is_none()
         })
     };
@@ -236,10 +180,10 @@ fn blocked(world: &World, judge: &Judge, actual: &Actual, told: &Told, at: usize
         )),
         _ => None,
     };
-    for need in &told.needs {
+    for need in &effects.needs {
         let why = match need {
             Need::Object(id) => {
-                let object = &world.objects[*id];
+                let object = &expected.objects[*id];
                 let shown = format!("{} {}", object.kind.as_str(), judge.shown(*id, at));
                 match (judge.found(*id), made_by(*id)) {
                     (Some(_), _) => None,
@@ -247,7 +191,7 @@ fn blocked(world: &World, judge: &Judge, actual: &Actual, told: &Told, at: usize
                     (None, None) if object.created == Some(at) => None,
                     (None, None) => match object.on {
                         // Of a table that is not there, or that has columns which the script does not name, nothing is known.
-                        Some(on) if world.objects[on].open || judge.found(on).is_none() && made_by(on).is_none() => {
+                        Some(on) if expected.objects[on].open || judge.found(on).is_none() && made_by(on).is_none() => {
                             None
                         }
                         _ => Some(format!(
@@ -258,13 +202,13 @@ fn blocked(world: &World, judge: &Judge, actual: &Actual, told: &Told, at: usize
             }
             // The type of a column that is made meanwhile.
             Need::Type(name) if name.text.contains("%TYPE") => None,
-            Need::Type(name) => match compare::type_of(name, &told.path) {
+            Need::Type(name) => match compare::type_of(name, &effects.path) {
                 Ok(Some(_)) => None,
                 Err(problem) => Some(problem.message),
                 Ok(None) => {
                     let bare = name.text.rsplit('.').next().unwrap_or_default().trim_end_matches("[]");
-                    let made = (0..world.objects.len()).find(|id| {
-                        let object = &world.objects[*id];
+                    let made = (0..expected.objects.len()).find(|id| {
+                        let object = &expected.objects[*id];
                         matches!(object.kind, Kind::Type | Kind::Domain | Kind::Table)
                             && object.names.iter().any(|(_, _, name)| name == bare)
                             && made_by(*id).is_some()
@@ -284,11 +228,11 @@ fn blocked(world: &World, judge: &Judge, actual: &Actual, told: &Told, at: usize
                     f.name == name.name
                         && match &name.schema {
                             Some(schema) => *schema == f.schema,
-                            None => told.path.contains(&f.schema),
+                            None => effects.path.contains(&f.schema),
                         }
                 });
-                let made = (0..world.objects.len()).find(|id| {
-                    let object = &world.objects[*id];
+                let made = (0..expected.objects.len()).find(|id| {
+                    let object = &expected.objects[*id];
                     object.kind == Kind::Function && object.name() == name.name && made_by(*id).is_some()
                 });
                 match made {
@@ -302,9 +246,9 @@ fn blocked(world: &World, judge: &Judge, actual: &Actual, told: &Told, at: usize
                 }
             }
             Need::Schema(name) => {
-                let made = (0..world.objects.len()).find(|id| {
-                    world.objects[*id].kind == Kind::Schema
-                        && world.objects[*id].names.iter().any(|(_, _, n)| n == name)
+                let made = (0..expected.objects.len()).find(|id| {
+                    expected.objects[*id].kind == Kind::Schema
+                        && expected.objects[*id].names.iter().any(|(_, _, n)| n == name)
                         && made_by(*id).is_some()
                 });
                 match made {
@@ -331,18 +275,18 @@ fn of_postgres(function: &str) -> bool {
 
 /// What the step is about, and how many rows that has.
 fn about(
-    world: &World,
+    expected: &ExpectedSchema,
     judge: &Judge,
-    told: &Told,
+    effects: &StatementEffects,
     at: usize,
     with_rows: bool,
 ) -> Result<(Option<String>, Option<i64>), Problem> {
-    let principal = told.claims.first().map(|claim| match claim {
-        Claim::Created(id) | Claim::Dropped(id) | Claim::Named(id, _) | Claim::Said(id, _) => *id,
+    let principal = effects.claims.first().map(|claim| match claim {
+        Claim::Created(id) | Claim::Dropped(id) | Claim::Named(id, _) | Claim::Property(id, _) => *id,
     });
-    let principal = principal.or(told.data.first().copied());
+    let principal = principal.or(effects.data.first().copied());
     let Some(id) = principal else { return Ok((None, None)) };
-    let countable = with_rows && (told.is_data || world.objects[id].kind == Kind::Table);
+    let countable = with_rows && (effects.is_data || expected.objects[id].kind == Kind::Table);
     let rows = match judge.found(id) {
         Some(Entity::Relation(relation)) if countable => rows_of(relation, false)?,
         _ => None,

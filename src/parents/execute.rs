@@ -2,11 +2,12 @@
 
 use pgrx::prelude::*;
 
-use super::Request;
+use super::ParentsRequest;
 use super::groups;
 use super::identity::Identity;
 use super::propose::proposed;
 use crate::infer::reference::Reference;
+use crate::infer::tenancy::resolver::TenantResolver;
 use crate::pg::{Settings, WholeFunctions};
 use crate::plan::Share;
 use crate::plan::expression::indent;
@@ -15,7 +16,6 @@ use crate::problem::Problem;
 use crate::rule::{Condition, Hop, OnConflict, Overwrite, RuleSpec, Source};
 use crate::run::record;
 use crate::run::{self, Outcome, Part, Reader, Session, may_write, query, settings};
-use crate::validate::sides::Sides;
 use crate::validate::tenants;
 
 /// What was done, or would be.
@@ -34,7 +34,7 @@ pub struct Parents {
 }
 
 /// One call, ready to be counted.
-pub(super) struct Work<'a> {
+pub(super) struct PreparedParents<'a> {
     pub(super) session: &'a Session,
     pub(super) identity: Identity<'a>,
     /// Over all rows, no parent but those that are there.
@@ -59,27 +59,27 @@ pub(super) struct Predicted {
 ///
 /// Errors: those of `Identity::resolve` and `run::prepare`; 22004 for a real run whose `match` is not given; 21000 for a conflict
 /// under `on_conflict => 'error'`; 25006; 40001; and whatever triggers raise.
-pub fn backfill_parents(session: &Session, request: &Request, mode: Mode) -> Result<Parents, Problem> {
+pub fn backfill_parents(session: &Session, request: &ParentsRequest, mode: Mode) -> Result<Parents, Problem> {
     if mode.is_real() {
         may_write()?;
     }
-    let sides = sides(session, request)?;
+    let resolver = resolver(session, request)?;
     let mut note = None;
     let mut request = request.clone();
     if request.matched.is_none() {
-        let (guess, call) = proposed(session, &sides, &request)?;
+        let (guess, call) = proposed(session, &resolver, &request)?;
         if mode.is_real() {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-                "match is NULL: nothing is created on a guess",
+                "match is required: pg_mend does not guess how parents are identified",
             )
             .detail("same-named columns and the tenant are proposed in the hint; the dry run counts what they would do")
             .hint(call));
         }
-        note = Some(format!("proposed, nothing is created on a guess: {call}"));
+        note = Some(format!("nothing was created; proposed call: {call}"));
         request = guess;
     }
-    let mut work = Work::prepare(session, &sides, &request, mode, Overlays::default())?;
+    let mut work = PreparedParents::prepare(session, &resolver, &request, mode, Overlays::default())?;
     if request.on_conflict == OnConflict::AnyTwo {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -92,31 +92,31 @@ pub fn backfill_parents(session: &Session, request: &Request, mode: Mode) -> Res
             if let Some(most) = request.max_rows {
                 work.limit(most)?;
             }
-            work.dry()?
+            work.simulate()?
         }
-        true => work.real(&request)?,
+        true => work.create_and_link(&request)?,
     };
     parents.outcome.first.extend(note);
-    parents.outcome.notes.extend(work.said(parents.waiting, mode));
+    parents.outcome.notes.extend(work.notes(parents.waiting, mode));
     Ok(parents)
 }
 
 /// The tenants; the guard of the run goes by the same ones.
 ///
 /// Errors: those of `validate::tenants`.
-pub(super) fn sides<'a>(session: &'a Session, request: &Request) -> Result<Sides<'a>, Problem> {
-    let sides = Sides::new(tenants(session, request.root.as_deref())?, true);
-    if let Some(root) = sides.root() {
+pub(super) fn resolver<'a>(session: &'a Session, request: &ParentsRequest) -> Result<TenantResolver<'a>, Problem> {
+    let resolver = TenantResolver::new(tenants(session, request.root.as_deref())?, true);
+    if let Some(root) = resolver.root() {
         session.use_tenant_root(&record::qualified(root))?;
     }
-    Ok(sides)
+    Ok(resolver)
 }
 
 /// The rule by which rows find their parents.
 fn blueprint<'a>(
     session: &'a Session,
     identity: &Identity<'a>,
-    request: &Request,
+    request: &ParentsRequest,
     mode: Mode,
 ) -> Result<Blueprint<'a>, Problem> {
     let spec = RuleSpec {
@@ -144,11 +144,11 @@ fn blueprint<'a>(
         key: identity.key.number,
         declared: identity.declared,
     };
-    let prepared = run::Request {
+    let prepared = run::PrepareOptions {
         inferred: Some((vec![source], reference)),
         further: identity.further(),
         mode,
-        ..run::Request::default()
+        ..run::PrepareOptions::default()
     };
     let blueprint = run::prepare(session, &spec, prepared)?;
     if mode.is_real() && !identity.parent.may_insert {
@@ -162,21 +162,21 @@ fn blueprint<'a>(
     Ok(blueprint)
 }
 
-impl<'a> Work<'a> {
+impl<'a> PreparedParents<'a> {
     /// Looks everything up. `overlays`: what earlier steps of a dry run would have written.
     pub(super) fn prepare(
         session: &'a Session,
-        sides: &Sides<'a>,
-        request: &Request,
+        resolver: &TenantResolver<'a>,
+        request: &ParentsRequest,
         mode: Mode,
         overlays: Overlays,
-    ) -> Result<Work<'a>, Problem> {
-        let identity = Identity::resolve(session, sides, request, &overlays)?;
-        if !groups::has_stand_in(&session.catalog, &identity) {
+    ) -> Result<PreparedParents<'a>, Problem> {
+        let identity = Identity::resolve(session, resolver, request, &overlays)?;
+        if !groups::has_placeholder_key(&session.catalog, &identity) {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 format!(
-                    "the key {} of {} is of a type that cannot be foretold",
+                    "pg_mend cannot predict new values of the key {} of {}: unsupported type",
                     identity.key.quoted,
                     session.catalog.display(identity.parent)
                 ),
@@ -197,7 +197,7 @@ impl<'a> Work<'a> {
                 .flatten()
                 .chain([identity.table.oid, identity.parent.oid]),
         )?;
-        Ok(Work {
+        Ok(PreparedParents {
             session,
             page: plain.clone(),
             plain,
@@ -238,8 +238,8 @@ impl<'a> Work<'a> {
     /// Only rows for which this holds, besides what the call says.
     pub(super) fn only(&mut self, condition: &Condition) {
         for blueprint in [&mut self.plain, &mut self.page] {
-            let said = blueprint.rule.only_where.take();
-            blueprint.rule.only_where = Some(Condition::and(said, condition));
+            let before = blueprint.rule.only_where.take();
+            blueprint.rule.only_where = Some(Condition::and(before, condition));
         }
     }
 
@@ -275,7 +275,7 @@ impl<'a> Work<'a> {
         let plain = {
             // As in `predict`; parents that were just created have no statistics either.
             let _joins = Settings::push(&[("enable_nestloop", "off")]);
-            run::dry(self.session, &mut self.plain.clone(), false)?
+            run::simulate_run(self.session, &mut self.plain.clone(), false)?
         };
         if plain.counts.reasons.rows(&Reason::SourceMissing) == 0 {
             let counts = plain.counts.clone();
@@ -294,7 +294,7 @@ impl<'a> Work<'a> {
             overlays: overlays.clone(),
             ..self.plain.clone()
         };
-        let outcome = run::dry(self.session, &mut all, false)?;
+        let outcome = run::simulate_run(self.session, &mut all, false)?;
         let mut counts = outcome.counts.clone();
         let _settings = settings(true);
         // What finds no parent even then is what its group says.
@@ -306,9 +306,9 @@ impl<'a> Work<'a> {
         if left.total() != missing || left.rows(&Reason::Create) > 0 {
             return Err(Problem::new(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                format!("{missing} rows have no parent, and at a second look their groups are {}", left.to_json()),
+                format!("{missing} rows have no parent, but grouping them again gave {}", left.to_json()),
             )
-            .detail("only_where or an expression gives something else each time that it is asked")
+            .detail("only_where or an expression returns different results each time it is evaluated (it is volatile)")
             .hint("say it without random(), clock_timestamp() and the like; a function of your own that always gives the same can be marked STABLE or IMMUTABLE"));
         }
         counts.reasons.extend(&left);
@@ -344,7 +344,7 @@ impl<'a> Work<'a> {
         .hint("on_conflict => 'skip' leaves them, 'first' takes the values of the first row")
     }
 
-    pub(super) fn dry(&self) -> Result<Parents, Problem> {
+    pub(super) fn simulate(&self) -> Result<Parents, Problem> {
         let _whole = self.whole_functions();
         let (outcome, mut predicted) = self.predict(true)?;
         let waiting = match self.limited {
@@ -364,12 +364,12 @@ impl<'a> Work<'a> {
     }
 
     /// What a reader should know besides the numbers.
-    pub(super) fn said(&self, waiting: i64, mode: Mode) -> Vec<String> {
+    pub(super) fn notes(&self, waiting: i64, mode: Mode) -> Vec<String> {
         let identity = &self.identity;
         let shown = self.session.catalog.display(identity.parent);
         let mut note = vec![match identity.each {
             Some(_) => format!("a row of {shown} for each row"),
-            None => format!("{shown} by {}", Identity::said(&identity.matched)),
+            None => format!("{shown} by {}", Identity::shown_assignments(&identity.matched)),
         }];
         if let Some(tenant) = identity
             .tenant
@@ -379,7 +379,7 @@ impl<'a> Work<'a> {
             note[0].push_str(&format!(" ({}: its tenant)", tenant.quoted));
         }
         if !identity.set.is_empty() {
-            note.push(format!("new ones with {}", Identity::said(&identity.set)));
+            note.push(format!("new ones with {}", Identity::shown_assignments(&identity.set)));
         }
         if self.limited.is_some() && waiting > 0 {
             note.push(format!(
@@ -422,13 +422,13 @@ impl<'a> Work<'a> {
                 .is_none_or(|_| identity.each.is_some())
         {
             note.push(format!(
-                "judged with a key that stands in for the new one: {}",
+                "checked with a placeholder instead of the new key: {}",
                 judged.join(", ")
             ));
         }
         if !unpredicted.is_empty() {
             note.push(format!(
-                "not predicted, would fail the whole run: {}",
+                "cannot be checked in a dry run, and would fail the whole run: {}",
                 unpredicted.join(", ")
             ));
         }

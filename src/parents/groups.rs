@@ -1,9 +1,9 @@
 //! Rows without a parent, one group per identity, as SQL: what each would be given, or why it cannot be created. Pure.
 
-use super::given::{Given, longest};
+use super::column_expressions::{ColumnExpression, longest};
 use super::identity::Identity;
 use crate::catalog::{Catalog, ForeignKey, Table};
-use crate::infer::tenant::Guard;
+use crate::infer::tenancy::guard::Guard;
 use crate::plan::expression::{equal, indent};
 use crate::plan::kept::{json_object, keeping};
 use crate::plan::new_row::refusals_of_new_row;
@@ -44,7 +44,7 @@ fn identity_sql(identity: &Identity) -> Vec<String> {
     named(&identity.matched, "match")
 }
 
-fn named(list: &[Given], what: &str) -> Vec<String> {
+fn named(list: &[ColumnExpression], what: &str) -> Vec<String> {
     list.iter()
         .enumerate()
         .map(|(i, given)| format!("{} AS {what}_{}", given.sql, i + 1))
@@ -149,7 +149,7 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
     let outcome = reason::case(&cases, &Reason::Create);
     format!(
         "SELECT given.*, {outcome}::pg_catalog.text AS mend_outcome,\n  {} AS mend_key\nFROM (\n  SELECT {}\n  FROM (\n    SELECT t.\"pg_mend order\" AS mend_order, {}\n    FROM (\n{}\n    ) AS t\n  ) AS wanted\n  GROUP BY {}\n) AS given",
-        stand_in(catalog, identity, &blueprint.overlays),
+        placeholder_key_sql(catalog, identity, &blueprint.overlays),
         select.join(",\n    "),
         values.join(",\n      "),
         indent(&orphaned_rows(blueprint), 6),
@@ -158,7 +158,7 @@ pub fn groups(catalog: &Catalog, identity: &Identity, blueprint: &Blueprint, on_
 }
 
 /// A varchar(n) that is too long is refused by an INSERT, and cut by a cast.
-fn limit(catalog: &Catalog, given: &Given, value: &str) -> Option<(String, String)> {
+fn limit(catalog: &Catalog, given: &ColumnExpression, value: &str) -> Option<(String, String)> {
     let longest = longest(catalog, given.column)?;
     let (base, _) = catalog.base_type(given.column.type_oid, -1)?;
     Some((
@@ -168,7 +168,7 @@ fn limit(catalog: &Catalog, given: &Given, value: &str) -> Option<(String, Strin
 }
 
 /// The key of a parent that is not there yet: what it is given, else one that no parent has.
-fn stand_in(catalog: &Catalog, identity: &Identity, overlays: &Overlays) -> String {
+fn placeholder_key_sql(catalog: &Catalog, identity: &Identity, overlays: &Overlays) -> String {
     if let Some(value) = identity.value(identity.key.number) {
         return value;
     }
@@ -199,7 +199,7 @@ fn stand_in(catalog: &Catalog, identity: &Identity, overlays: &Overlays) -> Stri
 }
 
 /// Can a key stand in for one that is not there yet?
-pub fn has_stand_in(catalog: &Catalog, identity: &Identity) -> bool {
+pub fn has_placeholder_key(catalog: &Catalog, identity: &Identity) -> bool {
     let base = catalog.base_type(identity.key.type_oid, -1).map(|(base, _)| base);
     identity.value(identity.key.number).is_some()
         || base.is_some_and(|base| base.category == 'N' || base.name == "uuid" || base.is_string())
@@ -307,7 +307,7 @@ pub fn every_row_fits(identity: &Identity, blueprint: &Blueprint) -> bool {
 ///
 /// * `every_row_fits`: as the function of this name says, of all rows.
 pub fn insert(identity: &Identity, blueprint: &Blueprint, groups: &str, every_row_fits: bool) -> Statement {
-    let named: Vec<&Given> = identity.matched.iter().chain(&identity.set).collect();
+    let named: Vec<&ColumnExpression> = identity.matched.iter().chain(&identity.set).collect();
     let columns: Vec<String> = named.iter().map(|g| g.column.sql().to_string()).collect();
     let values: Vec<String> = named.iter().filter_map(|g| identity.value(g.column.number)).collect();
     let insert = Statement::new(format!(

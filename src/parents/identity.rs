@@ -3,12 +3,14 @@
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
-use super::Request;
-use super::given::{Given, given};
-use super::whose::{stand_in, tenant};
+use super::ParentsRequest;
+use super::column_expressions::{ColumnExpression, column_expressions};
+use super::placeholder_key::placeholder_key;
+use super::tenant::tenant_expression;
 use crate::catalog::{Column, Insertion, Key, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::reference;
+use crate::infer::tenancy::resolver::{RowTenant, TenantResolver};
 use crate::plan::Overlays;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
@@ -17,7 +19,6 @@ use crate::rule::{Expression, Operand};
 use crate::run::obstacles::{relation_can_be_filled, required_columns};
 use crate::run::{Session, readable};
 use crate::validate::declared::parent_typed;
-use crate::validate::sides::{Sides, Whose};
 
 /// Everything about one call that does not depend on rows.
 pub struct Identity<'a> {
@@ -32,9 +33,9 @@ pub struct Identity<'a> {
     /// A foreign key says so.
     pub declared: bool,
     /// What a parent is found by: never NULL, never empty.
-    pub matched: Vec<Given<'a>>,
+    pub matched: Vec<ColumnExpression<'a>>,
     /// What else a new one is given.
-    pub set: Vec<Given<'a>>,
+    pub set: Vec<ColumnExpression<'a>>,
     /// The unique index on what it is found by.
     pub index: &'a Key,
     /// What a new row of the parent needs and meets.
@@ -56,8 +57,8 @@ impl<'a> Identity<'a> {
     /// columns, all at once), 0A000, 22023, 42501; several as one.
     pub fn resolve(
         session: &'a Session,
-        sides: &Sides<'a>,
-        request: &Request,
+        resolver: &TenantResolver<'a>,
+        request: &ParentsRequest,
         overlays: &Overlays,
     ) -> Result<Self, Problem> {
         let catalog = &session.catalog;
@@ -111,7 +112,7 @@ impl<'a> Identity<'a> {
         let empty = Map::new();
         let asked = request.matched.as_ref().unwrap_or(&empty);
         let each = request.matched.as_ref().is_some_and(Map::is_empty);
-        let mut matched = given(
+        let mut matched = column_expressions(
             session,
             table,
             parent,
@@ -125,13 +126,13 @@ impl<'a> Identity<'a> {
                 .resolve_column(parent, name)
                 .is_ok_and(|column| matched.iter().any(|m| m.column.number == column.number));
             if !known {
-                problems.push(invalid(
+                problems.push(Problem::invalid_parameter(
                     format!("normalize: {name} is not in match"),
-                    "normalize names columns of match, as in '{\"address\": [\"trim\", \"casefold\"]}'".into(),
+                    "normalize names columns of match, as in '{\"address\": [\"trim\", \"casefold\"]}'",
                 ));
             }
         }
-        let mut set = given(
+        let mut set = column_expressions(
             session,
             table,
             parent,
@@ -144,12 +145,12 @@ impl<'a> Identity<'a> {
             .iter()
             .filter(|s| matched.iter().any(|m| m.column.number == s.column.number))
         {
-            problems.push(invalid(
+            problems.push(Problem::invalid_parameter(
                 format!("{} of {shown} is in match and in set", twice.column.quoted),
-                "leave it out of set: a parent has what it is found by".into(),
+                "leave it out of set: a parent has what it is found by",
             ));
         }
-        let tenant = tenant(session, sides, table, parent, (&matched, &set), each, &mut problems);
+        let tenant = tenant_expression(session, resolver, table, parent, (&matched, &set), each, &mut problems);
         let (tenant, unknown_tenant) = match tenant {
             Some((given, unknown)) => (Some(given), unknown),
             None => (None, None),
@@ -159,13 +160,13 @@ impl<'a> Identity<'a> {
         match each {
             true => {
                 if set.iter().any(|g| g.column.number == key.number) {
-                    problems.push(invalid(
+                    problems.push(Problem::invalid_parameter(
                         format!("set: {} of {shown} is the key, which its default gives", key.quoted),
-                        "leave it out; or name it in match, for a parent that is found by it".into(),
+                        "leave it out; or name it in match, for a parent that is found by it",
                     ));
                 }
                 set.extend(tenant);
-                matched.extend(stand_in(session, table, parent, key, overlays, &mut problems));
+                matched.extend(placeholder_key(session, table, parent, key, overlays, &mut problems));
                 default = insertion
                     .defaults
                     .iter()
@@ -195,7 +196,7 @@ impl<'a> Identity<'a> {
             .filter(|c| !named.contains(&c.number))
             .collect();
         if !missing.is_empty() && !unclear {
-            problems.push(required(session, parent, &missing));
+            problems.push(missing_required_columns(session, parent, &missing));
         }
         if !each && !named.contains(&key.number) && !insertion.with_default.contains(&key.number) && !key.not_null {
             problems.push(
@@ -214,7 +215,7 @@ impl<'a> Identity<'a> {
                 Problem::new(
                     PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                     format!(
-                        "{} of {shown} leads to the same table: what it finds depends on who is created first",
+                        "{} of {shown} references the same table: the result would depend on the order in which rows are created",
                         itself.name
                     ),
                 )
@@ -227,9 +228,9 @@ impl<'a> Identity<'a> {
         readable(session, table, &every, true, &mut problems);
         problems.into_result()?;
         let Some(index) = index else {
-            return Err(invalid(
-                "match is empty".into(),
-                "name what a parent is found by".into(),
+            return Err(Problem::invalid_parameter(
+                "match is empty",
+                "name what a parent is found by",
             ));
         };
         Ok(Identity {
@@ -243,8 +244,8 @@ impl<'a> Identity<'a> {
             index,
             insertion,
             tenant: tenant_column,
-            tenant_column: match sides.of(parent).as_ref() {
-                Whose::Own(columns) if columns.len() == 1 => Some(columns[0]),
+            tenant_column: match resolver.of(parent).as_ref() {
+                RowTenant::Columns(columns) if columns.len() == 1 => Some(columns[0]),
                 _ => None,
             },
             unknown_tenant,
@@ -262,7 +263,7 @@ impl<'a> Identity<'a> {
 
     /// What a new row is given in this column, in the query of the groups.
     pub fn value(&self, column: i16) -> Option<String> {
-        let at = |list: &[Given]| list.iter().position(|g| g.column.number == column);
+        let at = |list: &[ColumnExpression]| list.iter().position(|g| g.column.number == column);
         match (at(&self.matched), at(&self.set)) {
             (Some(at), _) => Some(format!("given.match_{}", at + 1)),
             (None, Some(at)) => Some(format!("given.set_{}", at + 1)),
@@ -272,7 +273,7 @@ impl<'a> Identity<'a> {
 
     /// What the parents are looked up by, in the order of the unique index.
     pub fn operands(&self) -> Vec<Operand> {
-        let expression = |given: &Given| Expression {
+        let expression = |given: &ColumnExpression| Expression {
             name: given.expression.clone(),
             sql: given.sql.clone(),
             type_oid: given.type_oid,
@@ -302,7 +303,7 @@ impl<'a> Identity<'a> {
     }
 
     /// `org_id = created_by, addr_key = lower(address)`.
-    pub fn said(list: &[Given]) -> String {
+    pub fn shown_assignments(list: &[ColumnExpression]) -> String {
         let parts: Vec<String> = list
             .iter()
             .map(|given| format!("{} = {}", given.column.quoted, given.expression))
@@ -352,17 +353,18 @@ pub fn parent_of<'a>(
     })
 }
 
-pub(super) fn invalid(message: String, hint: String) -> Problem {
-    Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).hint(hint)
-}
-
 /// The unique index by which parents are found, and by which nobody else can create the same one meanwhile.
-fn index<'a>(session: &Session, parent: &'a Table, matched: &[Given], problems: &mut Problems) -> Option<&'a Key> {
+fn index<'a>(
+    session: &Session,
+    parent: &'a Table,
+    matched: &[ColumnExpression],
+    problems: &mut Problems,
+) -> Option<&'a Key> {
     let columns: Vec<i16> = matched.iter().map(|g| g.column.number).collect();
     if columns.is_empty() {
-        problems.push(invalid(
-            "match names nothing by which a parent is found".into(),
-            "for example match => '{\"address_key\": \"lower(address)\"}'".into(),
+        problems.push(Problem::invalid_parameter(
+            "match names nothing by which a parent is found",
+            "for example match => '{\"address_key\": \"lower(address)\"}'",
         ));
         return None;
     }
@@ -411,12 +413,12 @@ fn index<'a>(session: &Session, parent: &'a Table, matched: &[Given], problems: 
     found
 }
 
-fn required(session: &Session, parent: &Table, missing: &[&Column]) -> Problem {
+fn missing_required_columns(session: &Session, parent: &Table, missing: &[&Column]) -> Problem {
     let (list, example) = required_columns(session, missing, true);
     Problem::new(
         PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
         format!(
-            "new rows of {} need more than that: {}",
+            "match and set give no value for required columns of {}: {}",
             session.catalog.display(parent),
             list
         ),

@@ -4,7 +4,7 @@
 //! identity   what was asked → parent, identity, other values, as SQL over the child row; everything wrong at once
 //! groups     rows without a parent, one group per identity: what it would be given, or why it cannot be created; pure
 //! execute    dry: groups stand in for parents, and the rows are classified as in any backfill
-//! real       created, linked, proved
+//! write      created, linked, proved
 //! party      the party model: contacts, organizations and users get a party first, then everything takes theirs
 //! propose    what the identity could be, where the call does not say
 //! ```
@@ -12,16 +12,17 @@
 //! The rows are linked by the same rule that `backfill` would use, whose source starts from computed values instead of columns:
 //! reasons, tenant guard, constraints and the proof are the same ones.
 
+mod column_expressions;
 mod execute;
-mod given;
 mod groups;
 mod identity;
 mod page;
 mod party;
+mod placeholder_key;
 mod propose;
-mod real;
 mod statistics;
-mod whose;
+mod tenant;
+mod write;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -35,7 +36,7 @@ use crate::rule::OnConflict;
 /// What was asked for; also the JSON form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Request {
+pub struct ParentsRequest {
     /// The table whose rows lack a parent, as typed.
     pub table: String,
     /// The column that references it, as typed.

@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use super::execute::Work;
+use super::execute::PreparedParents;
 use crate::catalog::{Column, texts_can_be_read};
 use crate::pg::Settings;
 use crate::plan::expression::indent;
@@ -14,7 +14,7 @@ use crate::run::{query, settings};
 /// How many rows a page may have: their keys are part of the statement.
 const MOST_ROWS: i64 = 100_000;
 
-impl Work<'_> {
+impl PreparedParents<'_> {
     /// Of the rows that can be linked, the first `most` (in the order of the primary key) are this page. By their keys: what the rows
     /// behind them are decides about these as well (a unique index), so that a mere boundary would let more through.
     pub(super) fn limit(&mut self, most: i64) -> Result<(), Problem> {

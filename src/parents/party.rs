@@ -10,13 +10,14 @@
 use pgrx::prelude::PgSqlErrorCode;
 use serde_json::{Map, Value};
 
-use super::execute::{Parents, Work, sides};
+use super::ParentsRequest;
+use super::execute::{Parents, PreparedParents, resolver};
 use super::identity::needed;
 use super::propose::namesake;
-use super::{Request, identity};
 use crate::catalog::{Column, Table};
 use crate::identifier::{Identifier, Literal};
 use crate::infer::party::PartyColumn;
+use crate::infer::tenancy::resolver::{RowTenant, TenantResolver};
 use crate::names::{stem, words};
 use crate::plan::expression::equal;
 use crate::plan::{Overlays, Reason};
@@ -24,8 +25,7 @@ use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::rule::{Condition, OnConflict};
 use crate::run::obstacles::required_columns;
-use crate::run::{self, Origin, Outcome, PASSES, PartyRequest, Sequence, Session, Step, record};
-use crate::validate::sides::{Sides, Whose};
+use crate::run::{self, Origin, Outcome, PASSES, PartyRequest, RuleSequence, RuleStep, Session, record};
 
 /// What was done with one column, or would be.
 #[derive(Debug, Clone)]
@@ -51,10 +51,10 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, 
             run::may_write()?;
         }
         creating = creations(session, request, &columns)?;
-        if let Some((sides, wanted)) = &creating {
+        if let Some((resolver, wanted)) = &creating {
             let mut problems = Problems::default();
             for (_, one) in wanted {
-                let work = Work::prepare(session, sides, one, request.mode, Overlays::default());
+                let work = PreparedParents::prepare(session, resolver, one, request.mode, Overlays::default());
                 problems.keep(work.map_err(|problem| in_terms_of_party(session, one, problem)));
             }
             problems.into_result()?;
@@ -73,19 +73,19 @@ pub fn party(session: &Session, request: &PartyRequest) -> Result<Vec<OfParty>, 
 
 /// Fills each column, with parties for who has none where `creating` says so.
 fn each_column<'a>(
-    sequence: &mut Sequence<'a>,
-    columns: &[(PartyColumn, Step<'a>)],
-    creating: Option<&(Sides<'a>, Creations)>,
+    sequence: &mut RuleSequence<'a>,
+    columns: &[(PartyColumn, RuleStep<'a>)],
+    creating: Option<&(TenantResolver<'a>, Creations)>,
 ) -> Result<Vec<OfParty>, Problem> {
     let mut all = Vec::new();
     for (column, step) in columns {
-        let creation = creating.and_then(|(sides, wanted)| {
+        let creation = creating.and_then(|(resolver, wanted)| {
             let mut all = wanted.iter();
             let found = all.find(|((table, number), _)| (*table, *number) == (column.table, column.column));
-            found.map(|(_, one)| (sides, one))
+            found.map(|(_, one)| (resolver, one))
         });
         all.push(match creation {
-            Some((sides, one)) => filled_and_created(sequence, sides, column, step.clone(), one)?,
+            Some((resolver, one)) => filled_and_created(sequence, resolver, column, step.clone(), one)?,
             None => OfParty {
                 outcome: sequence.step(step.clone())?,
                 created: 0,
@@ -96,7 +96,7 @@ fn each_column<'a>(
 }
 
 /// Hints of `backfill_parents` speak of its own arguments.
-fn in_terms_of_party(session: &Session, request: &Request, problem: Problem) -> Problem {
+fn in_terms_of_party(session: &Session, request: &ParentsRequest, problem: Problem) -> Problem {
     let table = session.catalog.resolve_table(&request.table);
     let shown = table.map(|table| typed_table(session, table)).unwrap_or_default();
     let hint = problem.hint.map(|hint| match hint.strip_prefix("say it in set: ") {
@@ -119,13 +119,13 @@ fn in_terms_of_party(session: &Session, request: &Request, problem: Problem) -> 
 }
 
 /// For which columns parties are created, and the call that does it.
-type Creations = Vec<((u32, i16), Request)>;
+type Creations = Vec<((u32, i16), ParentsRequest)>;
 
 fn creations<'a>(
     session: &'a Session,
     request: &PartyRequest,
-    columns: &[(PartyColumn, Step)],
-) -> Result<Option<(Sides<'a>, Creations)>, Problem> {
+    columns: &[(PartyColumn, RuleStep)],
+) -> Result<Option<(TenantResolver<'a>, Creations)>, Problem> {
     let catalog = &session.catalog;
     let mut problems = Problems::default();
     let who: Vec<(&PartyColumn, &Table, &Column)> = columns
@@ -139,28 +139,28 @@ fn creations<'a>(
     let Some((first, ..)) = who.first() else {
         let (what, hint) = match &request.table {
             Some(named) => (
-                format!("the rows of {named} are no parties"),
-                "leave table_name out: contacts, organizations and users get a party, and everything else takes theirs",
+                format!("the rows of {named} do not represent parties"),
+                "omit table_name: each contact, organization and user gets a party; the other tables take the party of the row that they reference",
             ),
             None => (
-                "no table has rows that are parties".into(),
+                "found no table whose rows represent parties".into(),
                 "backfill_parents(table, column, match => '{}') creates one for each row of any table",
             ),
         };
         return Err(
             Problem::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, what)
-                .detail("a table counts where its own party column is named after it, and a label of an enum of the parties is its name, or others take their party from it")
+                .detail("a table represents parties if its party column is named after the table, and either an enum column of the party table has a label with the name of the table, or other tables take their party from it")
                 .hint(hint),
         );
     };
-    let given = given(session, request, &who, &mut problems)?;
+    let given = party_values(session, request, &who, &mut problems)?;
     let Some(parent) = catalog.table(first.reference.parent) else {
         return Ok(None);
     };
-    let sides = sides(session, &asked(session, request, who[0], Map::new()))?;
+    let resolver = resolver(session, &asked(session, request, who[0], Map::new()))?;
     let insertion = catalog.insertion(parent)?;
-    let tenant = match sides.of(parent).as_ref() {
-        Whose::Own(columns) if columns.len() == 1 => Some(columns[0]),
+    let tenant = match resolver.of(parent).as_ref() {
+        RowTenant::Columns(columns) if columns.len() == 1 => Some(columns[0]),
         _ => None,
     };
     let mut found = Vec::new();
@@ -213,7 +213,10 @@ fn creations<'a>(
         problems.push(
             Problem::new(
                 PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
-                format!("new rows of {} need more than is known", catalog.display(parent)),
+                format!(
+                    "required columns of new rows of {} have no value",
+                    catalog.display(parent)
+                ),
             )
             .detail(format!(
                 "NOT NULL without a default, and nothing of that name in the row: {}",
@@ -226,7 +229,7 @@ fn creations<'a>(
         );
     }
     problems.into_result()?;
-    Ok(Some((sides, found)))
+    Ok(Some((resolver, found)))
 }
 
 /// As people type it in `set`: the bare name, where that finds it.
@@ -238,7 +241,7 @@ fn typed_table(session: &Session, table: &Table) -> String {
 }
 
 /// What the call says of each table.
-fn given(
+fn party_values(
     session: &Session,
     request: &PartyRequest,
     who: &[(&PartyColumn, &Table, &Column)],
@@ -258,14 +261,14 @@ fn given(
         );
         let mine: Vec<usize> = (0..who.len()).filter(|at| who[*at].1.oid == table.oid).collect();
         match (mine.as_slice(), columns) {
-            ([], _) => problems.push(identity::invalid(
+            ([], _) => problems.push(Problem::invalid_parameter(
                 format!("set: no parties are created for {name}"),
                 hint,
             )),
             (mine, Value::Object(_)) if mine.iter().any(|at| !given[*at].is_empty()) => {
-                problems.push(identity::invalid(
+                problems.push(Problem::invalid_parameter(
                     format!("set: {name} is named twice"),
-                    "name each table once".into(),
+                    "name each table once",
                 ));
             }
             (mine, Value::Object(columns)) => {
@@ -273,7 +276,7 @@ fn given(
                     given[*at].extend(columns.clone());
                 }
             }
-            _ => problems.push(identity::invalid(
+            _ => problems.push(Problem::invalid_parameter(
                 format!("set: {name} must have a JSON object of columns"),
                 hint,
             )),
@@ -296,14 +299,14 @@ fn asked(
     request: &PartyRequest,
     (column, table, own): (&PartyColumn, &Table, &Column),
     set: Map<String, Value>,
-) -> Request {
+) -> ParentsRequest {
     let parent = session.catalog.table(column.reference.parent);
     let parent = parent.map(|parent| {
         let key = parent.column(column.reference.key);
         let key = key.map(|key| key.quoted.clone()).unwrap_or_default();
         format!("{}({key})", record::qualified(parent))
     });
-    Request {
+    ParentsRequest {
         table: record::qualified(table),
         column: own.quoted.clone(),
         matched: Some(Map::new()),
@@ -352,11 +355,11 @@ fn nothing_named(session: &Session, column: &PartyColumn) -> Option<Condition> {
 
 /// Rows that name somebody take the party from there; the others get one.
 fn filled_and_created<'a>(
-    sequence: &mut Sequence<'a>,
-    sides: &Sides<'a>,
+    sequence: &mut RuleSequence<'a>,
+    resolver: &TenantResolver<'a>,
     column: &PartyColumn,
-    step: Step<'a>,
-    request: &Request,
+    step: RuleStep<'a>,
+    request: &ParentsRequest,
 ) -> Result<OfParty, Problem> {
     let session = sequence.session();
     let condition = nothing_named(session, column);
@@ -374,7 +377,7 @@ fn filled_and_created<'a>(
     }
     for _ in 0..PASSES {
         if condition.is_some() {
-            let outcome = sequence.step(Step {
+            let outcome = sequence.step(RuleStep {
                 blueprint: blueprint.clone(),
                 mode: step.mode,
                 instead_of_note: None,
@@ -383,7 +386,7 @@ fn filled_and_created<'a>(
             filled += outcome.counts.filled;
             taken = Some(outcome);
         }
-        let parents = create(sequence, sides, condition.as_ref(), request)?;
+        let parents = create(sequence, resolver, condition.as_ref(), request)?;
         filled += parents.outcome.counts.filled;
         created += parents.created;
         if let Some(mut outcome) = together(request, taken.as_ref(), parents, filled) {
@@ -403,24 +406,24 @@ fn filled_and_created<'a>(
 
 /// Creates parties for the rows for which `condition` holds.
 fn create<'a>(
-    sequence: &mut Sequence<'a>,
-    sides: &Sides<'a>,
+    sequence: &mut RuleSequence<'a>,
+    resolver: &TenantResolver<'a>,
     condition: Option<&Condition>,
-    request: &Request,
+    request: &ParentsRequest,
 ) -> Result<Parents, Problem> {
     let mode = sequence.mode();
-    let mut work = Work::prepare(sequence.session(), sides, request, mode, sequence.overlays.clone())?;
+    let mut work = PreparedParents::prepare(sequence.session(), resolver, request, mode, sequence.overlays.clone())?;
     if let Some(condition) = condition {
         work.only(condition);
     }
     let mut parents = match mode.is_real() {
-        false => work.dry()?,
+        false => work.simulate()?,
         true => {
             work.plain.touched.extend(&sequence.touched);
             work.page.touched.extend(&sequence.touched);
             work.before = sequence.shares_of(work.identity.table.oid);
             let only_where = work.plain.rule.only_where.as_ref().map(|c| c.portable.clone());
-            work.real(&Request {
+            work.create_and_link(&ParentsRequest {
                 only_where,
                 ..request.clone()
             })?
@@ -435,7 +438,7 @@ fn create<'a>(
         None => Origin::Derived { in_place: false },
     };
     sequence.wrote(&work.plain, &parents.outcome, &parents.parts, origin);
-    parents.outcome.notes.extend(work.said(0, mode));
+    parents.outcome.notes.extend(work.notes(0, mode));
     Ok(parents)
 }
 
@@ -443,7 +446,7 @@ fn create<'a>(
 ///
 /// * `taken`: rows that name somebody, in the last pass; the others are excluded there, as these are in `parents`.
 /// * `filled`: by all passes.
-fn together(request: &Request, taken: Option<&Outcome>, parents: Parents, filled: i64) -> Option<Outcome> {
+fn together(request: &ParentsRequest, taken: Option<&Outcome>, parents: Parents, filled: i64) -> Option<Outcome> {
     let made = parents.outcome;
     let Some(taken) = taken else {
         return Some(made);

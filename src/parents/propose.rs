@@ -4,15 +4,15 @@
 use pgrx::prelude::PgSqlErrorCode;
 use serde_json::{Map, Value};
 
-use super::Request;
+use super::ParentsRequest;
 use super::identity::parent_of;
 use crate::catalog::{Catalog, Column, Table};
 use crate::identifier::Literal;
+use crate::infer::tenancy::resolver::{RowTenant, TenantResolver};
 use crate::names;
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 use crate::run::Session;
-use crate::validate::sides::{Sides, Whose};
 
 /// The column of `table` that is called like one of the parent and can be compared with it, `column` itself aside.
 pub(super) fn namesake<'a>(catalog: &Catalog, table: &'a Table, column: &Column, of: &Column) -> Option<&'a Column> {
@@ -31,14 +31,18 @@ pub(super) fn namesake<'a>(catalog: &Catalog, table: &'a Table, column: &Column,
 /// The request with `match` and `set` spelled out, and the call that says so.
 ///
 /// Errors: 42P01, 42703 (names); 42704 where nothing can be proposed.
-pub fn proposed(session: &Session, sides: &Sides, request: &Request) -> Result<(Request, String), Problem> {
+pub fn proposed(
+    session: &Session,
+    resolver: &TenantResolver,
+    request: &ParentsRequest,
+) -> Result<(ParentsRequest, String), Problem> {
     let catalog = &session.catalog;
     let table = catalog.resolve_table(&request.table)?;
     let column = catalog.resolve_column(table, &request.column)?;
     let (parent, key, _) = parent_of(session, table, column, request.parent.as_deref())?;
     let namesake = |of: &Column| namesake(catalog, table, column, of);
-    let own = |of: &Table| match sides.of(of).as_ref() {
-        Whose::Own(columns) if columns.len() == 1 => Some(columns[0]),
+    let own = |of: &Table| match resolver.of(of).as_ref() {
+        RowTenant::Columns(columns) if columns.len() == 1 => Some(columns[0]),
         _ => None,
     };
     let (tenant, row_tenant) = (own(parent), own(table).and_then(|c| table.column(c)));
@@ -90,10 +94,10 @@ pub fn proposed(session: &Session, sides: &Sides, request: &Request) -> Result<(
         }
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("what tells one row of {shown} from another is not known"),
+            format!("cannot tell which columns identify a row of {shown}"),
         )
         .detail(format!(
-            "no unique key of {shown} has a namesake in {} for each of its columns",
+            "{shown} has no unique key whose columns all exist, with the same names, in {}",
             catalog.display(table)
         ))
         .hint(format!(
@@ -110,7 +114,7 @@ pub fn proposed(session: &Session, sides: &Sides, request: &Request) -> Result<(
             matched.insert(of.name.clone(), expression(from));
         }
     }
-    let proposal = Request {
+    let proposal = ParentsRequest {
         matched: Some(matched.clone()),
         set: Some(request.set.clone().unwrap_or(set)),
         ..request.clone()

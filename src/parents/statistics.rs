@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use super::Request;
-use super::execute::{Work, sides};
+use super::ParentsRequest;
+use super::execute::{PreparedParents, resolver};
 use super::groups;
 use crate::pg::Settings;
 use crate::plan::{Blueprint, Counts, Mode, Overlays, Reason};
@@ -29,15 +29,15 @@ pub struct OfTenant {
 /// Counts for each tenant, by its key, what `backfill_parents` would do. Writes nothing.
 ///
 /// Errors: those of `backfill_parents`; 22004 where `match` is not given; 22023 where the parent has no tenant.
-pub fn by_tenant(session: &Session, request: &Request) -> Result<Vec<OfTenant>, Problem> {
-    let sides = sides(session, request)?;
+pub fn by_tenant(session: &Session, request: &ParentsRequest) -> Result<Vec<OfTenant>, Problem> {
+    let resolver = resolver(session, request)?;
     if request.matched.is_none() {
         return Err(
             Problem::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "match must be given")
                 .hint("SELECT note FROM backfill_parents(table, column) proposes one"),
         );
     }
-    let work = Work::prepare(session, &sides, request, Mode::Dry, Overlays::default())?;
+    let work = PreparedParents::prepare(session, &resolver, request, Mode::Dry, Overlays::default())?;
     let Some(tenant) = work.identity.tenant_of_row() else {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
-use super::tree::{Expression, TypeName};
+use super::ast::{Expression, TypeName};
 use super::{Settings, subtransaction};
 use crate::problem::Problem;
 

@@ -2,11 +2,11 @@
 
 use pgrx::pg_sys::{self, NodeTag, ObjectType};
 
+use super::ast::{Action, Kind, Name, Target};
 use super::decode_routine::{alter_policy, function, policy, trigger};
 use super::decode_table::{create_table, index, table_commands};
 use super::decode_type::{alter_sequence, composite, create_sequence, domain};
 use super::tree::{constant, expression, is, name_of, nodes, range, role, roles, string, text_of, texts, type_name};
-use crate::script::ast::{Action, Kind, Name, Target};
 
 /// What a statement does.
 ///

@@ -2,8 +2,8 @@
 
 use pgrx::pg_sys::{self, NodeTag};
 
+use super::ast::{Action, FunctionDefinition, Parameter, PolicyDefinition, TriggerDefinition};
 use super::tree::{expression, is, name_of, nodes, range, roles, string, text_of, texts, truth, type_name};
-use crate::script::ast::{Action, FunctionDefinition, Parameter, PolicyDefinition, TriggerDefinition};
 
 /// # Safety
 /// `node` points at a CreateFunctionStmt.

@@ -4,11 +4,11 @@ use pgrx::pg_sys::{self, AlterTableType, ConstrType, NodeTag};
 
 use pgrx::spi::quote_identifier;
 
-use super::tree::{Expression, expression, is, name_of, nodes, range, role, string, texts, type_name};
-use crate::script::ast::{
-    Action, ColumnChange, ColumnDefinition, ConstraintDefinition, Exclusion, ForeignKeyDefinition, IndexDefinition,
-    IndexPart, Kind, Name, PartitionKey, Rule, Target,
+use super::ast::{
+    Action, ColumnChange, ColumnDefinition, ConstraintDefinition, Exclusion, Expression, ForeignKeyDefinition,
+    IndexDefinition, IndexPart, Kind, Name, PartitionKey, Rule, Target,
 };
+use super::tree::{expression, is, name_of, nodes, range, role, string, texts, type_name};
 
 /// # Safety
 /// `node` points at a CreateStmt (of a foreign table: at its first field, which is one).

@@ -2,9 +2,9 @@
 
 use pgrx::pg_sys::{self, ConstrType, NodeTag};
 
+use super::ast::{Action, DomainDefinition, SequenceOption, SequenceSetting, SequenceValue};
 use super::decode_table::collate;
 use super::tree::{expression, is, name_of, nodes, number, range, string, texts, truth, type_name};
-use crate::script::ast::{Action, DomainDefinition, SequenceOption, SequenceSetting, SequenceValue};
 
 /// # Safety
 /// `node` points at a CompositeTypeStmt.

@@ -106,3 +106,6 @@ pub fn keeps_one_snapshot() -> bool {
     // SAFETY: a plain read of backend state.
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
+
+/// FirstNormalObjectId (transam.h): what has a smaller oid is Postgres's own.
+pub(super) const FIRST_OF_USERS: u32 = 16_384;

@@ -29,7 +29,7 @@ impl Jsonb {
                 PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX,
                 format!("{name} cannot be read: {error}"),
             )
-            .hint("JSON that is nested more than 127 levels deep is not taken")
+            .hint("JSON nested more than 127 levels deep is not accepted")
         })
     }
 }

@@ -4,14 +4,16 @@
 //! with Postgres's own parser.
 
 pub mod analysis;
+pub mod ast;
 mod decode;
 mod decode_routine;
 mod decode_table;
 mod decode_type;
 mod identity;
 mod jsonb;
+pub mod parse;
 mod read;
-pub mod tree;
+mod tree;
 mod watch;
 mod whole;
 
@@ -34,9 +36,6 @@ pub fn register_hooks() {
     whole::register_hook();
     watch::register_hook();
 }
-
-/// FirstNormalObjectId (transam.h): what has a smaller oid is Postgres's own.
-const FIRST_OF_USERS: u32 = 16_384;
 
 thread_local! {
     /// How often something was rolled back.

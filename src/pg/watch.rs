@@ -1,4 +1,4 @@
-//! Statements read what was found, not what took its name since.
+//! Refuses statements that would read a relation other than the one the call checked (after a rename).
 //!
 //! Tables are looked at first, and named in statements later. A lock on a table keeps it as it is, but not its schema: who owns that renames
 //! it, and puts a view where the table was, in the middle of a call. So before a statement of ours is planned, the relations that it has come
@@ -10,7 +10,7 @@ use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
-use super::FIRST_OF_USERS;
+use super::identity::FIRST_OF_USERS;
 use crate::problem::Problem;
 
 /// What statements of a call may read.
@@ -114,10 +114,10 @@ unsafe extern "C-unwind" fn planned(
             };
             Problem::new(
                 PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                format!("{name} is not what pg_mend was looking at"),
+                format!("{name} is not the relation that pg_mend checked"),
             )
             .detail(
-                "a statement would read something that took the name of a table, or its schema's, since the call began",
+                "since the call began, another relation has got the name of this table (or another schema the name of its schema)",
             )
             .hint("run it again")
             .raise()

@@ -1,4 +1,4 @@
-//! Functions of users, called as they are.
+//! Prevents the planner from inlining users' SQL functions.
 //!
 //! The planner puts the body of a simple LANGUAGE sql function in the place of its call, and looks names in it up while it plans: under our
 //! search_path, where the tables of users are not. A function that Postgres must watch for a hook stays a call, and looks its names up
@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use pgrx::prelude::*;
 
-use super::FIRST_OF_USERS;
+use super::identity::FIRST_OF_USERS;
 
 thread_local! {
     static WHOLE: Cell<bool> = const { Cell::new(false) };

@@ -19,7 +19,7 @@ use super::sources::{Joined, SourceSql, hop_alias};
 use super::{Blueprint, Moment, RowSet, written_as};
 use crate::catalog::{Table, UniqueIndex};
 use crate::identifier::{Identifier, Literal};
-use crate::infer::tenant::{Guard, TenantPath};
+use crate::infer::tenancy::guard::{Guard, TenantPath};
 use crate::rule::{Expression, OnConflict, Operand, Source};
 
 /// What the classification returns besides outcome and value.
@@ -422,12 +422,12 @@ impl Blueprint<'_> {
             Some(written) => format!("CASE WHEN NOT {written} THEN {own} END"),
             None => own,
         };
-        let mut said = witness.values.clone();
+        let mut values = witness.values.clone();
         match self.overwrites() {
-            true => said.push(before),
-            false => said.insert(0, before),
+            true => values.push(before),
+            false => values.insert(0, before),
         }
-        format!("COALESCE({})", said.join(", "))
+        format!("COALESCE({})", values.join(", "))
     }
 
     /// The first value that does not come up the table's own tree, in the target's type.
@@ -474,7 +474,7 @@ impl Blueprint<'_> {
         self.table.kind == 'p'
     }
 
-    pub(super) fn own(&self, column: i16) -> String {
+    pub(super) fn target_column_sql(&self, column: i16) -> String {
         format!("t.{}", self.column_sql(self.table.oid, column))
     }
 

@@ -44,7 +44,7 @@ impl Blueprint<'_> {
         // NOT VALID may dangle since long ago.
         if let Some(touched) = self.touched_sql() {
             for (i, key) in self.old_keys().enumerate() {
-                let columns: Vec<String> = key.columns.iter().map(|c| self.own(*c)).collect();
+                let columns: Vec<String> = key.columns.iter().map(|c| self.target_column_sql(*c)).collect();
                 let dangling = format!(
                     "{} AND old_key_{}.{} IS NULL",
                     all_set(&columns),
@@ -85,7 +85,7 @@ impl Blueprint<'_> {
         match self.table.column(column) {
             Some(c) if c.number == self.column.number => "found.value".into(),
             Some(c) if c.generated => self.in_new_row(&c.sql().to_string(), &[]),
-            _ => self.own(column),
+            _ => self.target_column_sql(column),
         }
     }
 

@@ -142,15 +142,14 @@ fn judge(rule: &Blueprint, progress: &Progress) -> Verdict {
     }
 }
 
-fn shown(rule: &Blueprint) -> String {
-    format!("{}.{}", rule.catalog.display(rule.table), rule.column.quoted)
-}
-
 /// What a caller is told where sources change, time and again.
 pub fn sources_change(rule: &Blueprint) -> Problem {
     Problem::new(
         PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-        format!("the sources of {} change faster than they can be read", shown(rule)),
+        format!(
+            "the sources of {} change faster than they can be read",
+            rule.target_shown()
+        ),
     )
     .hint("run it again at a quieter time")
 }
@@ -158,7 +157,10 @@ pub fn sources_change(rule: &Blueprint) -> Problem {
 fn never_pauses(rule: &Blueprint) -> Problem {
     Problem::new(
         PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-        format!("other sessions write to {} faster than it can be filled", shown(rule)),
+        format!(
+            "other sessions write to {} faster than it can be filled",
+            rule.target_shown()
+        ),
     )
     .detail(format!(
         "after {PASSES} passes there still were new rows to fill; nothing was written"
@@ -169,7 +171,10 @@ fn never_pauses(rule: &Blueprint) -> Problem {
 fn trigger_changes(rule: &Blueprint) -> Problem {
     Problem::new(
         PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
-        format!("a trigger changes the values that are written to {}", shown(rule)),
+        format!(
+            "a trigger changes the values that are written to {}",
+            rule.target_shown()
+        ),
     )
     .detail(format!(
         "read back, they are not what the sources say; triggers on UPDATE: {}; nothing was written",
@@ -190,7 +195,10 @@ pub fn does_not_reconcile(rule: &Blueprint, expected: i64, found: i64) -> Proble
     };
     Problem::new(
         code,
-        format!("the numbers of {} do not reconcile; nothing was written", shown(rule)),
+        format!(
+            "the numbers of {} do not reconcile; nothing was written",
+            rule.target_shown()
+        ),
     )
     .detail(format!(
         "expected {expected} rows, reading back finds {found}; triggers on UPDATE: {triggers}"

@@ -49,6 +49,11 @@ pub fn from_text(catalog: &Catalog, column: &Column, text: &str) -> String {
     }
 }
 
+/// A value as its type's output function writes it: a cast to text may be somebody's own, or drop blanks.
+pub fn text_of(value: &str) -> String {
+    format!("(pg_catalog.concat({value}) COLLATE pg_catalog.\"C\")")
+}
+
 /// `jsonb_build_object` of columns and their values, in parts: a call takes 100 arguments at most (FUNC_MAX_ARGS).
 pub fn json_object<'a>(values: impl IntoIterator<Item = (&'a Column, String)>) -> String {
     let pairs: Vec<String> = values

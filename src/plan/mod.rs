@@ -17,6 +17,7 @@ pub mod new_row;
 mod overlays;
 pub mod program;
 pub mod reason;
+pub mod refusal;
 mod rows;
 mod sources;
 mod statement;
@@ -35,7 +36,7 @@ pub use statement::{Query, Statement};
 
 use crate::catalog::{Catalog, Column, Details, Table};
 use crate::infer::reference::Reference;
-use crate::infer::tenant::{Guard, TenantPath};
+use crate::infer::tenancy::guard::{Guard, TenantPath};
 use crate::rule::{Expression, Rule};
 
 /// What is needed to write the statements of one rule. Built by preflight, which guarantees that every id in it is in

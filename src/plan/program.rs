@@ -171,7 +171,7 @@ pub type Build<'p> = Box<dyn Fn(&Progress, &Versions) -> Statement + 'p>;
 pub struct Write<'p> {
     /// By which its numbers and ids are found.
     pub name: &'static str,
-    /// Whose rows are kept.
+    /// The table whose rows it keeps.
     pub table: &'p Table,
     /// Which rows.
     pub parts: Parts<'p>,

@@ -193,13 +193,13 @@ impl Blueprint<'_> {
         }
     }
 
-    /// What the row above gives. A row that is its own parent is no witness for itself. Where the rule overwrites, a row that
+    /// What the row above gives. A row that references itself is not used as its own source. Where the rule overwrites, a row that
     /// its own sources contradict says nothing until it is put right.
     fn up_the_tree(&self, value: String, witness: &Witness) -> String {
         let mut trusted = vec![format!("NOT ({})", self.same_row(&witness.alias, "ctid", "tableoid"))];
         if self.overwrites() && !witness.values.is_empty() {
-            let said = format!("COALESCE({})", witness.values.join(", "));
-            let contradicted = differs(self.catalog, &value, self.column.type_oid, &said);
+            let values = format!("COALESCE({})", witness.values.join(", "));
+            let contradicted = differs(self.catalog, &value, self.column.type_oid, &values);
             trusted.push(format!("({contradicted}) IS NOT TRUE"));
         }
         format!("CASE WHEN {} THEN {value} END", trusted.join(" AND "))

@@ -8,7 +8,7 @@ use super::sources::hop_alias;
 use super::{Blueprint, Count, Moment, Statement, Versions};
 use crate::catalog::ForeignKey;
 use crate::identifier::Literal;
-use crate::infer::tenant::Guard;
+use crate::infer::tenancy::guard::Guard;
 use crate::rule::{Overwrite, Source};
 
 impl Blueprint<'_> {
@@ -88,6 +88,11 @@ impl Blueprint<'_> {
             columns.join(",\n  "),
             indent(&self.classification(moment, Extra::None), 2)
         ))))
+    }
+
+    /// The target for a message: `"WaitlistEntry".party_id`.
+    pub fn target_shown(&self) -> String {
+        format!("{}.{}", self.catalog.display(self.table), self.column.quoted)
     }
 
     /// The rule may replace values that are there.
@@ -172,7 +177,7 @@ impl Blueprint<'_> {
         .with_parameters(parameters)
     }
 
-    /// Whose rows are right and whose are not, without a word on why: `total`, `populated` and `disagrees` (set, and not what
+    /// How many rows are right and how many are not, without a word on why: `total`, `populated` and `disagrees` (set, and not what
     /// the first source that gives a value says), in one row.
     pub fn coverage(&self) -> Statement {
         let sources = self.sources_sql();

@@ -5,8 +5,9 @@ use super::classify::Extra;
 use super::{Blueprint, Moment, Overlays, Reason, RowSet, Versions};
 use crate::catalog::testing::Builder;
 use crate::catalog::{Catalog, Check, Details, UniqueIndex};
-use crate::infer::tenant::Guard;
-use crate::infer::{reference, sources, tenant};
+use crate::infer::tenancy::guard as tenant;
+use crate::infer::tenancy::guard::Guard;
+use crate::infer::{reference, sources};
 use crate::rule::{OnConflict, Overwrite, Rule};
 
 fn catalog() -> Catalog {

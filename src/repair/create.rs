@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
-use super::given::{may_be_given, required, tenant_column, value_fits};
 use super::missing::Others;
-use super::{Violation, Way, Work};
+use super::parent_values::{may_be_set, missing_required_columns, tenant_column, value_fits};
+use super::prepared::{PreparedRepair, RepairStrategy};
+use super::request::Violation;
 use crate::catalog::{Column, Insertion, Table};
 use crate::identifier::Literal;
 use crate::plan::expression::{all_set, indent};
@@ -39,7 +40,7 @@ pub(super) struct Creation<'a> {
 
 impl<'a> Creation<'a> {
     /// Adds everything that is in the way: all required columns at once.
-    pub(super) fn prepare(work: &Work<'a>, problems: &mut Problems) -> Result<Self, Problem> {
+    pub(super) fn prepare(work: &PreparedRepair<'a>, problems: &mut Problems) -> Result<Self, Problem> {
         let (session, parent) = (work.session, work.reference.parent);
         let catalog = &session.catalog;
         let shown = catalog.display(parent);
@@ -85,7 +86,7 @@ impl<'a> Creation<'a> {
             let Some(column) = problems.keep(catalog.resolve_column(parent, name)) else {
                 continue;
             };
-            if may_be_given(work, &insertion, tenant, column, problems)
+            if may_be_set(work, &insertion, tenant, column, problems)
                 && value_fits(work, parent, column, value, problems)
             {
                 let placeholder = value
@@ -117,7 +118,7 @@ impl<'a> Creation<'a> {
             })
             .collect();
         if !missing.is_empty() {
-            problems.push(required(session, &shown, &missing));
+            problems.push(missing_required_columns(session, &shown, &missing));
         }
         for column in key.iter().filter_map(|c| parent.column(*c)).filter(|c| c.generated) {
             problems.push(
@@ -153,7 +154,7 @@ impl<'a> Creation<'a> {
     }
 
     /// Columns of the new row whose values are known before it is written.
-    fn known(&self, work: &Work) -> Vec<(i16, String)> {
+    fn known(&self, work: &PreparedRepair) -> Vec<(i16, String)> {
         let mut known: Vec<(i16, String)> = work
             .reference
             .key
@@ -167,7 +168,7 @@ impl<'a> Creation<'a> {
     }
 
     /// The missing keys, judged: `missing`, `given` and `outcome`.
-    fn judged(&self, work: &Work) -> Statement {
+    fn judged(&self, work: &PreparedRepair) -> Statement {
         let missing = self.others.missing(work, self.tenant.is_some());
         let mut parameters = missing.parameters().to_vec();
         let set = Value::Object(self.set.clone()).to_string();
@@ -243,7 +244,7 @@ impl<'a> Creation<'a> {
     /// Counts the missing keys, by what becomes of them.
     ///
     /// * `number`: what is summed up.
-    fn counting(&self, work: &Work, number: &str) -> Statement {
+    fn counting(&self, work: &PreparedRepair, number: &str) -> Statement {
         let judged = self.judged(work);
         Statement::new(format!(
             "SELECT mend_outcome, {number}\nFROM (\n{}\n) AS judged",
@@ -254,7 +255,7 @@ impl<'a> Creation<'a> {
     }
 
     /// Conditions under which the parent refuses the new row, as far as its values are known before.
-    fn refusals(&self, work: &Work) -> Vec<(String, Reason)> {
+    fn refusals(&self, work: &PreparedRepair) -> Vec<(String, Reason)> {
         let catalog = &work.session.catalog;
         let known = self.known(work);
         let value = |c: i16| known.iter().find(|(n, _)| *n == c).map(|(_, value)| value.clone());
@@ -284,14 +285,14 @@ impl<'a> Creation<'a> {
     }
 
     /// What could still refuse a row, because its values are not known before it is written.
-    fn unpredicted(&self, work: &Work) -> Vec<String> {
+    fn unpredicted(&self, work: &PreparedRepair) -> Vec<String> {
         let known = self.known(work);
         let is_known = |c: i16| known.iter().any(|(n, _)| *n == c);
         let names = self.insertion.unpredicted(self.parent, &is_known);
         names.into_iter().map(String::from).collect()
     }
 
-    fn insert(&self, work: &Work) -> Statement {
+    fn insert(&self, work: &PreparedRepair) -> Statement {
         let judged = self.judged(work);
         let known = self.known(work);
         let names = known.iter().filter_map(|(c, _)| self.parent.column(*c));
@@ -309,7 +310,7 @@ impl<'a> Creation<'a> {
     }
 
     /// A sequence that would give out a key that is taken now.
-    fn sequences_behind(&self, work: &Work) -> Result<Vec<String>, Problem> {
+    fn sequences_behind(&self, work: &PreparedRepair) -> Result<Vec<String>, Problem> {
         let mut behind = Vec::new();
         for (column, sequence) in &self.insertion.sequences {
             let Some(column) = self
@@ -346,8 +347,8 @@ impl<'a> Creation<'a> {
     }
 }
 
-impl Way for Creation<'_> {
-    fn judged(&self, work: &Work) -> Statement {
+impl RepairStrategy for Creation<'_> {
+    fn judged(&self, work: &PreparedRepair) -> Statement {
         let counting = self.counting(work, "pg_catalog.sum(mend_rows)::pg_catalog.int8");
         if !work.reference.match_full || work.reference.columns.len() == 1 {
             return counting;
@@ -371,16 +372,16 @@ impl Way for Creation<'_> {
         Statement::union_all(vec![counting, partly])
     }
 
-    fn parents(&self, work: &Work) -> Result<i64, Problem> {
+    fn parents(&self, work: &PreparedRepair) -> Result<i64, Problem> {
         let counts = work.tally(&self.counting(work, "pg_catalog.count(*)"))?;
         Ok(counts.rows(&Reason::Repaired))
     }
 
-    fn change<'p>(&'p self, _: &'p Work<'p>) -> (&'p Table, Change) {
+    fn change<'p>(&'p self, _: &'p PreparedRepair<'p>) -> (&'p Table, Change) {
         (self.parent, Change::Created)
     }
 
-    fn write(&self, work: &Work) -> Statement {
+    fn write(&self, work: &PreparedRepair) -> Statement {
         // Triggers and defaults find what they find in any other statement of the caller.
         let insert = self
             .insert(work)
@@ -401,7 +402,7 @@ impl Way for Creation<'_> {
     }
 
     /// No row has a parent of another tenant now that had none before.
-    fn contradicted(&self, work: &Work, run: i64) -> Option<Statement> {
+    fn contradicted(&self, work: &PreparedRepair, run: i64) -> Option<Statement> {
         let tenants = work.conditions.tenants.as_ref()?;
         let on: Vec<String> = work
             .reference
@@ -424,22 +425,22 @@ impl Way for Creation<'_> {
         Some(crossing)
     }
 
-    fn statement(&self, work: &Work) -> String {
+    fn statement(&self, work: &PreparedRepair) -> String {
         self.insert(work).for_review()
     }
 
-    fn note(&self, work: &Work, mode: Mode) -> Result<Option<String>, Problem> {
+    fn note(&self, work: &PreparedRepair, mode: Mode) -> Result<Option<String>, Problem> {
         let mut notes = Vec::new();
         let unpredicted = self.unpredicted(work);
         if !unpredicted.is_empty() {
             notes.push(format!(
-                "not predicted, would fail the whole run: {}",
+                "cannot be checked in a dry run, and would fail the whole run: {}",
                 unpredicted.join(", ")
             ));
         }
         if self.tenant.is_some() && !self.others.unread.is_empty() {
             notes.push(format!(
-                "not looked at, may mean the same keys for other tenants: {}",
+                "not checked, may reference the same keys from rows of other tenants: {}",
                 self.others.unread.join(", ")
             ));
         }
@@ -452,7 +453,7 @@ impl Way for Creation<'_> {
         Ok((!notes.is_empty()).then(|| notes.join("; ")))
     }
 
-    fn fingerprint(&self, work: &Work) -> String {
+    fn fingerprint(&self, work: &PreparedRepair) -> String {
         let reads = work.pass.reads().iter().map(|(table, _)| *table).collect();
         record::fingerprinted(&work.session.catalog, reads, &Default::default())
     }

@@ -1,7 +1,7 @@
-//! The keys that no parent has, and whose rows reference them: in whatever table, because a parent that is created for one
+//! Missing parent keys, and the tenants of the rows that reference them: in whatever table, because a parent that is created for one
 //! tenant is another tenant's for the rows of others that mean the same key.
 
-use super::Work;
+use super::prepared::PreparedRepair;
 use crate::catalog::{Catalog, Table};
 use crate::plan::Statement;
 use crate::plan::expression::{all_set, calls_user_code, indent};
@@ -24,7 +24,7 @@ impl<'a> Others<'a> {
     /// Finds them.
     ///
     /// Errors: 42501 where `mend.declared_references` may not be read.
-    pub(super) fn find(work: &Work<'a>) -> Result<Self, Problem> {
+    pub(super) fn find(work: &PreparedRepair<'a>) -> Result<Self, Problem> {
         let (session, own) = (work.session, &work.reference);
         let catalog = &session.catalog;
         let mut others = Others {
@@ -41,7 +41,7 @@ impl<'a> Others<'a> {
                 continue;
             }
             let shown = format!("{}.{}", catalog.display(other.table), other.columns_shown());
-            let mut pass = Pass::over(catalog, work.sides, other.table);
+            let mut pass = Pass::over(catalog, work.resolver, other.table);
             if pass.conditions(&other).tenants.is_none() {
                 continue;
             }
@@ -60,7 +60,7 @@ impl<'a> Others<'a> {
     /// all rows that reference it), `rows` to be repaired.
     ///
     /// * `with_tenant`: the parent belongs to a tenant.
-    pub(super) fn missing(&self, work: &Work, with_tenant: bool) -> Statement {
+    pub(super) fn missing(&self, work: &PreparedRepair, with_tenant: bool) -> Statement {
         let catalog = &work.session.catalog;
         let own = columns(work.reference.table, &work.reference.columns);
         let tenant = match (with_tenant, &work.conditions.tenants) {
@@ -92,7 +92,7 @@ impl<'a> Others<'a> {
         let mut parameters = first.parameters().to_vec();
         let mut parts = vec![first];
         for other in self.references.iter().filter(|_| tenant.is_some()) {
-            let mut pass = Pass::over(catalog, work.sides, other.table);
+            let mut pass = Pass::over(catalog, work.resolver, other.table);
             // Its parameters come after those of the others.
             pass.parameters = parameters;
             let conditions = pass.conditions(other);

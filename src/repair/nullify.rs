@@ -6,15 +6,17 @@
 use pgrx::prelude::*;
 use serde_json::json;
 
-use super::{Action, Violation, Way, Work};
-use crate::catalog::{Check, Column, Details, Table};
+use super::prepared::{PreparedRepair, RepairStrategy};
+use super::request::{Action, Violation};
+use crate::catalog::{Check, Column, Details, Table, UniqueIndex};
 use crate::identifier::Literal;
+use crate::infer::tenancy::resolver::RowTenant;
 use crate::plan::expression::{asks_user_code, calls_user_code, equal, indent};
 use crate::plan::join::same_key;
 use crate::plan::kept::Change;
 use crate::plan::kept::{json_object, keeping, key_conditions, same_as_kept};
-use crate::plan::new_row::{in_new_row, of_value};
 use crate::plan::reason::{self, Reason};
+use crate::plan::refusal::{ChangedRow, Refusal};
 use crate::plan::{Mode, Statement};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
@@ -22,7 +24,6 @@ use crate::run::obstacles::{
     column_can_be_filled, details_can_be_predicted, overwriting_can_be_kept, relation_can_be_filled,
 };
 use crate::run::record;
-use crate::validate::sides::Whose;
 
 /// What is written, and what the table says to it.
 pub(super) struct Nullification<'a> {
@@ -30,20 +31,20 @@ pub(super) struct Nullification<'a> {
     details: Details,
     /// CHECKs of the columns' domains, with the column.
     domain_checks: Vec<(&'a Column, Check)>,
-    /// Unique indexes that take NULL, or that read a column in an expression.
-    unpredicted: Vec<String>,
+    /// Unique indexes under which rows that become NULL can collide: NULLs are one value there, or it has a predicate or an expression.
+    unique_indexes: Vec<UniqueIndex>,
 }
 
 impl<'a> Nullification<'a> {
     /// Adds everything that is in the way.
-    pub(super) fn prepare(work: &Work<'a>, problems: &mut Problems) -> Result<Self, Problem> {
+    pub(super) fn prepare(work: &PreparedRepair<'a>, problems: &mut Problems) -> Result<Self, Problem> {
         let (session, table) = (work.session, work.reference.table);
         let shown = session.catalog.display(table);
         relation_can_be_filled(session, table, problems);
         let of_reference: Vec<&Column> = work.reference.columns.iter().filter_map(|c| table.column(*c)).collect();
         // The tenant of a row stays; of the other columns, one NULL is enough, and MATCH FULL wants all of them.
-        let tenant = match work.sides.of(table).as_ref() {
-            Whose::Own(columns) => columns.clone(),
+        let tenant = match work.resolver.of(table).as_ref() {
+            RowTenant::Columns(columns) => columns.clone(),
             _ => vec![],
         };
         let partly = of_reference.len() > 1 && !work.reference.match_full;
@@ -65,7 +66,7 @@ impl<'a> Nullification<'a> {
         }
         let mut details = Details::default();
         let mut domain_checks = Vec::new();
-        let mut unpredicted = Vec::new();
+        let mut unique_indexes: Vec<UniqueIndex> = Vec::new();
         for column in &columns {
             column_can_be_filled(session, table, column, problems);
             if !table.is_table() {
@@ -74,13 +75,14 @@ impl<'a> Nullification<'a> {
             let of_column = session.catalog.details(table, column)?;
             details_can_be_predicted(session, table, column, &of_column, problems);
             overwriting_can_be_kept(session, table, Some(column), problems);
-            for index in &of_column.unique_indexes {
+            for index in of_column.unique_indexes {
                 let plain = index
                     .expressions
                     .iter()
                     .all(|e| table.columns.iter().any(|c| c.quoted == *e));
-                if index.nulls_not_distinct || index.predicate.is_some() || !plain {
-                    unpredicted.push(index.name.clone());
+                let known = unique_indexes.iter().any(|known| known.name == index.name);
+                if !known && (index.nulls_not_distinct || index.predicate.is_some() || !plain) {
+                    unique_indexes.push(index);
                 }
             }
             details.triggers.extend(of_column.triggers);
@@ -101,7 +103,7 @@ impl<'a> Nullification<'a> {
                 );
             }
         }
-        for list in [&mut details.triggers, &mut details.code, &mut unpredicted] {
+        for list in [&mut details.triggers, &mut details.code] {
             list.sort();
             list.dedup();
         }
@@ -125,51 +127,67 @@ impl<'a> Nullification<'a> {
             );
         }
         work.read_with(table, &details.code, &[], problems);
-        work.calls_code.set(work.calls_code.get() || asks_user_code(&details));
+        let of_indexes = unique_indexes.iter();
+        let of_indexes = of_indexes.flat_map(|index| index.expressions.iter().chain(&index.predicate));
+        let asks = asks_user_code(&details) || of_indexes.into_iter().any(|text| calls_user_code(text));
+        work.calls_code.set(work.calls_code.get() || asks);
         Ok(Nullification {
             columns,
             details,
             domain_checks,
-            unpredicted,
+            unique_indexes,
         })
     }
 
-    /// Conditions under which a constraint refuses the row as it would be, with the constraint's name.
-    fn refusals(&self, work: &Work) -> Vec<(String, Reason)> {
-        let new_value = |c: &Column| {
-            let written = self.columns.iter().any(|column| column.number == c.number);
+    /// Conditions under which the table refuses the row as it would be.
+    fn refusals(&self, work: &PreparedRepair) -> Vec<Refusal> {
+        self.changed(work).checks(&self.details.checks, &self.domain_checks)
+    }
+
+    /// The row as it would be.
+    fn changed<'p>(&'p self, work: &'p PreparedRepair) -> ChangedRow<'p> {
+        let null = |c: &Column| {
             // Of a domain the base: its own CHECKs are asked by themselves.
             let base = work.session.catalog.base_type(c.type_oid, -1);
-            base.filter(|_| written)
-                .map(|(base, _)| format!("NULL::{}", base.sql()))
+            base.map_or("NULL".into(), |(base, _)| format!("NULL::{}", base.sql()))
         };
-        let domains = self.domain_checks.iter().map(|(column, check)| {
-            let null = new_value(column).unwrap_or_else(|| "NULL".into());
-            (
-                format!("NOT {}", of_value(&check.expression, &null)),
-                Reason::refused_by(&check.name),
-            )
-        });
-        let checks = self.details.checks.iter().map(|check| {
-            let holds = in_new_row(
-                work.reference.table,
-                &self.details.generated,
-                &new_value,
-                &check.expression,
-                &check.columns,
-            );
-            (format!("NOT {holds}"), Reason::refused_by(&check.name))
-        });
-        domains.chain(checks).collect()
+        ChangedRow {
+            catalog: &work.session.catalog,
+            table: work.reference.table,
+            generated: &self.details.generated,
+            written: self.columns.iter().map(|c| (*c, null(c))).collect(),
+        }
+    }
+
+    /// What becomes of a violating row `t`: only in the list of a SELECT over all of them.
+    fn outcome(&self, work: &PreparedRepair) -> String {
+        let mut cases = self.refusals(work);
+        let refused: Vec<String> = cases.iter().map(|(refused, _)| format!("({refused})")).collect();
+        let together = match refused.is_empty() {
+            true => vec![],
+            false => vec![format!("({}) IS TRUE", refused.join(" OR "))],
+        };
+        let changed = self.changed(work);
+        cases.extend(
+            self.unique_indexes
+                .iter()
+                .map(|index| changed.collision(index, &together)),
+        );
+        reason::case(&cases, &Reason::Repaired)
     }
 
     /// Names in CHECKs and in the caller's condition are looked up as the caller would.
-    fn gated(&self, work: &Work, statement: Statement, writes: bool) -> Statement {
+    fn gated(&self, work: &PreparedRepair, statement: Statement, writes: bool) -> Statement {
         let code = self
             .details
             .checks
             .iter()
             .map(|c| &c.expression)
+            .chain(
+                self.unique_indexes
+                    .iter()
+                    .flat_map(|i| i.expressions.iter().chain(&i.predicate)),
+            )
             .chain(&work.only_where);
         let asks = work.reader.get().is_caller() && code.into_iter().any(|expression| calls_user_code(expression));
         match writes || asks {
@@ -179,7 +197,7 @@ impl<'a> Nullification<'a> {
     }
 
     /// Columns whose values decide that a row is violating.
-    fn deciding(&self, work: &Work) -> Vec<i16> {
+    fn deciding(&self, work: &PreparedRepair) -> Vec<i16> {
         let mut columns = work.reference.columns.clone();
         if work.request.violation == Violation::CrossTenant {
             for column in work.pass.own_tenant_columns() {
@@ -192,7 +210,7 @@ impl<'a> Nullification<'a> {
     }
 
     /// The UPDATE, without its end.
-    fn update(&self, work: &Work) -> Statement {
+    fn update(&self, work: &PreparedRepair) -> Statement {
         let table = work.reference.table;
         let deciding: Vec<&Column> = self.deciding(work).iter().filter_map(|c| table.column(*c)).collect();
         let values: Vec<String> = deciding
@@ -224,17 +242,29 @@ impl<'a> Nullification<'a> {
         }
         on.push(format!("({})", work.conditions.set));
         on.extend(work.only_where.iter().map(|condition| format!("({condition}) IS TRUE")));
-        on.extend(
-            self.refusals(work)
-                .iter()
-                .map(|(refused, _)| format!("({refused}) IS NOT TRUE")),
-        );
         let set: Vec<String> = self.columns.iter().map(|c| format!("{} = NULL", c.sql())).collect();
+        let violating = match self.unique_indexes.is_empty() {
+            // By their values: a row that somebody changes meanwhile is looked at again, and no longer has them.
+            true => {
+                let refusals = self.refusals(work).into_iter();
+                on.extend(refusals.map(|(refused, _)| format!("({refused}) IS NOT TRUE")));
+                format!("DISTINCT {}", values.join(", "))
+            }
+            // Which rows collide is told of each: one that somebody changes meanwhile has another place.
+            false => {
+                on.push("violating.outcome = 'repaired'".into());
+                on.push("t.tableoid = violating.row_table AND t.ctid = violating.row_ctid".into());
+                format!(
+                    "t.tableoid AS row_table, t.ctid AS row_ctid, ({})::pg_catalog.text AS outcome, {}",
+                    self.outcome(work),
+                    values.join(", ")
+                )
+            }
+        };
         Statement::new(format!(
-            "UPDATE {} AS t SET {}\nFROM (\n  SELECT DISTINCT {}\n{}\n  WHERE {}\n) AS violating",
+            "UPDATE {} AS t SET {}\nFROM (\n  SELECT {violating}\n{}\n  WHERE {}\n) AS violating",
             table.relation_sql(),
             set.join(", "),
-            values.join(", "),
             indent(&work.pass.from(), 2),
             work.violating,
         ))
@@ -243,7 +273,7 @@ impl<'a> Nullification<'a> {
     }
 }
 
-fn cannot_be_null(work: &Work, shown: &str, columns: &[&str]) -> Problem {
+fn cannot_be_null(work: &PreparedRepair, shown: &str, columns: &[&str]) -> Problem {
     Problem::new(
         PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
         format!("{} of {shown} cannot become NULL", columns.join(", ")),
@@ -257,11 +287,11 @@ fn cannot_be_null(work: &Work, shown: &str, columns: &[&str]) -> Problem {
     ))
 }
 
-impl Way for Nullification<'_> {
-    fn judged(&self, work: &Work) -> Statement {
-        let case = reason::case(&self.refusals(work), &Reason::Repaired);
+impl RepairStrategy for Nullification<'_> {
+    fn judged(&self, work: &PreparedRepair) -> Statement {
         let inner = Statement::new(format!(
-            "SELECT {case}::pg_catalog.text AS outcome\n{}",
+            "SELECT ({})::pg_catalog.text AS outcome\n{}",
+            self.outcome(work),
             work.pass.from()
         ))
         .filter(format!("({})", work.violating))
@@ -276,15 +306,15 @@ impl Way for Nullification<'_> {
             .with_parameters(inner.parameters().to_vec())
     }
 
-    fn parents(&self, _: &Work) -> Result<i64, Problem> {
+    fn parents(&self, _: &PreparedRepair) -> Result<i64, Problem> {
         Ok(0)
     }
 
-    fn change<'p>(&'p self, work: &'p Work<'p>) -> (&'p Table, Change) {
+    fn change<'p>(&'p self, work: &'p PreparedRepair<'p>) -> (&'p Table, Change) {
         (work.reference.table, Change::Nullified)
     }
 
-    fn write(&self, work: &Work) -> Statement {
+    fn write(&self, work: &PreparedRepair) -> Statement {
         let table = work.reference.table;
         let update = self.gated(work, self.update(work), true);
         let deciding = self.deciding(work);
@@ -324,7 +354,7 @@ impl Way for Nullification<'_> {
     }
 
     /// A parent that was created while the run went on: its rows must keep their reference.
-    fn contradicted(&self, work: &Work, run: i64) -> Option<Statement> {
+    fn contradicted(&self, work: &PreparedRepair, run: i64) -> Option<Statement> {
         if work.request.violation != Violation::Orphan {
             return None;
         }
@@ -357,21 +387,15 @@ impl Way for Nullification<'_> {
         Some(Statement::new(sql))
     }
 
-    fn statement(&self, work: &Work) -> String {
+    fn statement(&self, work: &PreparedRepair) -> String {
         self.update(work).for_review()
     }
 
-    fn note(&self, work: &Work, _: Mode) -> Result<Option<String>, Problem> {
+    fn note(&self, work: &PreparedRepair, _: Mode) -> Result<Option<String>, Problem> {
         let mut notes = Vec::new();
         let columns: Vec<&str> = self.columns.iter().map(|c| c.quoted.as_str()).collect();
         if columns.len() < work.reference.columns.len() {
             notes.push(format!("only {} becomes NULL", columns.join(", ")));
-        }
-        if !self.unpredicted.is_empty() {
-            notes.push(format!(
-                "not predicted, would fail the whole run: unique index {}",
-                self.unpredicted.join(", ")
-            ));
         }
         if !self.details.triggers.is_empty() {
             notes.push(format!("triggers fire: {}", self.details.triggers.join(", ")));
@@ -379,7 +403,7 @@ impl Way for Nullification<'_> {
         Ok((!notes.is_empty()).then(|| notes.join("; ")))
     }
 
-    fn fingerprint(&self, work: &Work) -> String {
+    fn fingerprint(&self, work: &PreparedRepair) -> String {
         let reads = work.pass.reads().iter().map(|(table, _)| *table).collect();
         let details = json!(self.details.checks.len());
         format!(

@@ -10,8 +10,9 @@ use pgrx::spi::SpiError;
 
 use crate::catalog::{Column, Table};
 use crate::identifier::Literal;
+use crate::names::nearest;
 use crate::pg::Settings;
-use crate::problem::{Problem, nearest};
+use crate::problem::Problem;
 use crate::run::Session;
 
 /// Rows that are looked at before a column is worth counting.

@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 
 use super::dead_columns::dead_columns;
-use super::moved::{Counted, Moved, count, moved};
+use super::party_columns::{MigratedColumn, MigratedCounts, count, migrated_columns};
 use crate::catalog::{Catalog, Policy, Table, policies};
 use crate::identifier::{Identifier, Literal};
-use crate::infer::keys::TenantKeys;
+use crate::infer::tenancy::keys::TenantKeys;
 use crate::problem::Problem;
 use crate::rule::typed;
 use crate::run::{Coverage, Session, tenant_coverage};
@@ -19,7 +19,7 @@ use crate::validate::{self, Checked, Verdict, declared, tenants};
 
 /// What was asked for.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct MigrationReportRequest {
     /// See `validate_tenant_fks`.
     pub root: Option<String>,
     /// The table of the parties, as typed; `None`: `Party`, where there is one.
@@ -71,15 +71,15 @@ struct Finding {
 ///
 /// Errors: 42P01 (names), 42P08 (ambiguous root), 42501 with every table that may not be read, or of which policies would
 /// hide rows.
-pub fn report(session: &Session, request: &Request) -> Result<Vec<Answer>, Problem> {
+pub fn report(session: &Session, request: &MigrationReportRequest) -> Result<Vec<Answer>, Problem> {
     let catalog = &session.catalog;
     let keys = tenants(session, request.root.as_deref())?;
     let party = match &request.party {
         Some(name) => Some(catalog.resolve_table(name)?),
         None => catalog.resolve_table("Party").ok().filter(|party| party.is_table()),
     };
-    let moved = match party {
-        Some(party) => moved(catalog, party)?,
+    let migrated_columns = match party {
+        Some(party) => migrated_columns(catalog, party)?,
         None => vec![],
     };
     let declared = declared::load(session)?;
@@ -90,7 +90,7 @@ pub fn report(session: &Session, request: &Request) -> Result<Vec<Answer>, Probl
             Found::Unchecked(_) => None,
         })
         .collect();
-    let validation = validate::Request {
+    let validation = validate::ValidateRequest {
         root: request.root.clone(),
         table: None,
         include_inferred: true,
@@ -103,10 +103,10 @@ pub fn report(session: &Session, request: &Request) -> Result<Vec<Answer>, Probl
         Some(_) => tenant_coverage(session, request.root.as_deref().filter(|root| !root.trim().is_empty()))?,
         None => vec![],
     };
-    let counted = count(session, &moved)?;
+    let counted = count(session, &migrated_columns)?;
     let questions = [
-        legacy(session, keys.as_ref(), &moved, &counted)?,
-        nulls(catalog, keys.as_ref(), &coverage, &moved, &counted),
+        legacy(session, keys.as_ref(), &migrated_columns, &counted)?,
+        nulls(catalog, keys.as_ref(), &coverage, &migrated_columns, &counted),
         violations("orphans", &checked, |c| c.orphans, "find no row"),
         violations(
             "cross-tenant references",
@@ -201,13 +201,13 @@ fn call(function: &str, table: &str, column: &str) -> String {
 fn legacy(
     session: &Session,
     keys: Option<&TenantKeys>,
-    moved: &[Moved],
-    counted: &[Counted],
+    migrated_columns: &[MigratedColumn],
+    counted: &[MigratedCounts],
 ) -> Result<Question, Problem> {
     let catalog = &session.catalog;
     let mut findings = Vec::new();
     let mut known: HashSet<(String, String)> = HashSet::new();
-    for (of, counted) in moved.iter().zip(counted) {
+    for (of, counted) in migrated_columns.iter().zip(counted) {
         let table = catalog.display(of.table);
         for (column, set) in of.legacy.iter().zip(&counted.legacy) {
             known.insert((table.clone(), column.name.clone()));
@@ -289,8 +289,8 @@ fn nulls(
     catalog: &Catalog,
     keys: Option<&TenantKeys>,
     coverage: &[Coverage],
-    moved: &[Moved],
-    counted: &[Counted],
+    migrated_columns: &[MigratedColumn],
+    counted: &[MigratedCounts],
 ) -> Question {
     let root = root(catalog, keys);
     let mut findings: Vec<Finding> = Vec::new();
@@ -307,7 +307,11 @@ fn nulls(
             )),
         });
     }
-    for (of, counted) in moved.iter().zip(counted).filter(|(_, counted)| counted.nulls > 0) {
+    for (of, counted) in migrated_columns
+        .iter()
+        .zip(counted)
+        .filter(|(_, counted)| counted.nulls > 0)
+    {
         let table = catalog.display(of.table);
         findings.push(Finding {
             checked: counted.rows,

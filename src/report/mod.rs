@@ -2,6 +2,6 @@
 
 pub mod dead_columns;
 pub mod migration;
-mod moved;
+mod party_columns;
 pub mod tenant_columns;
 pub mod tenant_map;

@@ -11,7 +11,7 @@ use pgrx::spi::SpiError;
 use crate::catalog::{Column, State, Table};
 use crate::identifier::Literal;
 use crate::infer::InferError;
-use crate::infer::keys::{KeyPaths, Paths, TenantKey, TenantKeys, TenantSource, in_order};
+use crate::infer::tenancy::keys::{KeyPaths, Paths, TenantKey, TenantKeys, TenantSource, in_order};
 use crate::pg::Settings;
 use crate::problem::Problem;
 use crate::run::{Session, tenant_keys};
@@ -262,7 +262,7 @@ fn without_key(session: &Session, keys: &TenantKeys, table: &Table) -> TenantCol
         }
         None if !dangling.is_empty() => {
             notes.push(format!(
-                "{} names no table that exists: if it was dropped, only what it referenced could tell the tenant",
+                "{} looks like a reference to a table that does not exist; if that table was dropped, the tenant cannot be derived through it",
                 dangling.join(", ")
             ));
             Status::Unreachable
@@ -326,7 +326,7 @@ fn with_key(session: &Session, keys: &TenantKeys, table: &Table, key: &KeyPaths,
     if key.paths.found.is_empty() && key.key.comparable && status != Status::Ambiguous {
         notes.push(
             match (key.paths.unfit.is_empty(), keys.dangling_names(table).is_empty()) {
-                (true, true) => "the tenant is entered here: no other reference of the row leads to it".into(),
+                (true, true) => "the application must set the tenant: no other reference of the row leads to it".into(),
                 _ => keys.why_no_path(table, &key.paths),
             },
         );

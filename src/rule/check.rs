@@ -286,7 +286,7 @@ fn assignable(
                 format!("values of type {} cannot be compared", to.display),
             )
             .detail(format!(
-                "{}.{} could be filled, but not proved",
+                "{}.{} could be filled, but the result could not be verified",
                 catalog.display(table),
                 column.quoted
             ))

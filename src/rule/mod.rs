@@ -172,13 +172,13 @@ pub struct Condition {
 
 impl Condition {
     /// Both hold.
-    pub fn and(said: Option<Condition>, more: &Condition) -> Condition {
-        match said {
+    pub fn and(before: Option<Condition>, more: &Condition) -> Condition {
+        match before {
             None => more.clone(),
-            Some(said) => Condition {
-                portable: format!("({}) AND ({})", said.portable, more.portable),
-                qualified: format!("({}) AND ({})", said.qualified, more.qualified),
-                trees: [said.trees, more.trees.clone()].concat(),
+            Some(before) => Condition {
+                portable: format!("({}) AND ({})", before.portable, more.portable),
+                qualified: format!("({}) AND ({})", before.qualified, more.qualified),
+                trees: [before.trees, more.trees.clone()].concat(),
             },
         }
     }

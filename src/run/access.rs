@@ -45,7 +45,7 @@ pub fn readable(session: &Session, table: &Table, columns: &[i16], whole: bool, 
     if table.row_security_active {
         problems.push(
             denied(format!("row-level security of {shown} would hide rows from you"))
-                .detail("counts over the rows that a policy shows would look complete and not be")
+                .detail("counts of only the rows that the policies show would look complete, but would not be")
                 .hint(format!(
                     "run as the owner of {shown} (without FORCE ROW LEVEL SECURITY) or as a role with BYPASSRLS"
                 )),

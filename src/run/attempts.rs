@@ -28,13 +28,13 @@ pub fn attempts<T>(
     let mut left = ATTEMPTS;
     let mut pause = PAUSE;
     loop {
-        let again = Cell::new(false);
-        let result = pg::subtransaction(AssertUnwindSafe(|| attempt(&again)));
+        let retry = Cell::new(false);
+        let result = pg::subtransaction(AssertUnwindSafe(|| attempt(&retry)));
         left -= 1;
         match &result {
             Err(problem) if left > 0 => {
                 let deadlock = problem.code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED;
-                if !(again.get() || deadlock || codes.contains(&problem.code)) {
+                if !(retry.get() || deadlock || codes.contains(&problem.code)) {
                     return result;
                 }
                 if deadlock {

@@ -3,70 +3,28 @@
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
+use super::count::{classified, count_all, under_callers_settings};
 use super::interpret::{self, Done};
 use super::outcome::{Outcome, outcome};
 use super::query::{self, not_a_number};
 use super::reader::Reader;
-use super::record;
-use super::session::{SAFE_PATH, Session};
-use crate::catalog::Table;
-use crate::pg::{self, Instant, Jsonb, Settings, WholeFunctions};
-use crate::plan::fill::{FILL, does_not_reconcile, fill};
-use crate::plan::program::{Found, Program};
-use crate::plan::{Blueprint, Count, Counts, Moment, Numbers, Reason, Share, Statement, Versions};
+use super::record::{self, Record};
+use super::session::Session;
+use super::surroundings::settings;
+use crate::pg::{self, Instant, Jsonb, WholeFunctions};
+use crate::plan::fill::{FILL, fill};
+use crate::plan::program::Program;
+use crate::plan::{Blueprint, Counts, Moment, Reason, Share, Versions};
 use crate::problem::Problem;
 use crate::rule::OnConflict;
 
 /// How deep a tree may be that a table fills from itself.
 const LEVELS: usize = 100;
 
-/// Settings under which our statements are planned: policies must not hide rows, and compiling a plan takes longer than
-/// most counts. A dry run is READ ONLY, so that a function in a CHECK cannot write either.
-pub fn settings(dry_run: bool) -> Settings {
-    // search_path and the texts as well, so that what a statement sets for its own execution ends with this guard.
-    let mut settings = vec![("search_path", SAFE_PATH), ("row_security", "off"), ("jit", "off")];
-    settings.extend(pg::texts_to_put_back());
-    if dry_run {
-        settings.push(("transaction_read_only", "on"));
-    }
-    Settings::push(&settings)
-}
-
-/// Keeps two runs off the same table until the end of the transaction.
-pub fn lock(session: &Session, table: &Table) {
-    pg::lock_for_us(session.state.runs, table.oid, true);
-}
-
-/// As [`lock`], but does not wait: false where another session has it.
-pub fn try_lock(session: &Session, table: &Table) -> bool {
-    pg::lock_for_us(session.state.runs, table.oid, false)
-}
-
-/// Errors: 25006 in a READ ONLY transaction and on a standby; 25000 in one that is not READ COMMITTED: what others have committed since
-/// it began would be overlooked, and proved with the same old eyes.
-pub fn may_write() -> Result<(), Problem> {
-    if pg::is_read_only() {
-        return Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
-            "a real run cannot be done in a read-only transaction or on a standby",
-        )
-        .hint("dry_run => true works here; run for real on the primary, outside BEGIN READ ONLY"));
-    }
-    if pg::keeps_one_snapshot() {
-        return Err(Problem::new(
-            PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
-            "a real run must see what others have committed since the transaction began",
-        )
-        .detail("the transaction is REPEATABLE READ or SERIALIZABLE; a source that changed meanwhile would be written as it was, and found right")
-        .hint("BEGIN ISOLATION LEVEL READ COMMITTED; where it is the default: SET default_transaction_isolation = 'read committed'"));
-    }
-    Ok(())
-}
-
 /// What a run would do. Writes nothing; works in READ ONLY transactions and on standbys.
 ///
 /// Pushes what it would write onto the blueprint's overlays where later passes or steps must see it.
-pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) -> Result<Outcome, Problem> {
+pub fn simulate_run(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) -> Result<Outcome, Problem> {
     let before = count_all(session, blueprint)?;
     let mut counts = before.clone();
     if blueprint.settles_in_levels() {
@@ -80,7 +38,7 @@ pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) 
                     PgSqlErrorCode::ERRCODE_STATEMENT_TOO_COMPLEX,
                     format!(
                         "the rows of {} depend on each other more than {LEVELS} levels deep",
-                        shown(blueprint)
+                        blueprint.target_shown()
                     ),
                 )
                 .hint("run it for real: it is not limited in depth, and it can be rolled back"));
@@ -107,11 +65,11 @@ pub fn dry(session: &Session, blueprint: &mut Blueprint, for_later_steps: bool) 
 /// was written, 21000 for a conflict under `on_conflict => 'error'`, and whatever the table's own triggers raise.
 ///
 /// * `before`: what this call has written of the table before, see [`Part`].
-pub fn real(session: &Session, blueprint: &Blueprint, before: &[Share]) -> Result<Outcome, Problem> {
+pub fn execute_run(session: &Session, blueprint: &Blueprint, before: &[Share]) -> Result<Outcome, Problem> {
     let program = program(session, blueprint, before);
     let (run, mut outcome) = interpret::run(session, program, |done| {
         let outcome = told(session, blueprint, done)?;
-        let record = record::of_backfill(blueprint, &outcome)?;
+        let record = record_of(blueprint, &outcome)?;
         Ok((outcome, record))
     })?;
     outcome.run_id = Some(run);
@@ -170,7 +128,7 @@ pub fn unfilled(
 ) -> Result<Vec<(Jsonb, String, Option<String>)>, Problem> {
     if blueprint.settles_in_levels() {
         // The rows that stay empty in the end, not those of the first level.
-        dry(session, blueprint, false)?;
+        simulate_run(session, blueprint, false)?;
     }
     let moment = match blueprint.overlays.replaces(blueprint.table) {
         true => Moment::Levels,
@@ -188,110 +146,6 @@ pub fn unfilled(
         (key, next().unwrap_or_default(), next())
     });
     Ok(explained.collect())
-}
-
-/// Counts every row as it is before the run.
-fn count_all(session: &Session, blueprint: &Blueprint) -> Result<Counts, Problem> {
-    let (counts, numbers) = count(session, blueprint, Moment::Before)?;
-    reconcile(blueprint, numbers.total, counts.total())?;
-    Ok(counts)
-}
-
-/// Reads everything back after writing.
-pub(super) fn classified(session: &Session, blueprint: &Blueprint, moment: Moment) -> Result<Found, Problem> {
-    let (mut counts, numbers) = count(session, blueprint, moment)?;
-    reconcile(blueprint, numbers.total, counts.total())?;
-    // Meaningful once all that was written is proved; until then, nobody asks.
-    let left = counts.filled - numbers.proved;
-    counts.filled = numbers.proved;
-    Ok(Found {
-        counts,
-        written: numbers.written,
-        left,
-        numbers: vec![],
-    })
-}
-
-/// The reasons must sum to the rows of the table, which were counted by themselves.
-fn reconcile(blueprint: &Blueprint, total: i64, sum: i64) -> Result<(), Problem> {
-    if total == sum {
-        Ok(())
-    } else {
-        Err(does_not_reconcile(blueprint, total, sum))
-    }
-}
-
-fn count(session: &Session, blueprint: &Blueprint, moment: Moment) -> Result<(Counts, Numbers), Problem> {
-    count_at(session, blueprint, moment, None)
-}
-
-/// * `now`: the moment as of which is counted; `None`: that of the statement.
-pub fn count_at(
-    session: &Session,
-    blueprint: &Blueprint,
-    moment: Moment,
-    now: Option<&Instant>,
-) -> Result<(Counts, Numbers), Problem> {
-    let _settings = settings(moment != Moment::After);
-    let count = blueprint.count(moment);
-    let parsed = |statement: &Statement| -> Result<Vec<i128>, Problem> {
-        one_row(session, blueprint, statement.clone(), now)?
-            .iter()
-            .map(|number| number.parse::<i128>().map_err(|_| not_a_number(number)))
-            .collect()
-    };
-    let columns = parsed(&count.statement)?;
-    let mut numbers = count.read(&columns);
-    if numbers.total >= Count::TOO_MANY {
-        let plain = blueprint.count_plainly(moment);
-        let columns = parsed(&plain.statement)?;
-        let columns: Vec<i64> = columns.into_iter().map(|number| number as i64).collect();
-        numbers = plain.read_plainly(&columns);
-    }
-    let mut counts = Counts {
-        replaced: numbers.replaced,
-        unguarded: numbers.unguarded,
-        ..Counts::default()
-    };
-    for (outcome, rows) in count
-        .outcomes
-        .iter()
-        .zip(&numbers.outcomes)
-        .filter(|(_, rows)| **rows > 0)
-    {
-        counts.add(outcome, *rows);
-    }
-    Ok((counts, numbers))
-}
-
-/// The only row of a statement that counts, as texts. Without a row limit it may use parallel workers.
-fn one_row(
-    session: &Session,
-    blueprint: &Blueprint,
-    statement: Statement,
-    now: Option<&Instant>,
-) -> Result<Vec<String>, Problem> {
-    let statement = under_callers_settings(session, blueprint, statement);
-    let _whole = WholeFunctions::where_needed(blueprint.asks_user_code());
-    let _own = match now {
-        Some(_) => None,
-        None => Instant::of_statement(),
-    };
-    let row = Reader::for_blueprint(blueprint).run(|| pg::read_row(&statement.sql(), statement.parameters()))?;
-    // A count must never pass for 0 because it could not be read.
-    row.into_iter()
-        .map(|text| text.ok_or_else(|| not_a_number("NULL")))
-        .collect()
-}
-
-/// set_config keeps parallel workers away, so a statement that only reads sets the caller's settings only where something
-/// could notice them.
-fn under_callers_settings(session: &Session, blueprint: &Blueprint, statement: Statement) -> Statement {
-    let notices = blueprint.asks_user_code() || session.caller.texts_differ();
-    match blueprint.reader.is_none() && notices {
-        true => statement.under_callers_settings(&session.caller),
-        false => statement,
-    }
 }
 
 /// `total`, `populated` and `disagrees` of [`Blueprint::coverage`].
@@ -319,7 +173,7 @@ fn no_conflict_if_forbidden(blueprint: &Blueprint, counts: &Counts) -> Result<()
     let table = blueprint.catalog.display(blueprint.table).replace('\'', "''");
     Err(Problem::new(
         PgSqlErrorCode::ERRCODE_CARDINALITY_VIOLATION,
-        format!("{conflicts} rows of {} have sources that disagree", shown(blueprint)),
+        format!("{conflicts} rows of {} have sources that disagree", blueprint.target_shown()),
     )
     .detail(format!("on_conflict is 'error': nothing was written, {} rows could have been filled", counts.filled))
     .hint(format!(
@@ -328,10 +182,32 @@ fn no_conflict_if_forbidden(blueprint: &Blueprint, counts: &Counts) -> Result<()
     )))
 }
 
-pub(super) fn shown(blueprint: &Blueprint) -> String {
-    format!(
-        "{}.{}",
-        blueprint.catalog.display(blueprint.table),
-        blueprint.column.quoted
-    )
+/// The record of a backfill.
+///
+/// Errors: none that a user can cause.
+fn record_of(blueprint: &Blueprint, outcome: &Outcome) -> Result<Record, Problem> {
+    let undeclared = blueprint
+        .reference
+        .as_ref()
+        .filter(|r| blueprint.refuse_dangling && !r.declared);
+    let rule = match blueprint
+        .rule
+        .to_spec(blueprint.catalog, undeclared.map(|r| (r.parent, r.key)))
+    {
+        Some(spec) => serde_json::to_value(spec)?,
+        None => serde_json::Value::Null,
+    };
+    let counts = &outcome.counts;
+    let reasons = counts.reasons.to_json();
+    let statement = blueprint.write(&Versions::All).for_review();
+    let reads = blueprint.reads().into_iter().map(|(table, _)| table).collect();
+    Ok(Record {
+        table: record::qualified(blueprint.table),
+        column: outcome.column.clone(),
+        rule,
+        statement,
+        counts: (counts.already_set, counts.filled, reasons, counts.unfilled()),
+        note: outcome.note(),
+        fingerprint: record::fingerprinted(blueprint.catalog, reads, &blueprint.details),
+    })
 }

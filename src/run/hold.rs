@@ -1,4 +1,4 @@
-//! Tables stay what they were found to be while statements name them.
+//! Locks relations and checks that they are still the ones found in the catalog.
 //!
 //! The catalog is read first; statements that name what it says come later, and look names up anew. Meanwhile an owner could put a view
 //! in the place of a table, and whoever reads it would run the view's code. So tables are locked by their ids before they are named, as
@@ -135,7 +135,7 @@ WHERE (n.nspname::text, t.typname::text) IS DISTINCT FROM (f.schema, f.name)";
 fn not_the_same(changed: &str) -> Problem {
     Problem::new(
         PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-        format!("{changed} changed while pg_mend was looking at it"),
+        format!("{changed} was changed by another session during this call"),
     )
     .detail("a table, its columns, their types or its owner are not what they were when the call began")
     .hint("run it again")

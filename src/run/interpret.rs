@@ -3,13 +3,14 @@
 use std::cell::Cell;
 
 use super::attempts::attempts;
-use super::execute::{classified, count_at, lock, may_write, settings};
+use super::count::{classified, count_at};
 use super::ledger;
 use super::query;
 use super::reader::Reader;
 use super::record::{self, Record};
 use super::session::Session;
-use super::written::{Part, WrittenParts};
+use super::surroundings::{lock, may_write, settings};
+use super::written_parts::{Part, WrittenParts};
 use crate::pg::{self, Instant, Settings, Watch, WholeFunctions};
 use crate::plan::kept::Change;
 use crate::plan::program::{
@@ -68,8 +69,8 @@ fn carry_out(session: &Session, program: Program, id: i64) -> Result<Done, Probl
         reader: Reader::of_role(program.surroundings.reader),
     };
     let mut frame = Frame::of(id);
-    let again = Cell::new(false);
-    interpreter.steps(&program.steps, &mut frame, &again)?;
+    let retry = Cell::new(false);
+    interpreter.steps(&program.steps, &mut frame, &retry)?;
     frame.keep()?;
     Ok(Done {
         progress: frame.progress,
@@ -132,7 +133,7 @@ struct Interpreter<'s> {
 
 impl Interpreter<'_> {
     /// * `again`: set where it fails and another attempt may help.
-    fn steps<'p>(&mut self, steps: &[Step<'p>], frame: &mut Frame<'p>, again: &Cell<bool>) -> Result<Flow, Problem> {
+    fn steps<'p>(&mut self, steps: &[Step<'p>], frame: &mut Frame<'p>, retry: &Cell<bool>) -> Result<Flow, Problem> {
         for step in steps {
             pgrx::check_for_interrupts!();
             let flow = match step {
@@ -166,8 +167,8 @@ impl Interpreter<'_> {
                     frame.progress.add("marked", &[marked]);
                     Flow::On
                 }
-                Step::Verify(verify) => self.verify(verify, frame, again)?,
-                Step::Repeat(repeat) => self.repeat(repeat, frame, again)?,
+                Step::Verify(verify) => self.verify(verify, frame, retry)?,
+                Step::Repeat(repeat) => self.repeat(repeat, frame, retry)?,
                 Step::Attempt(attempt) => self.attempt(attempt, frame)?,
             };
             if flow == Flow::Again {
@@ -178,11 +179,11 @@ impl Interpreter<'_> {
     }
 
     fn attempt<'p>(&mut self, attempt: &Attempt<'p>, outer: &mut Frame<'p>) -> Result<Flow, Problem> {
-        let mut frame = attempts(&attempt.others, |again| {
+        let mut frame = attempts(&attempt.others, |retry| {
             // With an id of its own, each statement of this attempt sees what is committed by then, not what was when the call began.
             pg::current_transaction_id();
             let mut frame = Frame::of(outer.progress.run);
-            self.steps(&attempt.steps, &mut frame, again)?;
+            self.steps(&attempt.steps, &mut frame, retry)?;
             frame.keep()?;
             // It ends with the attempt's subtransaction.
             frame.before = None;
@@ -202,21 +203,21 @@ impl Interpreter<'_> {
         Ok(Flow::On)
     }
 
-    fn repeat<'p>(&mut self, repeat: &Repeat<'p>, frame: &mut Frame<'p>, again: &Cell<bool>) -> Result<Flow, Problem> {
+    fn repeat<'p>(&mut self, repeat: &Repeat<'p>, frame: &mut Frame<'p>, retry: &Cell<bool>) -> Result<Flow, Problem> {
         for _ in 0..repeat.most {
             frame.progress.corrections = 0;
-            if self.steps(&repeat.steps, frame, again)? == Flow::On {
+            if self.steps(&repeat.steps, frame, retry)? == Flow::On {
                 return Ok(Flow::On);
             }
         }
-        self.judged((repeat.exhausted)(), again)
+        self.judged((repeat.exhausted)(), retry)
     }
 
     /// A verdict that needs nothing more to be done.
-    fn judged(&self, verdict: Verdict, again: &Cell<bool>) -> Result<Flow, Problem> {
+    fn judged(&self, verdict: Verdict, retry: &Cell<bool>) -> Result<Flow, Problem> {
         match verdict {
             Verdict::Anew(problem) => {
-                again.set(true);
+                retry.set(true);
                 Err(problem)
             }
             Verdict::Wrong(problem) => Err(problem),
@@ -240,7 +241,7 @@ impl Interpreter<'_> {
         };
         let (progress, written) = (&frame.progress, &mut frame.written[at].1);
         let mut numbers: Vec<i64> = vec![0];
-        written.each(|versions| {
+        written.write_each(|versions| {
             let statement = (write.statement)(progress, versions);
             let _settings = settings(false);
             let _hash = by_hash(write.by_hash);
@@ -316,7 +317,7 @@ impl Interpreter<'_> {
         Ok(())
     }
 
-    fn verify<'p>(&mut self, verify: &Verify<'p>, frame: &mut Frame<'p>, again: &Cell<bool>) -> Result<Flow, Problem> {
+    fn verify<'p>(&mut self, verify: &Verify<'p>, frame: &mut Frame<'p>, retry: &Cell<bool>) -> Result<Flow, Problem> {
         loop {
             let reading = (verify.read)(&frame.progress);
             if let Reading::Reasons(_) = reading {
@@ -337,7 +338,7 @@ impl Interpreter<'_> {
             match (verify.judge)(&frame.progress) {
                 Verdict::Stale => self.correct(verify, frame)?,
                 Verdict::Contradicted { again: helps } => {
-                    again.set(helps);
+                    retry.set(helps);
                     return Err(self.contradicted(verify, frame));
                 }
                 Verdict::Refused(rows) => {
@@ -345,7 +346,7 @@ impl Interpreter<'_> {
                     return Ok(Flow::On);
                 }
                 verdict => {
-                    let flow = self.judged(verdict, again)?;
+                    let flow = self.judged(verdict, retry)?;
                     let numbers = frame.progress.found.numbers.clone();
                     frame.progress.add(verify.name, &numbers);
                     return Ok(flow);
@@ -360,7 +361,7 @@ impl Interpreter<'_> {
             return Ok(());
         };
         for (of, written, _) in frame.written.iter_mut().filter(|(of, ..)| of == name) {
-            written.again(|ids| {
+            written.rewrite_each(|ids| {
                 let _settings = settings(false);
                 query::update(&correct(ids))
             })?;

@@ -17,77 +17,15 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
 use super::record::Record;
-use super::session::{SAFE_PATH, Session};
-use crate::pg::{self, Confinement, Returned, Settings, Texts};
+use super::session::Session;
+use super::state_tables::ours;
+use crate::pg::{self, Returned, Texts};
 use crate::plan::kept::{Change, KEPT};
 use crate::plan::{Share, Statement};
 use crate::problem::Problem;
 
-/// The owner of everything in `mend`: BOOTSTRAP_SUPERUSERID (pg_authid.dat).
-const OWNER: u32 = 10;
-
 /// How many changes are moved at once.
 const CHUNK: usize = 5_000;
-
-/// The state tables of this database, found to be as they were installed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct State {
-    /// The oid of `mend.ledger_runs`.
-    pub runs: u32,
-}
-
-impl State {
-    /// Looks at what is called `mend.…`: kind, owner, membership, triggers, rules, policies, inheritance. Whoever could put code there
-    /// would have it run with the rights of every later caller.
-    ///
-    /// Errors: 55000 with everything that is not as installed.
-    pub fn check() -> Result<State, Problem> {
-        let sql = "
-WITH expected (name, kind) AS (
-  VALUES ('ledger_runs', 'r'), ('ledger_changes', 'r'), ('ledger_writes', 'r'), ('ledger_references', 'r'), ('ledger_tenant_keys', 'r'),
-         ('runs', 'v'), ('declared_tenant_keys', 'v'), ('changes', 'v'), ('replaced_values', 'v'), ('repaired_rows', 'v'), ('created_rows', 'v'), ('reset_rows', 'v'), ('reset_values', 'v'), ('declared_references', 'v')
-),
-found AS (
-  SELECT e.name, e.kind, c.oid, c.relkind, c.relowner, c.relrowsecurity, n.nspowner
-  FROM expected e
-  LEFT JOIN pg_namespace n ON n.nspname = 'mend'
-  LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = e.name
-)
-SELECT max(f.oid) FILTER (WHERE f.name = 'ledger_runs'),
-       string_agg(concat_ws(' ', 'mend.' || f.name, w.why), '; ' ORDER BY f.name, w.why) FILTER (WHERE w.why IS NOT NULL)
-FROM found f
-CROSS JOIN LATERAL (
-  SELECT CASE
-    WHEN f.oid IS NULL THEN 'is missing'
-    WHEN f.relkind::text <> f.kind THEN 'is of another kind'
-    WHEN f.relowner <> $1 OR f.nspowner <> $1 THEN 'belongs to another role'
-    WHEN NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension x ON x.oid = d.refobjid AND x.extname = 'pg_mend'
-                     WHERE d.classid = 'pg_class'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_extension'::regclass
-                       AND d.deptype = 'e') THEN 'is no part of the extension'
-    WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = f.oid AND NOT t.tgisinternal) THEN 'has a trigger'
-    WHEN EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = f.oid AND (f.kind = 'r' OR r.rulename <> '_RETURN')) THEN 'has a rule'
-    WHEN f.relrowsecurity OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = f.oid) THEN 'has a policy'
-    WHEN EXISTS (SELECT FROM pg_inherits h WHERE f.oid IN (h.inhrelid, h.inhparent)) THEN 'inherits or is inherited'
-  END AS why
-) w";
-        let arguments = [pg_sys::Oid::from(OWNER).into()];
-        let (runs, wrong) = Spi::connect(|client| {
-            client
-                .select(sql, None, &arguments)?
-                .first()
-                .get_two::<pg_sys::Oid, String>()
-        })?;
-        match (runs, wrong) {
-            (Some(runs), None) => Ok(State { runs: runs.to_u32() }),
-            (_, wrong) => Err(Problem::new(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "pg_mend's state tables are not as they were installed; nothing was read or written",
-            )
-            .detail(wrong.unwrap_or_else(|| "mend.ledger_runs is missing".into()))
-            .hint("a superuser can put that right; or save what is in schema mend, DROP EXTENSION pg_mend, CREATE EXTENSION pg_mend")),
-        }
-    }
-}
 
 /// Opens a run: from now on changes can be kept under its id.
 ///
@@ -370,16 +308,6 @@ pub fn written_by(run: Option<i64>, table: u32) -> Result<Vec<Share>, Problem> {
             .collect(),
     };
     Ok(rows.into_iter().map(parsed).collect())
-}
-
-/// Runs a statement that writes state, with the rights of its owner and names looked up in pg_catalog only.
-///
-/// Errors: those of `work`.
-pub fn ours<T>(work: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
-    pg::as_role(OWNER, Confinement::Local, || {
-        let _settings = Settings::push(&[("search_path", SAFE_PATH), ("row_security", "on")]);
-        work()
-    })
 }
 
 /// Texts of the columns in [`KEPT`], and the numbers.

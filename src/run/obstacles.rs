@@ -213,7 +213,7 @@ pub fn tree_can_be_followed(
                 ),
             )
             .detail(format!(
-                "{}: what each gives depends on when the other was followed",
+                "{}: the result depends on the order in which these sources are used",
                 feeding.join(", ")
             ))
             .hint("name one of them, and run again with another for the rows that are left"),
@@ -243,7 +243,7 @@ pub fn required_columns(session: &Session, missing: &[&Column], expressions: boo
     let mut list: Vec<String> = Vec::new();
     let mut example = Map::new();
     for column in missing {
-        let (said, value) = match type_of(column) {
+        let (change, value) = match type_of(column) {
             Some(t) if t.kind == 'e' => (
                 format!("{} {} ({})", column.quoted, t.display, t.labels.join(", ")),
                 text(t.labels.first().map_or("", String::as_str)),
@@ -252,7 +252,7 @@ pub fn required_columns(session: &Session, missing: &[&Column], expressions: boo
             Some(t) => (format!("{} {}", column.quoted, t.display), text("...")),
             None => (column.quoted.clone(), text("...")),
         };
-        list.push(said);
+        list.push(change);
         example.insert(column.name.clone(), value.into());
     }
     (list.join(", "), example)

@@ -1,9 +1,8 @@
 //! What a run reports: the counts, and the note that a reader needs besides them.
 
-use super::execute::shown;
 use super::session::Session;
-use super::written::Part;
-use crate::infer::tenant::{Guard, describe};
+use super::written_parts::Part;
+use crate::infer::tenancy::guard::{Guard, describe};
 use crate::plan::{Blueprint, Counts};
 
 /// What a run did, or would do: one row of the result.
@@ -76,11 +75,11 @@ fn notes(
             .all(|source| source.reads(table.oid, blueprint.column.number));
         note.push(match (dry_run, counts.replaced) {
             _ if only_its_tree => {
-                "along a tree nothing is replaced: which of two rows that disagree is wrong is not known".into()
+                "all sources lead to other rows of the same table, so no value is replaced: it is unknown which of two different rows is wrong".into()
             }
-            (_, 0) => "no value was contradicted by its sources".into(),
+            (_, 0) => "all existing values agree with their sources".into(),
             (true, rows) => {
-                format!("{rows} of the filled rows have another value now, which would be replaced and kept")
+                format!("{rows} of the rows counted as filled have a different value, which would be replaced and recorded")
             }
             (false, rows) => {
                 format!("{rows} of the filled rows had another value, kept in mend.replaced_values")
@@ -165,7 +164,7 @@ fn notes(
         ));
     }
     if dry_run && !blueprint.column.may_update {
-        note.push(format!("the real run needs UPDATE on {}", shown(blueprint)));
+        note.push(format!("the real run needs UPDATE on {}", blueprint.target_shown()));
     }
     if dry_run && !session.may_record() {
         note.push("the real run needs rights on mend.runs: SELECT grant_mend('role')".into());

@@ -1,7 +1,7 @@
 //! The party model: a step for every column, parents first.
 
-use super::steps::Step;
-use super::{Request, Session, prepare};
+use super::steps::RuleStep;
+use super::{PrepareOptions, Session, prepare};
 use crate::infer::InferError;
 use crate::infer::party::{self, PartyColumn};
 use crate::plan::Mode;
@@ -35,7 +35,7 @@ pub struct PartyRequest {
 /// The party columns that were asked for, in the order of the run, each with the step that fills it from its sources.
 ///
 /// Errors: 42703 if the named table has no party column or none that can be derived; those of `prepare`.
-pub fn party<'a>(session: &'a Session, request: &PartyRequest) -> Result<Vec<(PartyColumn, Step<'a>)>, Problem> {
+pub fn party<'a>(session: &'a Session, request: &PartyRequest) -> Result<Vec<(PartyColumn, RuleStep<'a>)>, Problem> {
     let catalog = &session.catalog;
     let party_table = catalog.resolve_table(&request.party_table).map_err(|error| {
         let problem = Problem::from(error);
@@ -75,7 +75,7 @@ pub fn party<'a>(session: &'a Session, request: &PartyRequest) -> Result<Vec<(Pa
     Ok(steps)
 }
 
-fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) -> Result<Step<'a>, Problem> {
+fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) -> Result<RuleStep<'a>, Problem> {
     let catalog = &session.catalog;
     let (sources, without_sources) = match &column.sources {
         Ok(sources) => (sources.clone(), None),
@@ -102,7 +102,7 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
         overwrite: Overwrite::Nothing,
         references: None,
     };
-    let prepared = Request {
+    let prepared = PrepareOptions {
         inferred: Some((sources, column.reference.clone())),
         tenant_optional: request.table.is_none(),
         mode: match without_sources {
@@ -120,7 +120,7 @@ fn step<'a>(session: &'a Session, request: &PartyRequest, column: &PartyColumn) 
             parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
         }
     });
-    Ok(Step {
+    Ok(RuleStep {
         blueprint: prepare(session, &spec, prepared)?,
         mode: request.mode.only_if(why.is_none()),
         instead_of_note: why,

@@ -14,8 +14,9 @@ use super::{Reader, Session};
 use crate::catalog::{Column, Details, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::infer::reference::{self, Reference};
-use crate::infer::tenant::{self, Guard, TenantPath};
-use crate::infer::{InferError, keys, party};
+use crate::infer::tenancy::guard::{self, Guard, TenantPath};
+use crate::infer::tenancy::keys;
+use crate::infer::{InferError, party};
 use crate::pg;
 use crate::plan::{Blueprint, Mode, Overlays, RowSet};
 use crate::problem::Problem;
@@ -24,7 +25,7 @@ use crate::rule::{Condition, Expression, Overwrite, Rule, RuleSpec, Source};
 
 /// What is to be prepared, beyond the rule itself.
 #[derive(Debug, Clone, Default)]
-pub struct Request {
+pub struct PrepareOptions {
     /// The sources are inferred already (the party model).
     pub inferred: Option<(Vec<Source>, Reference)>,
     /// A table whose rows have no tenant is no error: with `tenant`, all its rows are excluded.
@@ -42,7 +43,7 @@ pub struct Request {
 /// Errors: see `rule::check`; further 42809 (not a table), 428C9 (generated or identity column), 0A000 (what cannot be
 /// predicted or proved), 42501 (privileges, row-level security), 42P08 (ambiguous root), 22P02 (bad tenant). Several at
 /// once are one error with all of them in DETAIL.
-pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> Result<Blueprint<'a>, Problem> {
+pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: PrepareOptions) -> Result<Blueprint<'a>, Problem> {
     let catalog = &session.catalog;
     let mut problems = Problems::default();
     let table = match problems.keep(catalog.resolve_table(&spec.table)) {
@@ -125,7 +126,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
                         catalog.display(table)
                     ),
                 )
-                .detail("what it says changes while the table is filled, and a dry run could not predict how")
+                .detail("its result changes while the table is filled, and a dry run cannot predict how")
                 .hint("name the table itself in the path"),
             );
         }
@@ -201,7 +202,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
         (true, Some(reference)) => match catalog.table(reference.parent) {
             None => Guard::Unguarded("not guarded: the referenced table is not visible".into()),
             Some(parent) => problems
-                .keep(tenant::guard(catalog, table, parent, root, column.number, &key_columns))
+                .keep(guard::guard(catalog, table, parent, root, column.number, &key_columns))
                 .unwrap_or(Guard::Off),
         },
     };
@@ -216,7 +217,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: Request) -> R
                 owner: table.oid,
                 column: column.number,
             }),
-            _ => match tenant::of_table(catalog, table, root, column.number, &key_columns) {
+            _ => match guard::of_table(catalog, table, root, column.number, &key_columns) {
                 Err(InferError::NoTenant { .. }) if request.tenant_optional => None,
                 result => problems.keep(result),
             },

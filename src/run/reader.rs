@@ -8,11 +8,12 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
 
-use super::session::{SAFE_PATH, Session};
+use super::session::Session;
 use crate::catalog::{Table, all_are_plain};
 use crate::pg::{self, Confinement, Instant, Settings};
 use crate::plan::Blueprint;
 use crate::problem::Problem;
+use crate::settings::SAFE_PATH;
 
 /// Runs statements that only read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Reader {
         };
         if let Some((other, _)) = foreign.find(|(other, _)| other.owner != table.owner) {
             return Err(cannot(format!(
-                "as the owner it cannot be run either: {} belongs to another role and has code as well",
+                "nor can it run with the rights of the owner: {} belongs to another role, and has code of that role",
                 session.catalog.display(other)
             )));
         }
@@ -113,10 +114,11 @@ impl Reader {
             })
         }));
         result.map_err(|problem| {
-            let said = "while code of the table's owner ran as the owner, with search_path = pg_catalog, pg_temp";
+            let where_it_ran =
+                "while code of the table's owner ran as the owner, with search_path = pg_catalog, pg_temp";
             let detail = match &problem.detail {
-                Some(detail) => format!("{detail}; {said}"),
-                None => said.into(),
+                Some(detail) => format!("{detail}; {where_it_ran}"),
+                None => where_it_ran.into(),
             };
             problem.detail(detail)
         })

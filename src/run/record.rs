@@ -3,10 +3,8 @@
 use pgrx::prelude::*;
 use serde_json::json;
 
-use super::Outcome;
 use crate::catalog::{Catalog, Details, Table};
 use crate::pg::Jsonb;
-use crate::plan::{Blueprint, Versions};
 use crate::problem::Problem;
 
 /// The time now, as text that Postgres reads back exactly.
@@ -32,36 +30,6 @@ pub struct Record {
     pub note: Option<String>,
     /// What of the schema decided the run.
     pub fingerprint: String,
-}
-
-/// The record of a backfill.
-///
-/// Errors: none that a user can cause.
-pub fn of_backfill(blueprint: &Blueprint, outcome: &Outcome) -> Result<Record, Problem> {
-    let undeclared = blueprint
-        .reference
-        .as_ref()
-        .filter(|r| blueprint.refuse_dangling && !r.declared);
-    let rule = match blueprint
-        .rule
-        .to_spec(blueprint.catalog, undeclared.map(|r| (r.parent, r.key)))
-    {
-        Some(spec) => serde_json::to_value(spec)?,
-        None => serde_json::Value::Null,
-    };
-    let counts = &outcome.counts;
-    let reasons = counts.reasons.to_json();
-    let statement = blueprint.write(&Versions::All).for_review();
-    let reads = blueprint.reads().into_iter().map(|(table, _)| table).collect();
-    Ok(Record {
-        table: qualified(blueprint.table),
-        column: outcome.column.clone(),
-        rule,
-        statement,
-        counts: (counts.already_set, counts.filled, reasons, counts.unfilled()),
-        note: outcome.note(),
-        fingerprint: fingerprinted(blueprint.catalog, reads, &blueprint.details),
-    })
 }
 
 /// The role that has recorded exactly this rule, where the caller has not: its words would be run as the caller's own.

@@ -7,17 +7,13 @@ use std::collections::HashSet;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
-use super::ledger::State;
-use super::tenant_keys;
+use super::state_tables::{self, State};
 use crate::catalog::{self, Catalog, Table};
 use crate::pg::{self, Qualified, Settings, Watch};
 use crate::problem::Problem;
-use crate::settings::{CallersSettings, EXACT_TEXTS};
+use crate::settings::{CallersSettings, EXACT_TEXTS, SAFE_PATH};
 
 static TENANT_ROOT: GucSetting<Option<std::ffi::CString>> = GucSetting::<Option<std::ffi::CString>>::new(None);
-
-/// Where names in our own SQL are looked up.
-pub(super) const SAFE_PATH: &str = "pg_catalog, pg_temp";
 
 /// Registers `pg_mend.tenant_root`; called once when the library is loaded.
 pub fn register_settings() {
@@ -95,7 +91,7 @@ impl Session {
         let settings = Settings::push(&ours);
         let state = State::check()?;
         let mut catalog = catalog::load(schemas.into_iter().flatten().collect())?;
-        tenant_keys::load(&mut catalog)?;
+        state_tables::load_tenant_keys(&mut catalog)?;
         pg::let_texts_differ(caller.texts_differ());
         // Its own state tables belong to nobody who could put something in their place. Where the caller's search_path is ours, code of the
         // caller could not be told from statements of ours.

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 
 use super::attempts::attempts;
-use super::written::{Part, WrittenRows};
+use super::surroundings::may_write;
+use super::written::{Origin, WrittenRows};
+use super::written_parts::Part;
 use super::{Outcome, Session, execute};
 use crate::pg;
 use crate::plan::Share;
@@ -13,7 +15,7 @@ use crate::problem::Problem;
 
 /// One rule of several.
 #[derive(Clone)]
-pub struct Step<'a> {
+pub struct RuleStep<'a> {
     /// Ready to be counted.
     pub blueprint: Blueprint<'a>,
     /// [`Mode::Count`] where nothing can be written; else as the whole call.
@@ -25,7 +27,7 @@ pub struct Step<'a> {
 }
 
 /// How far a sequence of steps is: what those that follow must know of it.
-pub struct Sequence<'a> {
+pub struct RuleSequence<'a> {
     session: &'a Session,
     mode: Mode,
     /// In a dry run: the tables as they would be by now.
@@ -36,10 +38,10 @@ pub struct Sequence<'a> {
     written: WrittenRows<'a>,
 }
 
-impl<'a> Sequence<'a> {
+impl<'a> RuleSequence<'a> {
     /// Nothing was done yet.
     pub fn new(session: &'a Session, mode: Mode) -> Self {
-        Sequence {
+        RuleSequence {
             session,
             mode,
             overlays: Overlays::default(),
@@ -61,23 +63,23 @@ impl<'a> Sequence<'a> {
     /// Runs one step, or counts what it would do; in a dry run it sees what the steps before it would have written.
     ///
     /// Errors: those of the step.
-    pub fn step(&mut self, mut step: Step<'a>) -> Result<Outcome, Problem> {
+    pub fn step(&mut self, mut step: RuleStep<'a>) -> Result<Outcome, Problem> {
         pgrx::check_for_interrupts!();
         let mut outcome = if !self.mode.is_real() {
             step.blueprint.overlays = std::mem::take(&mut self.overlays);
-            let outcome = execute::dry(self.session, &mut step.blueprint, true)?;
+            let outcome = execute::simulate_run(self.session, &mut step.blueprint, true)?;
             self.overlays = std::mem::take(&mut step.blueprint.overlays);
             outcome
         } else if step.mode.is_count() {
             // A count is all there is to do, and no run to record.
             Outcome {
                 dry_run: false,
-                ..execute::dry(self.session, &mut step.blueprint, false)?
+                ..execute::simulate_run(self.session, &mut step.blueprint, false)?
             }
         } else {
             step.blueprint.touched.extend(&self.touched);
             let before = self.shares_of(step.blueprint.table.oid);
-            let outcome = execute::real(self.session, &step.blueprint, &before)?;
+            let outcome = execute::execute_run(self.session, &step.blueprint, &before)?;
             let origin = Origin::Derived { in_place: true };
             self.wrote(&step.blueprint, &outcome, &outcome.parts, origin);
             outcome
@@ -90,7 +92,7 @@ impl<'a> Sequence<'a> {
     }
 }
 
-impl<'a> Sequence<'a> {
+impl<'a> RuleSequence<'a> {
     /// What was written of a table so far, in shares, see [`Part`].
     pub fn shares_of(&self, table: u32) -> Vec<Share> {
         self.written.shares_of(table)
@@ -111,27 +113,15 @@ impl<'a> Sequence<'a> {
     /// later ones went on: it is put right in place where that can be done.
     ///
     /// Errors: 40001 where something does not say what its sources say; `again` is set then.
-    fn prove(&mut self, again: &Cell<bool>) -> Result<(), Problem> {
+    fn prove(&mut self, retry: &Cell<bool>) -> Result<(), Problem> {
         // A single one was proved after its last write.
         if !self.written.may_be_stale() {
             return Ok(());
         }
         self.written
             .prove(self.session, PASSES)
-            .inspect_err(|_| again.set(true))
+            .inspect_err(|_| retry.set(true))
     }
-}
-
-/// Where the values that a step wrote come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// From nowhere else: a row has it for itself.
-    Own,
-    /// From rows that others may change; then they are put right in place, or the call begins anew.
-    Derived {
-        /// Nothing else that was counted hangs on them.
-        in_place: bool,
-    },
 }
 
 /// Runs several steps as one: in a real run everything that was written is proved at the end, and what does not hold is begun anew.
@@ -142,18 +132,18 @@ pub enum Origin {
 pub fn together<'a, T>(
     session: &'a Session,
     mode: Mode,
-    mut steps: impl FnMut(&mut Sequence<'a>) -> Result<T, Problem>,
+    mut steps: impl FnMut(&mut RuleSequence<'a>) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
     if !mode.is_real() {
-        return steps(&mut Sequence::new(session, mode));
+        return steps(&mut RuleSequence::new(session, mode));
     }
-    execute::may_write()?;
-    attempts(&[], |again| {
+    may_write()?;
+    attempts(&[], |retry| {
         // With an id of its own, each statement sees what is committed by then.
         pg::current_transaction_id();
-        let mut sequence = Sequence::new(session, mode);
+        let mut sequence = RuleSequence::new(session, mode);
         let result = steps(&mut sequence)?;
-        sequence.prove(again)?;
+        sequence.prove(retry)?;
         Ok(result)
     })
 }
@@ -161,7 +151,7 @@ pub fn together<'a, T>(
 /// Runs every step, or counts what it would do.
 ///
 /// Errors: those of the steps; nothing of any of them is left then.
-pub(super) fn run(session: &Session, steps: Vec<Step>, mode: Mode) -> Result<Vec<Outcome>, Problem> {
+pub(super) fn run(session: &Session, steps: Vec<RuleStep>, mode: Mode) -> Result<Vec<Outcome>, Problem> {
     together(session, mode, |sequence| {
         steps.iter().map(|step| sequence.step(step.clone())).collect()
     })

@@ -5,46 +5,10 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
 use super::Session;
-use super::ledger;
-use crate::catalog::{Catalog, DeclaredKey, Table};
+use super::state_tables;
+use crate::catalog::Table;
 use crate::identifier::Literal;
 use crate::problem::Problem;
-
-/// Puts what was declared, and counts now, into the catalog. A column that does not exist any more is left out.
-///
-/// Errors: those of SPI only.
-pub fn load(catalog: &mut Catalog) -> Result<(), Problem> {
-    let sql = "SELECT table_schema, table_name, column_name, declared_by::pg_catalog.text FROM mend.declared_tenant_keys WHERE in_force";
-    // Who may use pg_mend but not read its tables gets the same answers.
-    let rows = ledger::ours(|| {
-        Ok(Spi::connect(|client| {
-            let mut rows = vec![];
-            for row in client.select(sql, None, &[])? {
-                let text = |column: usize| Ok::<_, SpiError>(row.get::<String>(column)?.unwrap_or_default());
-                rows.push((text(1)?, text(2)?, row.get::<String>(3)?, text(4)?));
-            }
-            Ok::<_, SpiError>(rows)
-        })?)
-    })?;
-    for (schema, name, column, declared_by) in rows {
-        let Some(table) = catalog.table_in(&schema, &name) else {
-            continue;
-        };
-        let found = column
-            .as_ref()
-            .and_then(|name| table.column_named(name))
-            .map(|c| c.number);
-        if column.is_none() || found.is_some() {
-            let declared = DeclaredKey {
-                column: found,
-                declared_by,
-            };
-            let oid = table.oid;
-            catalog.declared_keys.insert(oid, declared);
-        }
-    }
-    Ok(())
-}
 
 /// What is declared of a table holds for all roles: only its owner says it, and the owner of the extension.
 ///
@@ -105,7 +69,7 @@ pub fn declare(session: &Session, table: &str, column: Option<&str>) -> Result<S
         session.role.as_str().into(),
     ];
     // Whoever may declare has the rights of the owner: what somebody else has said of its table does not bind it.
-    ledger::ours(|| {
+    state_tables::ours(|| {
         Ok(Spi::connect_mut(|client| {
             client.update(sql, None, &arguments).map(|_| ())
         })?)
@@ -130,7 +94,7 @@ pub fn forget(session: &Session, table: &str) -> Result<String, Problem> {
     )?;
     let sql = "DELETE FROM mend.ledger_tenant_keys WHERE table_schema = $1 AND table_name = $2";
     let arguments = [table.schema.clone().into(), table.name.clone().into()];
-    let gone = ledger::ours(|| {
+    let gone = state_tables::ours(|| {
         Ok(Spi::connect_mut(|client| {
             Ok::<_, SpiError>(client.update(sql, None, &arguments)?.len())
         })?)
@@ -138,7 +102,7 @@ pub fn forget(session: &Session, table: &str) -> Result<String, Problem> {
     match gone {
         0 => Err(Problem::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("nothing was declared of the tenant key of {shown}"),
+            format!("no tenant key is declared for {shown}"),
         )
         .hint(format!(
             "SELECT declare_tenant_key({}, 'column') declares it",

@@ -2,11 +2,12 @@
 
 use pgrx::prelude::PgSqlErrorCode;
 
-use super::steps::{self, Step};
-use super::{Outcome, Request, Session, execute, prepare};
+use super::steps::{self, RuleStep};
+use super::{Outcome, PrepareOptions, Session, execute, prepare};
 use crate::catalog::Table;
-use crate::infer::keys::{KeyPaths, TenantKeys, in_order};
-use crate::infer::{InferError, root};
+use crate::infer::InferError;
+use crate::infer::tenancy::keys::{KeyPaths, TenantKeys, in_order};
+use crate::infer::tenancy::root;
 use crate::plan::Blueprint;
 use crate::plan::Mode;
 use crate::problem::Problem;
@@ -15,7 +16,7 @@ use crate::rule::{OnConflict, Overwrite, RuleSpec};
 
 /// What was asked for.
 #[derive(Debug, Clone)]
-pub struct TenantRequest {
+pub struct TenantKeysRequest {
     /// The table that holds the tenants, as typed; `None`: the setting, else inferred.
     pub root: Option<String>,
     /// One table, or all.
@@ -70,7 +71,7 @@ pub fn tenant_keys<'a>(session: &'a Session, named: Option<&str>) -> Result<Tena
 ///
 /// Errors: those of [`tenant_keys`] and `prepare`; 42P17 for a circle of tables; 42703 if the named table has no key, or
 /// none that can be derived.
-pub fn tenants(session: &Session, request: &TenantRequest) -> Result<Vec<Outcome>, Problem> {
+pub fn tenants(session: &Session, request: &TenantKeysRequest) -> Result<Vec<Outcome>, Problem> {
     let keys = tenant_keys(session, request.root.as_deref())?;
     let named = request
         .table
@@ -128,7 +129,7 @@ pub fn tenant_coverage(session: &Session, named: Option<&str>) -> Result<Vec<Cov
     let mut problems = Problems::default();
     let mut blueprints: Vec<Blueprint> = Vec::new();
     for key in all {
-        blueprints.extend(problems.keep(blueprint(session, &keys, &key, &RuleRequest::counting())));
+        blueprints.extend(problems.keep(blueprint(session, &keys, &key, &TenantKeyRuleOptions::counting())));
     }
     problems.into_result()?;
     let mut coverage = Vec::new();
@@ -175,7 +176,7 @@ fn can_be_filled(session: &Session, key: &KeyPaths, overwrite: Overwrite) -> Res
 
 /// What of a request a single rule needs.
 #[derive(Debug, Clone, Default)]
-struct RuleRequest {
+struct TenantKeyRuleOptions {
     on_conflict: OnConflict,
     only_where: Option<String>,
     tenant: Option<String>,
@@ -185,11 +186,11 @@ struct RuleRequest {
     without_sources: bool,
 }
 
-impl RuleRequest {
+impl TenantKeyRuleOptions {
     fn counting() -> Self {
-        RuleRequest {
+        TenantKeyRuleOptions {
             mode: Mode::Count,
-            ..RuleRequest::default()
+            ..TenantKeyRuleOptions::default()
         }
     }
 }
@@ -197,14 +198,14 @@ impl RuleRequest {
 fn step<'a>(
     session: &'a Session,
     keys: &TenantKeys,
-    request: &TenantRequest,
+    request: &TenantKeysRequest,
     key: &KeyPaths,
     why_not: Option<WhyNot>,
-) -> Result<Step<'a>, Problem> {
+) -> Result<RuleStep<'a>, Problem> {
     let Some(table) = session.catalog.table(key.table) else {
         return Err(Problem::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a table was lost"));
     };
-    let rule = RuleRequest {
+    let rule = TenantKeyRuleOptions {
         on_conflict: request.on_conflict,
         only_where: request.only_where.clone(),
         // What the column holds is no tenant: it cannot be compared with one.
@@ -223,7 +224,7 @@ fn step<'a>(
         WhyNot::NoPath => format!("nothing to fill it from: {}", keys.why_no_path(table, &key.paths)),
     });
     match blueprint(session, keys, key, &rule) {
-        Ok(blueprint) => Ok(Step {
+        Ok(blueprint) => Ok(RuleStep {
             blueprint,
             mode: request.mode.only_if(why_not.is_none()),
             before_note: instead_of_note
@@ -234,7 +235,7 @@ fn step<'a>(
         }),
         // One table that cannot be filled at all is no reason to fill none of the others.
         Err(problem) if request.table.is_none() && cannot_be_filled_at_all(&problem) => {
-            let counting = RuleRequest {
+            let counting = TenantKeyRuleOptions {
                 mode: Mode::Count,
                 without_sources: true,
                 overwrite: Overwrite::Nothing,
@@ -246,7 +247,7 @@ fn step<'a>(
                 problem.hint.clone(),
             ];
             let parts: Vec<String> = parts.into_iter().flatten().collect();
-            Ok(Step {
+            Ok(RuleStep {
                 blueprint: blueprint(session, keys, key, &counting).map_err(|_| problem)?,
                 mode: Mode::Count,
                 before_note: None,
@@ -289,7 +290,7 @@ fn blueprint<'a>(
     session: &'a Session,
     keys: &TenantKeys,
     key: &KeyPaths,
-    rule: &RuleRequest,
+    rule: &TenantKeyRuleOptions,
 ) -> Result<Blueprint<'a>, Problem> {
     let (table, column) = match session.catalog.table(key.table) {
         Some(table) => (
@@ -316,7 +317,7 @@ fn blueprint<'a>(
         true => vec![],
         false => key.paths.found.iter().map(|path| path.source.clone()).collect(),
     };
-    let request = Request {
+    let request = PrepareOptions {
         inferred: Some((sources, keys.reference(&key.key))),
         tenant_optional: rule.tenant_optional,
         mode: rule.mode,

@@ -1,11 +1,11 @@
-//! Migration scripts: text → statements (`split`), each parsed by Postgres's own parser (`crate::pg::tree`) into what it does (`ast`).
+//! Migration scripts: text → statements (`split`), each parsed by Postgres's own parser (`crate::pg::parse`) into what it does (`ast`).
 //!
 //! Nothing here looks at the database, and nothing is run.
 
-pub mod ast;
 pub mod split;
 
-use crate::pg::tree;
+pub use crate::pg::ast;
+use crate::pg::parse;
 use crate::problem::Problem;
 use ast::Action;
 use pgrx::prelude::PgSqlErrorCode;
@@ -13,7 +13,7 @@ use split::Piece;
 
 /// One statement of a script.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub struct ScriptStatement {
     /// From 1.
     pub number: i32,
     /// Of the script, from 1: where the statement begins.
@@ -35,7 +35,7 @@ pub const MOST_BYTES: usize = 64 << 20;
 ///
 /// Errors: 22023 for a script without a statement, 54000 for one that is too large, 42601 for what is no SQL of Postgres, with line and
 /// column.
-pub fn read(script: &str) -> Result<Vec<Step>, Problem> {
+pub fn read(script: &str) -> Result<Vec<ScriptStatement>, Problem> {
     if script.len() > MOST_BYTES {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -53,7 +53,7 @@ pub fn read(script: &str) -> Result<Vec<Step>, Problem> {
         pgrx::check_for_interrupts!();
         let number = steps.len() as i32 + 1;
         match piece {
-            Piece::Meta { line, text } => steps.push(Step {
+            Piece::Meta { line, text } => steps.push(ScriptStatement {
                 number,
                 line,
                 kind: text.split_whitespace().next().unwrap_or("\\").to_string(),
@@ -69,12 +69,12 @@ pub fn read(script: &str) -> Result<Vec<Step>, Problem> {
                 text,
                 data_lines,
             } => {
-                let parsed = tree::parse(&text).map_err(|(problem, at)| {
+                let parsed = parse::parse(&text).map_err(|(problem, at)| {
                     let (line, column) = split::place(&text, at, line, column);
                     syntax(line, column, &problem.message)
                 })?;
                 if let Some((kind, actions)) = parsed {
-                    steps.push(Step {
+                    steps.push(ScriptStatement {
                         number,
                         line,
                         kind,

@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use super::{PUT_BACK, Recorded, Undone, by_hash, carry_out, column_is_gone, outcomes, texts};
+use super::recorded::{PUT_BACK, Recorded, Undone, by_hash, carry_out, column_is_gone, outcomes, texts};
 use crate::catalog::{Column, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::plan::join::same_key;
@@ -52,9 +52,9 @@ impl<'a> Created<'a> {
             .filter_map(|found| match found {
                 // What only a column's name says, the owner of a table says of its own tables, and who is trusted.
                 Found::Reference(reference) if reference.parent.oid == table.oid => {
-                    let said = reference.constraint.is_some() || reference.declaration.is_some();
+                    let is_stated = reference.constraint.is_some() || reference.declaration.is_some();
                     let own = reference.table.owner == table.owner || reference.table.owner_is_trusted;
-                    (said || own).then_some(reference)
+                    (is_stated || own).then_some(reference)
                 }
                 _ => None,
             });

@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use super::{PUT_BACK, Recorded, Undone, by_hash, carry_out, column_is_gone, outcomes};
+use super::recorded::{PUT_BACK, Recorded, Undone, by_hash, carry_out, column_is_gone, outcomes};
 use crate::catalog::{Column, Insertion, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::pg::WholeFunctions;
@@ -154,7 +154,7 @@ impl<'a> Deleted<'a> {
         let mut notes: Vec<String> = counts.refused().into_iter().collect();
         if !unpredicted.is_empty() {
             notes.push(format!(
-                "not predicted, would fail the whole run: {}",
+                "cannot be checked in a dry run, and would fail the whole run: {}",
                 unpredicted.join(", ")
             ));
         }

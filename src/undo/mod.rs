@@ -5,167 +5,36 @@
 //! values         values that are to be what they were: filled, replaced, nullified
 //! created        new rows that are to go, where nothing refers to them
 //! deleted        rows that an undo has deleted
+//! dropped_rows   rows that went with their tables, dropped_values: values that went with their columns
 //! ```
-//! Rows and values that went with their tables and columns are put back by `migration::reset`.
 //!
 //! How the rows are found: values that were replaced or nullified were kept by the key of their row; what was NULL before needs no keeping:
 //! rows that were filled or created still carry the id of the transaction that wrote them, or somebody has changed them since.
 
 mod created;
 mod deleted;
+mod dropped_rows;
+mod dropped_values;
+mod recorded;
+mod restored;
 mod values;
 
-use pgrx::datum::DatumWithOid;
-use pgrx::prelude::*;
-use pgrx::spi::SpiError;
-use serde_json::{Value, json};
+pub use dropped_rows::restore as restore_reset;
+pub use recorded::Undone;
 
-use crate::catalog::Table;
-use crate::identifier::Identifier;
-use crate::migration::reset;
-use crate::pg::{self, Jsonb, Settings};
-use crate::plan::expression::indent;
+use pgrx::prelude::*;
+use serde_json::Value;
+
+use crate::pg::{self};
+use crate::plan::Mode;
 use crate::plan::kept::Change;
-use crate::plan::program::{Program, Step, Surroundings};
-use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
-use crate::run::interpret;
-use crate::run::record::{self, Record};
-use crate::run::{Session, attempts, may_write, query};
+use crate::run::{Session, attempts, may_write};
 
 use created::Created;
 use deleted::Deleted;
+use recorded::Recorded;
 use values::{Values, What};
-
-/// What of a run was taken back, or would be.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Undone {
-    /// As displayed.
-    pub table: String,
-    /// The columns whose values were put back; `None`: whole rows.
-    pub columns: Option<String>,
-    /// What the run had done to them: `filled`, or as in `mend.changes.change`.
-    pub change: String,
-    /// Rows that it had changed.
-    pub total: i64,
-    /// Rows that are as they were before it.
-    pub undone: i64,
-    /// Rows left as they are, by reason.
-    pub reasons: Tally,
-    /// `mend.runs.run_id` of a real undo.
-    pub run_id: Option<i64>,
-    /// What else there is to know.
-    pub note: Option<String>,
-}
-
-/// A run that is to be taken back.
-struct Recorded {
-    id: i64,
-    operation: String,
-    /// With its schema, as recorded.
-    table: String,
-    /// As recorded.
-    column: String,
-    filled: i64,
-    rule: Value,
-}
-
-impl Recorded {
-    /// Finds it.
-    ///
-    /// Errors: 42704 if the caller has no such run, 42501 if it is another role's.
-    fn find(session: &Session, id: i64) -> Result<Recorded, Problem> {
-        let sql = "SELECT operation, table_name, column_name, run_by::pg_catalog.text, filled, rule FROM mend.runs WHERE run_id = $1";
-        let found = Spi::connect(|client| {
-            let rows = client.select(sql, None, &[id.into()])?;
-            if rows.is_empty() {
-                return Ok(None);
-            }
-            let row = rows.first();
-            let text = |column: usize| Ok::<_, SpiError>(row.get::<String>(column)?.unwrap_or_default());
-            let texts = (text(1)?, text(2)?, text(3)?, text(4)?);
-            Ok::<_, SpiError>(Some((texts, row.get::<i64>(5)?.unwrap_or(0), row.get::<Jsonb>(6)?)))
-        })?;
-        let Some(((operation, table, column, run_by), filled, rule)) = found else {
-            return Err(Problem::new(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                format!("there is no run {id} of yours"),
-            )
-            .hint("SELECT run_id, operation, table_name FROM mend.runs ORDER BY run_id DESC shows your runs"));
-        };
-        if run_by != session.role {
-            return Err(Problem::new(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("run {id} was made by {run_by}"),
-            )
-            .detail("what a role has recorded is not written with the rights of another")
-            .hint(format!(
-                "put it back as that role: SET ROLE {}",
-                Identifier::new(&run_by)
-            )));
-        }
-        let rule = rule.map(|rule| rule.value("rule")).transpose()?.unwrap_or(Value::Null);
-        Ok(Recorded {
-            id,
-            operation,
-            table,
-            column,
-            filled,
-            rule,
-        })
-    }
-
-    /// Tables of which it changed rows in this way.
-    fn tables(&self, change: Change) -> Result<Vec<String>, Problem> {
-        let sql = "SELECT table_name FROM mend.changes WHERE run_id = $1 AND change = $2 GROUP BY table_name ORDER BY min(change_id)";
-        texts(sql, &[self.id.into(), change.as_str().into()])
-    }
-
-    /// Names of columns that are in what was kept of a table.
-    ///
-    /// * `kept`: the column of `mend.changes`, of type jsonb.
-    fn names_in(&self, kept: &str, change: Change, table: &Table) -> Result<Vec<String>, Problem> {
-        let sql = format!(
-            "SELECT DISTINCT k FROM mend.changes r, pg_catalog.jsonb_object_keys(r.{kept}) k
-             WHERE r.run_id = $1 AND r.change = $2 AND r.table_name = $3 ORDER BY k"
-        );
-        let arguments = [self.id.into(), change.as_str().into(), record::qualified(table).into()];
-        texts(&sql, &arguments)
-    }
-}
-
-/// The first column of what a statement returns.
-fn texts(sql: &str, arguments: &[DatumWithOid]) -> Result<Vec<String>, Problem> {
-    Ok(Spi::connect(|client| {
-        let mut texts = vec![];
-        for row in client.select(sql, None, arguments)? {
-            texts.extend(row.get::<String>(1)?);
-        }
-        Ok::<_, SpiError>(texts)
-    })?)
-}
-
-/// Rows per reason.
-///
-/// * `judged`: a SELECT with the reason of each row as `outcome`.
-fn outcomes(judged: &str) -> Result<Tally, Problem> {
-    let sql = format!(
-        "SELECT outcome, pg_catalog.count(*)\nFROM (\n{}\n) AS judged",
-        indent(judged, 2)
-    );
-    query::tally(&Statement::new(sql).ending("GROUP BY outcome"))
-}
-
-fn column_is_gone(session: &Session, table: &Table, name: &str, hint: &str) -> Problem {
-    Problem::new(
-        PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-        format!(
-            "column {name} of {} does not exist any more",
-            session.catalog.display(table)
-        ),
-    )
-    .hint(hint)
-}
 
 /// Takes back what the run `id` changed, or counts what that would do.
 ///
@@ -200,7 +69,7 @@ pub fn undo(session: &Session, id: i64, mode: Mode) -> Result<Vec<Undone>, Probl
             });
         }
         if dropped {
-            let restored = reset::restore(session, id, mode, false)?;
+            let restored = dropped_rows::restore(session, id, mode, false)?;
             undone.extend(restored.into_iter().map(|of| Undone {
                 table: of.table,
                 change: match of.column {
@@ -276,7 +145,7 @@ fn not_as_somebody_else(session: &Session, parts: &[Part]) -> Result<(), Problem
                 session.catalog.display(table)
             ),
         )
-        .detail("what it would refuse cannot be asked as the owner together with what refers to the new rows")
+        .detail("one statement would have to check that code as the owner, and the references to the new rows with your rights; that is not possible")
         .hint("drop or disable that CHECK, or take the rows back by hand: they are in mend.changes")),
     }
 }
@@ -356,62 +225,3 @@ fn unlinked(parts: &[Part]) -> Vec<(u32, i16, String)> {
     }
     found
 }
-
-/// Changes are found by keys that are computed from what was kept: of how many there are, Postgres knows nothing, and a nested loop over them
-/// takes their square.
-fn by_hash() -> Settings {
-    Settings::push(&[("enable_nestloop", "off")])
-}
-
-/// Takes back one part of a run as a run of its own.
-///
-/// * `id`: the run that is undone.
-/// * `undone`: as it was counted.
-/// * `statement`: as a person reviews it.
-/// * `steps`: one of them is a write called [`PUT_BACK`].
-///
-/// Errors: those of the steps.
-fn carry_out<'p>(
-    session: &Session,
-    id: i64,
-    table: &'p Table,
-    undone: Undone,
-    statement: String,
-    surroundings: Surroundings,
-    steps: Vec<Step<'p>>,
-) -> Result<Undone, Problem> {
-    let program = Program {
-        operation: "undo_run",
-        object: record::qualified(table),
-        lock: Some(table),
-        surroundings: Surroundings {
-            joins_by_hash: true,
-            ..surroundings
-        },
-        steps,
-    };
-    let (run, mut undone) = interpret::run(session, program, |done| {
-        let rows = done.progress.written(PUT_BACK);
-        let mut undone = undone;
-        // What somebody changed between the count and the write has stayed as it is.
-        undone.reasons.add(Reason::ChangedSince, (undone.undone - rows).max(0));
-        let left = undone.reasons.total();
-        undone.undone = rows;
-        undone.total = rows + left;
-        let record = Record {
-            table: record::qualified(table),
-            column: undone.columns.clone().unwrap_or_default(),
-            rule: json!({ "run_id": id, "change": undone.change }),
-            statement,
-            counts: (0, rows, undone.reasons.to_json(), left),
-            note: undone.note.clone(),
-            fingerprint: String::new(),
-        };
-        Ok((undone, record))
-    })?;
-    undone.run_id = Some(run);
-    Ok(undone)
-}
-
-/// The name of the write of an undo.
-const PUT_BACK: &str = "put back";

@@ -3,12 +3,12 @@
 
 use pgrx::prelude::*;
 
-use super::reference::{KeyReference, Unchecked, shown};
+use super::key_reference::{KeyReference, Unchecked, shown};
 use crate::catalog::{Catalog, Column, State, Table};
 use crate::identifier::{Identifier, Literal, split_name};
 use crate::problem::Problem;
 use crate::rule::{Path, PathHop, typed};
-use crate::run::{Session, ledger, tenant_keys};
+use crate::run::{Session, state_tables, tenant_keys};
 
 /// One row of `mend.declared_references`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl Declaration {
 
     /// In words, and whose word it is.
     pub fn attributed(&self, catalog: &Catalog) -> String {
-        format!("{}: {}", self.declared_by, self.said(catalog))
+        format!("{}: {}", self.declared_by, self.described(catalog))
     }
 
     fn columns_shown(&self) -> String {
@@ -158,7 +158,7 @@ impl Declaration {
     }
 
     /// The declaration in words: `ascora_jobs.customer_id -> ascora_customers(ascora_customer_id)`.
-    fn said(&self, catalog: &Catalog) -> String {
+    fn described(&self, catalog: &Catalog) -> String {
         let display = |schema: &str, name: &str| match catalog.table_in(schema, name) {
             Some(table) => catalog.display(table),
             None => format!("{}.{}", Identifier::new(schema), Identifier::new(name)),
@@ -247,7 +247,7 @@ pub fn load(session: &Session) -> Result<Vec<Declaration>, Problem> {
 
 /// What `declare_reference` was asked.
 #[derive(Debug, Clone)]
-pub struct DeclareRequest {
+pub struct DeclareReferenceRequest {
     /// As typed.
     pub table: String,
     /// As typed: `customer_id`, `(tenant_id, ref)`, `(resource_type, resource_id)`.
@@ -264,7 +264,7 @@ pub struct DeclareRequest {
 /// before; returns it in words.
 ///
 /// Errors: 42P01, 42703 (names), 42601 (grammar), 42804 (types), 42830 (no key), 42501 where somebody else declared it.
-pub fn declare(session: &Session, request: &DeclareRequest) -> Result<String, Problem> {
+pub fn declare(session: &Session, request: &DeclareReferenceRequest) -> Result<String, Problem> {
     let catalog = &session.catalog;
     let table = catalog.resolve_table(&request.table)?;
     tenant_keys::may_declare(
@@ -326,11 +326,11 @@ pub fn declare(session: &Session, request: &DeclareRequest) -> Result<String, Pr
             .hint("name the table below it"));
         }
     }
-    ledger::ours(|| {
+    state_tables::ours(|| {
         remove(session, &declaration)?;
         insert(session, &declaration)
     })?;
-    Ok(declaration.said(catalog))
+    Ok(declaration.described(catalog))
 }
 
 /// Forgets what was declared of these columns; returns how many declarations that were.
@@ -377,7 +377,7 @@ pub fn forget(session: &Session, table: &str, columns: &str, type_value: Option<
         type_value.into(),
         session.role.as_str().into(),
     ];
-    let gone = ledger::ours(|| {
+    let gone = state_tables::ours(|| {
         Ok(Spi::connect_mut(|client| {
             Ok::<_, spi::SpiError>(client.update(&sql, None, &arguments)?.len())
         })?)
@@ -580,7 +580,7 @@ fn insert(session: &Session, declaration: &Declaration) -> Result<(), Problem> {
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!(
                 "another role has declared {} already",
-                declaration.said(&session.catalog)
+                declaration.described(&session.catalog)
             ),
         )
         .hint("SELECT * FROM mend.declared_references shows who; that role, or the extension's owner, can change it")),

@@ -1,16 +1,16 @@
 //! The next call for what was found.
 
+use super::checked::{Checked, Verdict};
 use super::reference::KeyReference;
-use super::sides::{Sides, Whose};
-use super::{Checked, Verdict};
 use crate::catalog::{Catalog, State, Table};
 use crate::identifier::{Identifier, Literal};
+use crate::infer::tenancy::resolver::{RowTenant, TenantResolver};
 use crate::names;
 
 /// What to do about it; of what was not checked, why. `rows`: all rows of the table.
 pub fn next(
     catalog: &Catalog,
-    sides: &Sides,
+    resolver: &TenantResolver,
     reference: &KeyReference,
     checked: &Checked,
     rows: i64,
@@ -37,14 +37,14 @@ pub fn next(
         return Some(format!("SELECT * FROM repair_orphans({table}, {columns}, '{action}')"));
     }
     if many(checked.null_tenant) {
-        return Some(fill(catalog, sides, reference.table));
+        return Some(fill(catalog, resolver, reference.table));
     }
     if many(checked.parent_null_tenant) {
-        return Some(fill(catalog, sides, reference.parent));
+        return Some(fill(catalog, resolver, reference.parent));
     }
     if many(checked.cross_tenant) {
         // Where the row got its tenant along this very reference, the tenant is as likely to be wrong.
-        if let Some(key) = filled_along(sides, reference) {
+        if let Some(key) = filled_along(resolver, reference) {
             return Some(format!(
                 "SELECT * FROM backfill({table}, {}, overwrite => 'mismatched')",
                 Literal::new(key)
@@ -56,7 +56,7 @@ pub fn next(
     }
     match (reference.state, reference.constraint) {
         (State::NotValid, Some(_)) if reference.columns.len() == 1 && !reference.table.is_partition => {
-            Some(lock_in(sides, &table, &columns))
+            Some(lock_in(resolver, &table, &columns))
         }
         (State::NotValid, Some(name)) => Some(format!(
             "ALTER TABLE {} VALIDATE CONSTRAINT {}",
@@ -75,7 +75,7 @@ pub fn next(
                 && reference.parent.is_table() =>
         {
             Some(match reference.columns.len() {
-                1 => lock_in(sides, &table, &columns),
+                1 => lock_in(resolver, &table, &columns),
                 _ => foreign_key(reference, checked),
             })
         }
@@ -84,8 +84,8 @@ pub fn next(
 }
 
 /// The foreign key that would keep it so, step by step with short locks.
-fn lock_in(sides: &Sides, table: &str, column: &str) -> String {
-    let root = sides.root().map(|root| sides.shown(root)).unwrap_or_default();
+fn lock_in(resolver: &TenantResolver, table: &str, column: &str) -> String {
+    let root = resolver.root().map(|root| resolver.shown(root)).unwrap_or_default();
     format!(
         "CALL finalize_backfill({table}, {column}, not_null => false, root => {})",
         Literal::new(&root)
@@ -111,20 +111,20 @@ fn foreign_key(reference: &KeyReference, checked: &Checked) -> String {
 }
 
 /// Fills the tenants of a table, or those of the table from which its rows have theirs.
-fn fill(catalog: &Catalog, sides: &Sides, table: &Table) -> String {
-    let owner = match sides.of(table).as_ref() {
-        Whose::Through(paths) => paths[0].value(table.oid).map_or(table.oid, |(owner, _)| owner),
+fn fill(catalog: &Catalog, resolver: &TenantResolver, table: &Table) -> String {
+    let owner = match resolver.of(table).as_ref() {
+        RowTenant::Paths(paths) => paths[0].value(table.oid).map_or(table.oid, |(owner, _)| owner),
         _ => table.oid,
     };
     let owner = catalog.table(owner).unwrap_or(table);
-    let root = sides
+    let root = resolver
         .root()
         .map(|root| Literal::new(&catalog.display(root)).to_string())
         .unwrap_or_default();
     let shown = catalog.display(owner);
     let shown = Literal::new(&shown);
     // Where nothing gives its tenant, what is known about the table is the next thing to read.
-    let fillable = sides.keys().is_some_and(|keys| {
+    let fillable = resolver.keys().is_some_and(|keys| {
         keys.of(owner)
             .iter()
             .any(|key| !keys.paths(owner, Some(key)).found.is_empty())
@@ -136,8 +136,8 @@ fn fill(catalog: &Catalog, sides: &Sides, table: &Table) -> String {
 }
 
 /// The tenant key of the row, if its best path starts with this reference.
-fn filled_along<'a>(sides: &Sides, reference: &KeyReference<'a>) -> Option<&'a str> {
-    let keys = sides.keys()?;
+fn filled_along<'a>(resolver: &TenantResolver, reference: &KeyReference<'a>) -> Option<&'a str> {
+    let keys = resolver.keys()?;
     let key = keys.of(reference.table).first()?;
     let best = keys.paths(reference.table, Some(key)).found.into_iter().next()?;
     let along = best.source.columns() == reference.columns && best.source.hops[0].parent == reference.parent.oid;

@@ -4,7 +4,7 @@ use crate::catalog::{Catalog, Column, Table};
 use crate::plan::join::same_key;
 use crate::rule::Source;
 
-use super::sides::Whose;
+use crate::infer::tenancy::resolver::RowTenant;
 
 /// A tenant as SQL.
 #[derive(Debug, Clone)]
@@ -135,10 +135,10 @@ impl<'a> Joins<'a> {
     }
 
     /// The tenant of the row `alias` of `table`.
-    pub(super) fn side(&mut self, table: &'a Table, alias: &str, whose: &Whose) -> Option<Side> {
-        match whose {
-            Whose::Everybodys => None,
-            Whose::Own(columns) => {
+    pub(super) fn side(&mut self, table: &'a Table, alias: &str, row_tenant: &RowTenant) -> Option<Side> {
+        match row_tenant {
+            RowTenant::Shared => None,
+            RowTenant::Columns(columns) => {
                 self.reads(table, columns);
                 Some(Side {
                     any: columns.iter().map(|c| self.column(alias, table, *c)).collect(),
@@ -150,7 +150,7 @@ impl<'a> Joins<'a> {
                     collation: table.column(columns[0]).and_then(|c| c.collation.clone()),
                 })
             }
-            Whose::Through(paths) => {
+            RowTenant::Paths(paths) => {
                 let mut values = Vec::new();
                 let (mut type_oid, mut of_collation) = (0, None);
                 for path in paths {

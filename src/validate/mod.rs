@@ -2,39 +2,44 @@
 //!
 //! ```text
 //! reference   which references there are: foreign keys, those that are only meant, those that the user declared
-//! sides       whose the rows of a table are
+//! resolver       whose the rows of a table are
 //! pass        one statement per table that judges all its references; pure
 //! ```
 //!
 //! A constraint is never taken as proof: a foreign key that is valid in the catalog is read like any other.
 
+mod checked;
 pub mod declared;
 mod fix;
 pub mod joins;
+mod key_reference;
+mod memory;
 pub mod pass;
 pub mod reference;
-pub mod sides;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 use serde_json::json;
 
-use crate::catalog::{State, Table};
-use crate::infer::keys::TenantKeys;
-use crate::infer::{InferError, root};
-use crate::pg::{Instant, Jsonb, Settings, read_rows};
+use crate::catalog::Table;
+use crate::infer::InferError;
+use crate::infer::tenancy::keys::TenantKeys;
+use crate::infer::tenancy::root;
+use crate::pg::{Instant, Jsonb, read_rows};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::{Session, readable, tenant_keys};
+use crate::run::{Session, tenant_keys};
+pub use checked::{Checked, Verdict};
+pub use memory::{Memory, may_be_read, reading};
 
+use crate::infer::tenancy::resolver::TenantResolver;
 use pass::{Conditions, Numbers, Pass};
 use reference::{Found, KeyReference, Unchecked};
-use sides::Sides;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct ValidateRequest {
     /// The table that holds the tenants, as typed; empty: there is none; `None`: the setting, else inferred.
     pub root: Option<String>,
     /// One table, or all.
@@ -43,75 +48,6 @@ pub struct Request {
     pub include_inferred: bool,
     /// How many keys of each kind of violation are shown.
     pub samples: i32,
-}
-
-/// What was found about one reference.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
-    /// As displayed.
-    pub table: String,
-    /// As typed.
-    pub columns: String,
-    /// As displayed; `None` where nothing says which table is meant.
-    pub parent: Option<String>,
-    /// As typed.
-    pub key: Option<String>,
-    /// The foreign key.
-    pub constraint: Option<String>,
-    /// How far Postgres vouches for it.
-    pub state: Option<State>,
-    /// Rows whose reference is set: each was looked up.
-    pub rows_checked: i64,
-    /// Rows that find no parent.
-    pub orphans: Option<i64>,
-    /// Rows whose parent is another tenant's; `None`: not compared.
-    pub cross_tenant: Option<i64>,
-    /// Rows whose own tenant is NULL.
-    pub null_tenant: Option<i64>,
-    /// Rows whose parent's tenant is NULL.
-    pub parent_null_tenant: Option<i64>,
-    /// What it comes to.
-    pub verdict: Verdict,
-    /// Keys of rows per kind of violation.
-    pub sample: Option<Jsonb>,
-    /// The next call; of what was not checked, why.
-    pub fix: Option<String>,
-    /// The declaration that the row rests on: whose it is, and what it says.
-    pub declaration: Option<String>,
-}
-
-/// What a check comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// At least one row was looked up, and nothing is wrong.
-    Ok,
-    /// Something is.
-    Violations,
-    /// Nothing was looked up.
-    NotChecked,
-}
-
-impl Verdict {
-    /// As it is shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Ok => "ok",
-            Verdict::Violations => "violations",
-            Verdict::NotChecked => "not_checked",
-        }
-    }
-}
-
-impl Checked {
-    /// Rows that violate the reference or cannot be judged, by kind.
-    pub fn kinds(&self) -> [(&'static str, Option<i64>); 4] {
-        [
-            ("orphans", self.orphans),
-            ("cross_tenant", self.cross_tenant),
-            ("null_tenant", self.null_tenant),
-            ("parent_null_tenant", self.parent_null_tenant),
-        ]
-    }
 }
 
 /// The tenants to compare with: those of the root that the call or the setting names, else the inferred one; `None` where
@@ -139,7 +75,7 @@ pub fn tenants<'a>(session: &'a Session, named: Option<&str>) -> Result<Option<T
 }
 
 /// One table with its references, ready to be read.
-struct Step<'a> {
+struct TablePass<'a> {
     pass: Pass<'a>,
     references: Vec<(KeyReference<'a>, Conditions, Numbers)>,
     /// Per polymorphic reference: columns, the rows whose type is not declared.
@@ -150,7 +86,7 @@ struct Step<'a> {
 ///
 /// Errors: 42P01, 42P08 and 42703 for the names; 42501 with every table that may not be read, or of which policies would
 /// hide rows.
-pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Problem> {
+pub fn validate(session: &Session, request: &ValidateRequest) -> Result<Vec<Checked>, Problem> {
     let catalog = &session.catalog;
     let only = request
         .table
@@ -158,12 +94,12 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
         .map(|name| catalog.resolve_table(name))
         .transpose()?;
     let keys = tenants(session, request.root.as_deref())?;
-    let sides = Sides::new(keys, request.include_inferred);
+    let resolver = TenantResolver::new(keys, request.include_inferred);
     let declared = declared::load(session)?;
     let found = reference::collect(catalog, only, request.include_inferred, &declared);
 
     let mut problems = Problems::default();
-    let mut steps: Vec<Step> = Vec::new();
+    let mut steps: Vec<TablePass> = Vec::new();
     let mut unchecked: Vec<(usize, Checked)> = Vec::new();
     for found in found {
         match found {
@@ -172,8 +108,8 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
                     .last()
                     .is_none_or(|step| step.references[0].0.table.oid != reference.table.oid)
                 {
-                    steps.push(Step {
-                        pass: Pass::over(catalog, &sides, reference.table),
+                    steps.push(TablePass {
+                        pass: Pass::over(catalog, &resolver, reference.table),
                         references: vec![],
                         unknown_types: vec![],
                     });
@@ -205,7 +141,7 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
                 .filter(|(place, _)| *place == at)
                 .map(|(_, row)| row.clone()),
         );
-        result.extend(step.check(session, &sides, request.samples, &memory)?);
+        result.extend(step.check(session, &resolver, request.samples, &memory)?);
     }
     result.extend(
         unchecked
@@ -213,7 +149,7 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
             .filter(|(place, _)| *place == steps.len())
             .map(|(_, row)| row),
     );
-    let root = sides.root().map(|root| catalog.display(root));
+    let root = resolver.root().map(|root| catalog.display(root));
     let total = total(&result, root.as_deref());
     result.push(total);
     Ok(result)
@@ -222,11 +158,11 @@ pub fn validate(session: &Session, request: &Request) -> Result<Vec<Checked>, Pr
 /// Checks one reference, whoever asked for it.
 ///
 /// Errors: 42501 with every table that may not be read, or of which policies would hide rows.
-pub fn check_one(session: &Session, sides: &Sides, reference: &KeyReference) -> Result<Checked, Problem> {
-    let mut pass = Pass::over(&session.catalog, sides, reference.table);
+pub fn check_one(session: &Session, resolver: &TenantResolver, reference: &KeyReference) -> Result<Checked, Problem> {
+    let mut pass = Pass::over(&session.catalog, resolver, reference.table);
     let conditions = pass.conditions(reference);
     let numbers = pass.count(&conditions);
-    let step = Step {
+    let step = TablePass {
         pass,
         references: vec![(reference.clone(), conditions, numbers)],
         unknown_types: vec![],
@@ -236,50 +172,8 @@ pub fn check_one(session: &Session, sides: &Sides, reference: &KeyReference) -> 
     problems.into_result()?;
     session.hold(step.pass.reads().iter().map(|(table, _)| *table))?;
     let _settings = reading();
-    let mut checked = step.check(session, sides, 0, &Memory::read()?)?;
+    let mut checked = step.check(session, resolver, 0, &Memory::read()?)?;
     Ok(checked.remove(0))
-}
-
-/// Settings under which our statements only read, and read every row.
-pub fn reading() -> Settings {
-    Settings::push(&[("row_security", "off"), ("jit", "off"), ("transaction_read_only", "on")])
-}
-
-/// Adds what keeps the caller from reading what the pass reads.
-pub fn may_be_read(session: &Session, pass: &Pass, problems: &mut Problems) {
-    for (oid, columns) in pass.reads() {
-        if let Some(table) = session.catalog.table(*oid) {
-            readable(session, table, columns, false, problems);
-        }
-    }
-}
-
-/// How much memory a statement may use. Like Postgres's own validation of a foreign key, a pass may use
-/// maintenance_work_mem (RI_Initial_Check in ri_triggers.c), shared among its joins.
-pub struct Memory {
-    work: i64,
-    maintenance: i64,
-}
-
-impl Memory {
-    /// Reads the caller's settings, in kilobytes.
-    ///
-    /// Errors: those of SPI only.
-    pub fn read() -> Result<Memory, Problem> {
-        let sql = "SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) / 1024,
-                          pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) / 1024";
-        let (work, maintenance) = Spi::connect(|client| client.select(sql, None, &[])?.first().get_two::<i64, i64>())?;
-        Ok(Memory {
-            work: work.unwrap_or(4096),
-            maintenance: maintenance.unwrap_or(4096),
-        })
-    }
-
-    /// Holds until dropped.
-    pub fn for_joins(&self, joins: usize) -> Settings {
-        let share = self.maintenance / joins.max(1) as i64;
-        Settings::push(&[("work_mem", &format!("{}kB", share.max(self.work)))])
-    }
 }
 
 /// Values of parameters, all text.
@@ -287,7 +181,7 @@ pub fn arguments(parameters: &[String]) -> Vec<DatumWithOid<'_>> {
     parameters.iter().map(|value| value.as_str().into()).collect()
 }
 
-impl<'a> Step<'a> {
+impl<'a> TablePass<'a> {
     /// Rows of a polymorphic reference whose type was not declared point nowhere.
     fn count_unknown_types(&mut self) {
         let mut seen: Vec<(i16, Vec<i16>)> = Vec::new();
@@ -322,12 +216,18 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn check(&self, session: &Session, sides: &Sides, samples: i32, memory: &Memory) -> Result<Vec<Checked>, Problem> {
+    fn check(
+        &self,
+        session: &Session,
+        resolver: &TenantResolver,
+        samples: i32,
+        memory: &Memory,
+    ) -> Result<Vec<Checked>, Problem> {
         let _memory = memory.for_joins(self.pass.width());
         let row = self.read()?;
         let mut result = Vec::new();
         for (reference, conditions, numbers) in &self.references {
-            let mut checked = judged(session, sides, reference, numbers, &row);
+            let mut checked = judged(session, resolver, reference, numbers, &row);
             checked.sample = self.sample(reference.table, conditions, &checked, samples)?;
             result.push(checked);
         }
@@ -405,7 +305,13 @@ impl<'a> Step<'a> {
     }
 }
 
-fn judged(session: &Session, sides: &Sides, reference: &KeyReference, numbers: &Numbers, row: &[i64]) -> Checked {
+fn judged(
+    session: &Session,
+    resolver: &TenantResolver,
+    reference: &KeyReference,
+    numbers: &Numbers,
+    row: &[i64],
+) -> Checked {
     let catalog = &session.catalog;
     let rows_checked = numbers.checked.of(row).unwrap_or(0);
     let mut checked = Checked {
@@ -423,7 +329,7 @@ fn judged(session: &Session, sides: &Sides, reference: &KeyReference, numbers: &
         verdict: Verdict::Ok,
         sample: None,
         fix: None,
-        declaration: rests_on(catalog, sides, reference),
+        declaration: rests_on(catalog, resolver, reference),
     };
     checked.verdict = if checked
         .kinds()
@@ -436,14 +342,18 @@ fn judged(session: &Session, sides: &Sides, reference: &KeyReference, numbers: &
     } else {
         Verdict::Ok
     };
-    checked.fix = fix::next(catalog, sides, reference, &checked, row[0]);
+    checked.fix = fix::next(catalog, resolver, reference, &checked, row[0]);
     checked
 }
 
 /// The declarations that the row rests on: of the reference itself, and of the tenant keys of both sides.
-fn rests_on(catalog: &crate::catalog::Catalog, sides: &Sides, reference: &KeyReference) -> Option<String> {
+fn rests_on(catalog: &crate::catalog::Catalog, resolver: &TenantResolver, reference: &KeyReference) -> Option<String> {
     let keys = [reference.table, reference.parent].map(|table| {
-        let key = sides.keys()?.of(table).iter().find(|key| key.declared_by.is_some())?;
+        let key = resolver
+            .keys()?
+            .of(table)
+            .iter()
+            .find(|key| key.declared_by.is_some())?;
         let column = table.column(key.column)?;
         Some(format!(
             "{}: {}.{} is the tenant key",
@@ -508,7 +418,7 @@ fn total(rows: &[Checked], root: Option<&str>) -> Checked {
     let fix = match (verdict, root) {
         (Verdict::NotChecked, _) if references == 0 => Some("nothing to check: no reference was found".to_string()),
         (Verdict::NotChecked, _) if unreadable > 0 => {
-            Some(format!("{unreadable} references cannot be checked: their rows say why"))
+            Some(format!("{unreadable} references cannot be checked; the row of each gives the reason"))
         }
         (Verdict::NotChecked, _) => Some("nothing to check: no row has a reference".to_string()),
         (_, None) => Some("no tenants: whether a reference stays inside its tenant was not checked; root => '...' names the table that holds them".to_string()),

@@ -18,12 +18,12 @@ use crate::plan::join::same_key;
 
 use super::joins::{Joins, Side, type_of};
 use super::reference::KeyReference;
-use super::sides::{Sides, Whose};
+use crate::infer::tenancy::resolver::{RowTenant, TenantResolver};
 
 /// The statement over one table, built reference by reference.
 pub struct Pass<'a> {
     catalog: &'a Catalog,
-    sides: &'a Sides<'a>,
+    resolver: &'a TenantResolver<'a>,
     table: &'a Table,
     joins: Joins<'a>,
     aggregates: Vec<String>,
@@ -105,14 +105,14 @@ impl Number {
 
 impl<'a> Pass<'a> {
     /// A pass over `table`, which is `t` in every condition.
-    pub fn over(catalog: &'a Catalog, sides: &'a Sides<'a>, table: &'a Table) -> Self {
+    pub fn over(catalog: &'a Catalog, resolver: &'a TenantResolver<'a>, table: &'a Table) -> Self {
         let mut joins = Joins::new(catalog, "parent");
         // Tables without a primary key show their rows by ctid.
         let key = table.primary_key().map(|key| key.columns.clone()).unwrap_or_default();
         joins.reads(table, &key);
         Pass {
             catalog,
-            sides,
+            resolver,
             table,
             joins,
             aggregates: vec!["pg_catalog.count(*)".into()],
@@ -122,12 +122,12 @@ impl<'a> Pass<'a> {
 
     /// The conditions of one reference; joins what they need.
     pub fn conditions(&mut self, reference: &KeyReference<'a>) -> Conditions {
-        let own: Vec<String> = self.own(&reference.columns);
+        let own: Vec<String> = self.own_columns_sql(&reference.columns);
         self.joins.reads(self.table, &reference.columns);
         let when = reference.discriminator.as_ref().map(|(discriminating, value)| {
             self.joins.reads(self.table, &[*discriminating]);
             self.parameters.push(value.clone());
-            let column = &self.own(&[*discriminating])[0];
+            let column = &self.own_columns_sql(&[*discriminating])[0];
             let type_oid = type_of(self.table, *discriminating);
             format!(
                 "({}) = ${}",
@@ -142,13 +142,13 @@ impl<'a> Pass<'a> {
             (None, false) => all,
         };
         let compared = self.comparable_tenants(reference);
-        let parent_whose = compared.then(|| self.sides.of(reference.parent));
+        let parent_whose = compared.then(|| self.resolver.of(reference.parent));
         let (found, parent) = match reference.unique {
             true => self.one_parent(reference, when.as_deref(), parent_whose),
             false => self.parents_per_key(reference, when.as_deref(), parent_whose),
         };
         let orphan = format!("{set} AND {found} IS NOT DISTINCT FROM NULL");
-        let child_whose = self.sides.of(self.table);
+        let child_whose = self.resolver.of(self.table);
         let tenants = match (parent, compared) {
             (Some(parent), true) => self
                 .joins
@@ -253,7 +253,7 @@ impl<'a> Pass<'a> {
     /// The first rows (by primary key) for which a condition holds: their keys.
     pub fn rows(&self, condition: &str, limit: i32) -> String {
         let order = match self.table.primary_key() {
-            Some(key) => self.own(&key.columns).join(", "),
+            Some(key) => self.own_columns_sql(&key.columns).join(", "),
             None if self.table.kind == 'p' => "t.tableoid, t.ctid".into(),
             None if self.table.is_table() => "t.ctid".into(),
             None => "1".into(),
@@ -272,14 +272,14 @@ impl<'a> Pass<'a> {
 
     /// Columns of the table itself by which a row's own tenant is found.
     pub fn own_tenant_columns(&self) -> Vec<i16> {
-        match self.sides.of(self.table).as_ref() {
-            Whose::Everybodys => vec![],
-            Whose::Own(columns) => columns.clone(),
-            Whose::Through(paths) => paths.iter().flat_map(|path| path.columns()).collect(),
+        match self.resolver.of(self.table).as_ref() {
+            RowTenant::Shared => vec![],
+            RowTenant::Columns(columns) => columns.clone(),
+            RowTenant::Paths(paths) => paths.iter().flat_map(|path| path.columns()).collect(),
         }
     }
 
-    fn own(&self, columns: &[i16]) -> Vec<String> {
+    fn own_columns_sql(&self, columns: &[i16]) -> Vec<String> {
         columns
             .iter()
             .filter_map(|c| self.table.column(*c))
@@ -290,19 +290,19 @@ impl<'a> Pass<'a> {
     /// Are there two tenants to compare? Not where the rows of a side are everybody's, between tenants themselves, or where
     /// the user said that it may cross.
     fn comparable_tenants(&self, reference: &KeyReference) -> bool {
-        let root = self.sides.root().map(|root| root.oid);
+        let root = self.resolver.root().map(|root| root.oid);
         let between_tenants = Some(self.table.oid) == root && Some(reference.parent.oid) == root;
         !reference.may_cross_tenants
             && !between_tenants
-            && *self.sides.of(self.table) != Whose::Everybodys
-            && *self.sides.of(reference.parent) != Whose::Everybodys
+            && *self.resolver.of(self.table) != RowTenant::Shared
+            && *self.resolver.of(reference.parent) != RowTenant::Shared
     }
 
     fn one_parent(
         &mut self,
         reference: &KeyReference<'a>,
         when: Option<&str>,
-        whose: Option<Rc<Whose>>,
+        row_tenant: Option<Rc<RowTenant>>,
     ) -> (String, Option<Side>) {
         let alias = self.joins.to(
             "t",
@@ -313,7 +313,7 @@ impl<'a> Pass<'a> {
             &reference.key,
         );
         let found = self.joins.column(&alias, reference.parent, reference.key[0]);
-        let side = whose.and_then(|whose| self.joins.side(reference.parent, &alias, &whose));
+        let side = row_tenant.and_then(|row_tenant| self.joins.side(reference.parent, &alias, &row_tenant));
         (found, side)
     }
 
@@ -322,7 +322,7 @@ impl<'a> Pass<'a> {
         &mut self,
         reference: &KeyReference<'a>,
         when: Option<&str>,
-        whose: Option<Rc<Whose>>,
+        row_tenant: Option<Rc<RowTenant>>,
     ) -> (String, Option<Side>) {
         let mut inner = Joins::new(self.catalog, "above");
         let keys: Vec<String> = reference
@@ -331,7 +331,7 @@ impl<'a> Pass<'a> {
             .map(|c| inner.column("p", reference.parent, *c))
             .collect();
         inner.reads(reference.parent, &reference.key);
-        let side = whose.and_then(|whose| inner.side(reference.parent, "p", &whose));
+        let side = row_tenant.and_then(|row_tenant| inner.side(reference.parent, "p", &row_tenant));
         let mut select: Vec<String> = keys
             .iter()
             .enumerate()
@@ -354,7 +354,7 @@ impl<'a> Pass<'a> {
         let mut from = vec![format!("FROM {} AS p", reference.parent.relation_sql())];
         from.extend(inner.list.iter().map(|join| join.sql.clone()));
         let alias = self.joins.next_alias();
-        let own = self.own(&reference.columns);
+        let own = self.own_columns_sql(&reference.columns);
         let mut on: Vec<String> = own
             .iter()
             .zip(&reference.key)
@@ -460,7 +460,9 @@ impl<'a> Pass<'a> {
 
     /// The reference is the tenant key of the row.
     fn is_key(&self, reference: &KeyReference) -> bool {
-        let (Some(keys), Whose::Own(own)) = (self.sides.keys(), self.sides.of(self.table).as_ref().clone()) else {
+        let (Some(keys), RowTenant::Columns(own)) =
+            (self.resolver.keys(), self.resolver.of(self.table).as_ref().clone())
+        else {
             return false;
         };
         reference.parent.oid == keys.root.oid

@@ -1,106 +1,12 @@
 //! Which references there are to check: declared foreign keys, those that are only meant, and those that the user declared.
 
 use crate::catalog::{Catalog, State, Table};
-use crate::infer::{keys, reference};
+use crate::infer::reference;
+use crate::infer::tenancy::keys;
 use crate::names;
-use crate::rule::typed;
 
 use super::declared::Declaration;
-
-/// Columns of one table that should hold the key of a row of another.
-#[derive(Debug, Clone)]
-pub struct KeyReference<'a> {
-    /// The referencing table.
-    pub table: &'a Table,
-    /// Its columns.
-    pub columns: Vec<i16>,
-    /// The referenced table.
-    pub parent: &'a Table,
-    /// Its columns, in the same order.
-    pub key: Vec<i16>,
-    /// The name of the foreign key; `None`: there is none.
-    pub constraint: Option<&'a str>,
-    /// How far Postgres vouches for it.
-    pub state: State,
-    /// A partly NULL key is a violation (MATCH FULL).
-    pub match_full: bool,
-    /// Only rows with this text in this column mean this parent (`resource_type = 'invoice'`).
-    pub discriminator: Option<(i16, String)>,
-    /// The user said that it may lead to another tenant.
-    pub may_cross_tenants: bool,
-    /// Several rows of the parent may have the same key.
-    pub unique: bool,
-    /// The declaration that it rests on, with the role that made it.
-    pub declaration: Option<String>,
-}
-
-/// A reference that is not checked.
-#[derive(Debug, Clone)]
-pub struct Unchecked {
-    /// As displayed or declared.
-    pub table: String,
-    /// As typed or declared.
-    pub columns: String,
-    /// As displayed or declared.
-    pub parent: Option<String>,
-    /// The foreign key.
-    pub constraint: Option<String>,
-    /// `None`: it is none.
-    pub state: Option<State>,
-    /// In words, with what to do.
-    pub why: String,
-    /// As [`KeyReference::declaration`].
-    pub declaration: Option<String>,
-}
-
-/// A reference, or why it is not checked.
-#[derive(Debug, Clone)]
-pub enum Found<'a> {
-    /// To be checked.
-    Reference(KeyReference<'a>),
-    /// Something that a declaration names is gone or does not fit any more; it says that there is none; or comparing would run the code
-    /// of somebody else.
-    Unchecked(Unchecked),
-}
-
-impl<'a> KeyReference<'a> {
-    /// The columns as a person types them: `contactId`, `(tenant_id, ref)`, `(resource_type = 'invoice', resource_id)`.
-    pub fn columns_shown(&self) -> String {
-        let mut parts: Vec<String> = Vec::new();
-        if let Some((column, value)) = &self.discriminator {
-            let name = self.table.names_of(&[*column]).join("");
-            parts.push(format!("{} = '{}'", typed(&name), value.replace('\'', "''")));
-        }
-        if parts.is_empty() && self.columns.len() == 1 {
-            return self.table.names_of(&self.columns).join("");
-        }
-        parts.extend(self.table.names_of(&self.columns).iter().map(|name| typed(name)));
-        format!("({})", parts.join(", "))
-    }
-
-    /// As [`Self::columns_shown`], the parent's.
-    pub fn key_shown(&self) -> String {
-        shown(&self.parent.names_of(&self.key))
-    }
-
-    /// The columns alone, as a call takes them: `(resource_type, resource_id)`.
-    pub fn columns_typed(&self) -> String {
-        let mut columns: Vec<i16> = self.discriminator.iter().map(|(column, _)| *column).collect();
-        columns.extend(&self.columns);
-        shown(&self.table.names_of(&columns))
-    }
-}
-
-/// One name as it is, several in parentheses.
-pub fn shown(names: &[&str]) -> String {
-    match names {
-        [one] => one.to_string(),
-        several => {
-            let several: Vec<String> = several.iter().map(|name| typed(name)).collect();
-            format!("({})", several.join(", "))
-        }
-    }
-}
+pub use super::key_reference::{Found, KeyReference, Unchecked, shown};
 
 /// Every reference of `only` (`None`: of all tables), ordered by table, columns, constraint.
 ///
@@ -119,11 +25,11 @@ pub fn collect<'a>(
         let mut of_table: Vec<KeyReference> = foreign_keys(catalog, table);
         // What is said about a foreign key.
         for key in &mut of_table {
-            let said = declared
+            let declared_here = declared
                 .iter()
                 .find(|d| d.is_about(table, &key.columns) && d.is_to(key.parent) && d.may_cross_tenants);
-            key.may_cross_tenants = said.is_some();
-            key.declaration = said.map(|d| d.attributed(catalog));
+            key.may_cross_tenants = declared_here.is_some();
+            key.declaration = declared_here.map(|d| d.attributed(catalog));
         }
         let mut unchecked = by_cast(catalog, table);
         let mut spoken_of: Vec<i16> = Vec::new();

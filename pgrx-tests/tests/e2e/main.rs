@@ -15,6 +15,7 @@
 //! * `validate`: references against the rows, random schemas against one query per check
 //! * `repair`: what is done about them, and put back
 //! * `undo`: what any run changed, taken back
+//! * `foretold`: a dry run says what the real run does, whichever call writes
 //! * `parents`: missing parents created and linked, random rows against a model
 //! * `finalize`: the gate, and locking in with short locks
 //! * `migration`: one checklist for all of it
@@ -29,6 +30,7 @@ mod dead_columns;
 mod documents;
 mod example;
 mod finalize;
+mod foretold;
 mod inference;
 mod kinds;
 mod migration;

@@ -188,7 +188,7 @@ fn a_wrong_call_says_what_is_wrong_and_what_to_do() {
         (
             "backfill('loose', 'name', ARRAY['ref'], tenant => '1')",
             "42703",
-            "the tenant of a row of loose cannot be told",
+            "the tenant of the rows of loose cannot be determined",
             "",
         ),
         (

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Actual;
+use super::ActualSchema;
 use crate::catalog::domains_of_others_run_code;
 use crate::pg::Settings;
 use crate::pg::read_json;
@@ -44,13 +44,13 @@ fn privileges(acl: &str, kind: char, owner: &str) -> String {
     )
 }
 
-impl Actual {
+impl ActualSchema {
     /// Reads what is called by one of `names` (bare).
     ///
     /// * `path`: the schemas of the search_path that exist, in order.
     ///
     /// Errors: those of SPI. Waits for whoever holds an ACCESS EXCLUSIVE lock on one of the tables.
-    pub fn load(names: &BTreeSet<String>, path: Vec<String>) -> Result<Actual, Problem> {
+    pub fn load(names: &BTreeSet<String>, path: Vec<String>) -> Result<ActualSchema, Problem> {
         let of_relation = privileges("c.relacl", 'r', "c.relowner");
         let of_function = privileges("p.proacl", 'f', "p.proowner");
         let of_type = privileges("t.typacl", 'T', "t.typowner");
@@ -223,7 +223,7 @@ SELECT jsonb_build_object(
         // Compiling the statement takes longer than it runs.
         let _jit = Settings::push(&[("jit", "off")]);
         let arguments = [names.into()];
-        let mut actual: Actual = read_json(&sql, &arguments)?;
+        let mut actual: ActualSchema = read_json(&sql, &arguments)?;
         actual.path = path;
         actual.code_of_others = domains_of_others_run_code()?;
         let names = actual.relations.iter().enumerate();

@@ -344,7 +344,7 @@ pub struct Schema {
 
 /// Everything that is called like something in a script.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Actual {
+pub struct ActualSchema {
     /// Tables, views, sequences, indexes.
     pub relations: Vec<Relation>,
     /// Functions and procedures.
@@ -369,12 +369,12 @@ pub struct Actual {
     by_name: HashMap<(String, String), usize>,
 }
 
-impl Actual {
+impl ActualSchema {
     /// Nothing is there.
-    pub fn nothing(path: Vec<String>) -> Actual {
-        Actual {
+    pub fn empty(path: Vec<String>) -> ActualSchema {
+        ActualSchema {
             path,
-            ..Actual::default()
+            ..ActualSchema::default()
         }
     }
 

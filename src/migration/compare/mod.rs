@@ -4,12 +4,12 @@ mod objects;
 mod text;
 mod types;
 
-use super::actual::{self, Actual};
-use super::world::Said;
+use super::actual::{self, ActualSchema};
+use super::expected::Property;
 use crate::identifier::Identifier;
 use crate::pg::Settings;
 use crate::pg::analysis::{self, Use};
-use crate::pg::tree::{Expression, TypeName};
+use crate::pg::ast::{Expression, TypeName};
 use crate::problem::Problem;
 use crate::script::ast::Name;
 use objects::{constraints, functions, indexes, policies, triggers};
@@ -93,7 +93,7 @@ fn collations(written: Option<&Name>, is: Option<&actual::Collation>, path: &[St
 }
 
 /// How names inside of expressions are looked up.
-struct Names {
+struct ExpressionContext {
     /// The search_path.
     setting: String,
     /// Something is called otherwise since.
@@ -102,7 +102,7 @@ struct Names {
     code_of_others: bool,
 }
 
-impl Names {
+impl ExpressionContext {
     /// It is not found because it is called otherwise by now, or may not be looked at.
     fn excuse(&self, problem: &Problem) -> bool {
         use pgrx::PgSqlErrorCode::{
@@ -129,7 +129,7 @@ fn expressions(
     written: Option<Expression>,
     form: Use,
     table: u32,
-    names: &Names,
+    names: &ExpressionContext,
 ) -> Difference {
     let written = match written {
         None => String::new(),
@@ -163,15 +163,15 @@ fn expressions(
 ///
 /// * `path`: the search_path of the step that says it.
 /// * `renamed`: a later step renames something, so that names inside of expressions may not be found any more; they are not compared then.
-pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual: &Actual) -> Difference {
+pub fn holds(property: &Property, entity: Entity, path: &[String], renamed: bool, actual: &ActualSchema) -> Difference {
     let setting = path_setting(path);
-    let setting = &Names {
+    let setting = &ExpressionContext {
         setting,
         renamed,
         code_of_others: actual.code_of_others,
     };
-    match (said, entity) {
-        (Said::Type(name, collation), Entity::Column(_, column)) => match type_of(name, path) {
+    match (property, entity) {
+        (Property::Type(name, collation), Entity::Column(_, column)) => match type_of(name, path) {
             Ok(Some((oid, modifier))) if (oid, modifier) == (column.type_oid, column.modifier) => {
                 collations(collation.as_ref(), column.collation.as_ref(), path)
             }
@@ -184,14 +184,14 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
             ),
             Err(problem) => Some(problem.message),
         },
-        (Said::NotNull(yes), Entity::Column(_, column)) => match (column.not_null, *yes) {
+        (Property::NotNull(yes), Entity::Column(_, column)) => match (column.not_null, *yes) {
             (is, yes) if is == yes => None,
             // Its parents say so.
             (true, false) if column.inherited => None,
             (true, _) => Some("it is NOT NULL, written is nullable".into()),
             (false, _) => Some("it is nullable, written is NOT NULL".into()),
         },
-        (Said::Default(written), Entity::Column(_, column)) => {
+        (Property::Default(written), Entity::Column(_, column)) => {
             if !column.identity.is_empty() {
                 return Some("it is an identity column".into());
             }
@@ -207,11 +207,11 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
             let is = column.default.as_deref().filter(|_| column.generated.is_empty());
             expressions("the default", is, *written, form, 0, setting)
         }
-        (Said::Serial, Entity::Column(_, column)) => {
+        (Property::Serial, Entity::Column(_, column)) => {
             let nextval = column.default.as_deref().is_some_and(|d| d.starts_with("nextval("));
             (!(column.serial && nextval)).then(|| "no sequence of its own gives its default".into())
         }
-        (Said::Generated(written), Entity::Column(relation, column)) => {
+        (Property::Generated(written), Entity::Column(relation, column)) => {
             let form = Use::Default {
                 column: &column.name,
                 type_oid: column.type_oid,
@@ -228,34 +228,34 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
                 setting,
             )
         }
-        (Said::Virtual(yes), Entity::Column(_, column)) => match (column.generated.as_str(), yes) {
+        (Property::Virtual(yes), Entity::Column(_, column)) => match (column.generated.as_str(), yes) {
             ("v", false) => Some("it is VIRTUAL, written is STORED".into()),
             ("s", true) => Some("it is STORED, written is VIRTUAL".into()),
             _ => None,
         },
-        (Said::Identity(written), Entity::Column(_, column)) => same(
+        (Property::Identity(written), Entity::Column(_, column)) => same(
             "its identity",
             &column.identity,
             &written.map(String::from).unwrap_or_default(),
         ),
-        (Said::Constraint(written, _), Entity::Constraint(relation, constraint)) => {
+        (Property::Constraint(written, _), Entity::Constraint(relation, constraint)) => {
             constraints(written, relation, constraint, setting, path, actual)
         }
-        (Said::Valid, Entity::Constraint(_, constraint)) => {
+        (Property::Valid, Entity::Constraint(_, constraint)) => {
             (!constraint.validated).then(|| "it is NOT VALID".to_string())
         }
-        (Said::Index(written), Entity::Relation(relation)) => match &relation.index {
+        (Property::Index(written), Entity::Relation(relation)) => match &relation.index {
             // Of a partitioned table (ON ONLY) it is complete when each partition has its own.
             Some(index) if relation.kind == 'I' => indexes(written, index, false, setting, path),
             Some(index) => indexes(written, index, true, setting, path),
             None => Some("it is no index".into()),
         },
-        (Said::Function(written), Entity::Function(function)) => functions(written, function, setting, path),
-        (Said::Trigger(written), Entity::Trigger(relation, trigger)) => {
+        (Property::Function(written), Entity::Function(function)) => functions(written, function, setting, path),
+        (Property::Trigger(written), Entity::Trigger(relation, trigger)) => {
             triggers(written, relation, trigger, setting, path)
         }
-        (Said::Policy(written), Entity::Policy(relation, policy)) => policies(written, relation, policy, setting),
-        (Said::View(query, columns), Entity::Relation(relation)) => match &relation.query {
+        (Property::Policy(written), Entity::Policy(relation, policy)) => policies(written, relation, policy, setting),
+        (Property::View(query, columns), Entity::Relation(relation)) => match &relation.query {
             None => Some("it is no view".into()),
             // Later renames, and columns that come to a table of which it shows all, change how it would be written.
             Some(_) if renamed || setting.code_of_others => None,
@@ -268,7 +268,7 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
                 Err(problem) => Some(problem.message),
             },
         },
-        (Said::Labels(written), Entity::Type(found)) => {
+        (Property::Labels(written), Entity::Type(found)) => {
             // Labels that later steps add or rename are objects of their own: only the order of the others is left.
             let there: Vec<&String> = found.labels.iter().filter(|label| written.contains(label)).collect();
             let order: Vec<&String> = written.iter().filter(|label| found.labels.contains(label)).collect();
@@ -278,12 +278,12 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
                 _ => Some("it is no enum".into()),
             }
         }
-        (Said::Domain(written), Entity::Type(found)) => domains(written, found, setting, path),
-        (Said::Attributes(written), Entity::Type(found)) => attributes(written, found, setting, path),
-        (Said::PartitionKey(written), Entity::Relation(relation)) => {
+        (Property::Domain(written), Entity::Type(found)) => domains(written, found, setting, path),
+        (Property::Attributes(written), Entity::Type(found)) => attributes(written, found, setting, path),
+        (Property::PartitionKey(written), Entity::Relation(relation)) => {
             partition_keys(written.as_ref(), relation, setting)
         }
-        (Said::Partition(written), Entity::Relation(relation)) => match (written, &relation.partition_of) {
+        (Property::Partition(written), Entity::Relation(relation)) => match (written, &relation.partition_of) {
             (None, None) => None,
             (None, Some((schema, name, ..))) => Some(format!("it is a partition of {schema}.{name}")),
             (Some(_), None) => Some("it is no partition".into()),
@@ -298,7 +298,7 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
                 bounds(*bound, is, *oid, setting)
             }
         },
-        (Said::Inherits(written), Entity::Relation(relation)) => {
+        (Property::Inherits(written), Entity::Relation(relation)) => {
             let mut left: Vec<&(String, String)> = relation.inherits.iter().collect();
             for parent in written {
                 match left
@@ -312,13 +312,13 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
             left.first()
                 .map(|(schema, name)| format!("it inherits from {schema}.{name}"))
         }
-        (Said::Firing(written), Entity::Trigger(_, trigger)) => match (trigger.firing, *written) {
+        (Property::Firing(written), Entity::Trigger(_, trigger)) => match (trigger.firing, *written) {
             (is, written) if is == written => None,
             ('D', _) => Some("it is disabled".into()),
             (_, 'D') => Some("it is not disabled".into()),
             (is, written) => differ("when it fires", is, written),
         },
-        (Said::Owner(written), entity) => {
+        (Property::Owner(written), entity) => {
             let is = match entity {
                 Entity::Relation(relation) => &relation.owner,
                 Entity::Type(found) => &found.owner,
@@ -328,13 +328,15 @@ pub fn holds(said: &Said, entity: Entity, path: &[String], renamed: bool, actual
             };
             same("the owner", is, written)
         }
-        (Said::Sequence(option, written), Entity::Relation(relation)) => match &relation.sequence {
+        (Property::Sequence(option, written), Entity::Relation(relation)) => match &relation.sequence {
             Some(is) => sequences(*option, written, is, setting, path),
             None => Some("it is no sequence".into()),
         },
-        (Said::RowSecurity(on), Entity::Relation(relation)) => same("row-level security", &relation.row_security, on),
-        (Said::Force(on), Entity::Relation(relation)) => same("forced row-level security", &relation.force, on),
-        (Said::Comment(written), entity) => {
+        (Property::RowSecurity(on), Entity::Relation(relation)) => {
+            same("row-level security", &relation.row_security, on)
+        }
+        (Property::Force(on), Entity::Relation(relation)) => same("forced row-level security", &relation.force, on),
+        (Property::Comment(written), entity) => {
             let is = match entity {
                 Entity::Relation(relation) => &relation.comment,
                 Entity::Column(_, column) => &column.comment,

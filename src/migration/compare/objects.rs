@@ -1,10 +1,10 @@
 //! What belongs to tables, and functions: as written?
 
 use super::text::without_places;
-use super::{Difference, Names, collations, differ, expressions, means, same, type_of};
-use crate::migration::actual::{self, Actual};
+use super::{Difference, ExpressionContext, collations, differ, expressions, means, same, type_of};
+use crate::migration::actual::{self, ActualSchema};
 use crate::pg::analysis::{self, Use};
-use crate::pg::tree::Expression;
+use crate::pg::ast::Expression;
 use crate::script::ast::{
     ConstraintDefinition, FunctionDefinition, IndexDefinition, PolicyDefinition, Rule, TriggerDefinition,
 };
@@ -13,9 +13,9 @@ pub(super) fn constraints(
     written: &ConstraintDefinition,
     relation: &actual::Relation,
     is: &actual::Constraint,
-    setting: &Names,
+    setting: &ExpressionContext,
     path: &[String],
-    actual: &Actual,
+    actual: &ActualSchema,
 ) -> Difference {
     let kind = match written.rule {
         Rule::Primary => 'p',
@@ -98,7 +98,7 @@ pub(super) fn indexes(
     written: &IndexDefinition,
     is: &actual::Index,
     whole: bool,
-    setting: &Names,
+    setting: &ExpressionContext,
     path: &[String],
 ) -> Difference {
     let plain = || Some(format!("it is {}", is.definition));
@@ -144,7 +144,7 @@ pub(super) fn indexes(
 pub(super) fn functions(
     written: &FunctionDefinition,
     is: &actual::Function,
-    setting: &Names,
+    setting: &ExpressionContext,
     path: &[String],
 ) -> Difference {
     if let Some(returns) = &written.returns {
@@ -175,7 +175,7 @@ pub(super) fn functions(
 }
 
 /// BEGIN ATOMIC and RETURN.
-fn bodies(written: Expression, is: &actual::Function, setting: &Names) -> Difference {
+fn bodies(written: Expression, is: &actual::Function, setting: &ExpressionContext) -> Difference {
     let another = || Some("its body is another".to_string());
     let Some(there) = &is.statements else { return another() };
     if setting.code_of_others {
@@ -189,7 +189,12 @@ fn bodies(written: Expression, is: &actual::Function, setting: &Names) -> Differ
     }
 }
 
-fn parameters(written: &FunctionDefinition, is: &actual::Function, setting: &Names, path: &[String]) -> Difference {
+fn parameters(
+    written: &FunctionDefinition,
+    is: &actual::Function,
+    setting: &ExpressionContext,
+    path: &[String],
+) -> Difference {
     if written.parameters.len() != is.parameters.len() {
         return differ(
             "the number of parameters",
@@ -257,7 +262,7 @@ pub(super) fn triggers(
     written: &TriggerDefinition,
     relation: &actual::Relation,
     is: &actual::Trigger,
-    setting: &Names,
+    setting: &ExpressionContext,
     path: &[String],
 ) -> Difference {
     let plain = || Some(format!("it is {}", is.definition));
@@ -297,7 +302,7 @@ pub(super) fn policies(
     written: &PolicyDefinition,
     relation: &actual::Relation,
     is: &actual::Policy,
-    setting: &Names,
+    setting: &ExpressionContext,
 ) -> Difference {
     let roles = match written.roles.is_empty() {
         true => vec!["public".to_string()],

@@ -3,13 +3,18 @@
 use pgrx::spi::quote_identifier;
 
 use super::text::bare;
-use super::{Difference, Names, collations, differ, expressions, means, same, type_of};
+use super::{Difference, ExpressionContext, collations, differ, expressions, means, same, type_of};
 use crate::migration::actual;
 use crate::pg::analysis::{self, Use};
-use crate::pg::tree::{Expression, TypeName};
+use crate::pg::ast::{Expression, TypeName};
 use crate::script::ast::{DomainDefinition, Name, PartitionKey, SequenceOption, SequenceValue};
 
-pub(super) fn domains(written: &DomainDefinition, is: &actual::Type, setting: &Names, path: &[String]) -> Difference {
+pub(super) fn domains(
+    written: &DomainDefinition,
+    is: &actual::Type,
+    setting: &ExpressionContext,
+    path: &[String],
+) -> Difference {
     match type_of(&written.base, path) {
         Ok(Some(base)) if base == is.base => {}
         Ok(None) if setting.renamed => return None,
@@ -49,7 +54,7 @@ pub(super) fn domains(written: &DomainDefinition, is: &actual::Type, setting: &N
 pub(super) fn attributes(
     written: &[(String, TypeName, Option<Name>)],
     is: &actual::Type,
-    setting: &Names,
+    setting: &ExpressionContext,
     path: &[String],
 ) -> Difference {
     let names = |all: Vec<&String>| format!("{all:?}");
@@ -74,7 +79,11 @@ pub(super) fn attributes(
         )
 }
 
-pub(super) fn partition_keys(written: Option<&PartitionKey>, is: &actual::Relation, setting: &Names) -> Difference {
+pub(super) fn partition_keys(
+    written: Option<&PartitionKey>,
+    is: &actual::Relation,
+    setting: &ExpressionContext,
+) -> Difference {
     let text = match written {
         None => None,
         Some(written) => {
@@ -107,7 +116,7 @@ pub(super) fn partition_keys(written: Option<&PartitionKey>, is: &actual::Relati
     }
 }
 
-pub(super) fn bounds(written: Expression, is: &str, whole: u32, setting: &Names) -> Difference {
+pub(super) fn bounds(written: Expression, is: &str, whole: u32, setting: &ExpressionContext) -> Difference {
     match analysis::stored_bound(written, whole, &setting.setting) {
         Ok(Some(written)) if written != is => differ("its bound", is, written),
         // What is computed is not computed here.
@@ -121,7 +130,7 @@ pub(super) fn sequences(
     option: SequenceOption,
     written: &SequenceValue,
     is: &actual::Sequence,
-    setting: &Names,
+    setting: &ExpressionContext,
     path: &[String],
 ) -> Difference {
     let number = |what: &str, is: i64| match written {

@@ -6,16 +6,19 @@ use pgrx::prelude::*;
 use serde_json::json;
 
 use super::loss::Copied;
-use super::plan::{Drop, Plan, plan, qualified};
-use super::restore::columns_now;
-use super::{Request, Taken, values};
+use super::plan::{Drop, Plan, plan};
+use super::{ResetObject, ResetRequest, values};
 use crate::migration::compared;
+use crate::migration::shown::qualified;
 use crate::pg::{self, Settings, Watch, subtransaction};
 use crate::plan::Statement;
 use crate::plan::kept::Change;
+use crate::plan::kept::text_of;
 use crate::plan::kept::{json_object, keeping};
 use crate::plan::program::{Keep, Program, Progress, Reading, Step, Surroundings, Verdict, Verify, Write};
 use crate::problem::Problem;
+use crate::run::current_columns::columns_now;
+use crate::run::in_one_time_zone;
 use crate::run::interpret;
 use crate::run::record::Record;
 use crate::run::{Session, may_write, settings};
@@ -23,7 +26,7 @@ use crate::run::{Session, may_write, settings};
 /// What was done, or would be.
 pub struct Reset {
     /// What is dropped, in order, then what is kept.
-    pub taken: Vec<Taken>,
+    pub taken: Vec<ResetObject>,
     /// Objects that are dropped.
     pub dropped: i64,
     /// Objects that are kept.
@@ -38,7 +41,7 @@ pub struct Reset {
 ///
 /// Errors: those of `script::read` and `plan`; 25006 in a read-only transaction; 25000 in one that is not READ COMMITTED; 55P03 where a lock is not had in time; 40001 where what is
 /// there changed meanwhile; 42501 without the right to drop. Nothing is dropped then.
-pub fn reset(request: &Request) -> Result<Reset, Problem> {
+pub fn reset(request: &ResetRequest) -> Result<Reset, Problem> {
     if request.mode.is_real() {
         may_write()?;
     }
@@ -48,14 +51,14 @@ pub fn reset(request: &Request) -> Result<Reset, Problem> {
         plan(&compared, &request.include, false)?
     };
     if !request.mode.is_real() {
-        return Ok(told(first, None));
+        return Ok(into_result(first, None));
     }
     // A subtransaction: what was dropped before something fails is there again.
     let (plan, run) = subtransaction(AssertUnwindSafe(|| real(&session, request, &first)))?;
-    Ok(told(plan, run))
+    Ok(into_result(plan, run))
 }
 
-fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Option<i64>), Problem> {
+fn real(session: &Session, request: &ResetRequest, first: &Plan) -> Result<(Plan, Option<i64>), Problem> {
     let _timeout = Settings::push(&[("lock_timeout", &request.lock_timeout)]);
     for drop in &first.dropped {
         if let Some((schema, name)) = &drop.table {
@@ -74,7 +77,7 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
     if statements(&plan) != statements(first) {
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            "what is there changed while the tables were locked",
+            "the schema changed before the tables were locked",
         )
         .detail("nothing was dropped")
         .hint("look again: SELECT * FROM migration_reset(script)"));
@@ -120,7 +123,7 @@ fn real(session: &Session, request: &Request, first: &Plan) -> Result<(Plan, Opt
         fingerprint: request.script.clone(),
     };
     let (id, ()) = {
-        let _texts = super::exact_texts();
+        let _texts = in_one_time_zone();
         interpret::run(session, program, |_| Ok(((), record)))?
     };
     Ok((plan, Some(id)))
@@ -175,10 +178,7 @@ fn rows<'p>(session: &'p Session, drop: &Drop) -> Result<Vec<Step<'p>>, Problem>
     pg::may_read([found.oid]);
     let texts = found.columns.iter().map(|c| {
         let value = format!("t.{}", c.sql());
-        let text = format!(
-            "CASE WHEN {value} IS DISTINCT FROM NULL THEN {} END",
-            values::text_of(&value)
-        );
+        let text = format!("CASE WHEN {value} IS DISTINCT FROM NULL THEN {} END", text_of(&value));
         (c, text)
     });
     let kept = Statement::new(format!(
@@ -207,7 +207,7 @@ fn run(statement: &str) -> Result<(), Problem> {
     })?)
 }
 
-fn told(plan: Plan, run_id: Option<i64>) -> Reset {
+fn into_result(plan: Plan, run_id: Option<i64>) -> Reset {
     let (dropped, kept) = (plan.dropped.len() as i64, plan.kept.len() as i64);
     let copied = plan
         .dropped
@@ -215,7 +215,7 @@ fn told(plan: Plan, run_id: Option<i64>) -> Reset {
         .filter(|d| d.copied != Copied::Nothing)
         .filter_map(|d| d.taken.rows)
         .sum();
-    let mut taken: Vec<Taken> = plan.dropped.into_iter().map(|drop| drop.taken).collect();
+    let mut taken: Vec<ResetObject> = plan.dropped.into_iter().map(|drop| drop.taken).collect();
     taken.extend(plan.kept);
     Reset {
         taken,

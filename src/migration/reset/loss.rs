@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
-use super::plan::qualified;
 use crate::migration::actual::{Column, Relation};
 use crate::migration::compare::Entity;
+use crate::migration::expected::{ExpectedSchema, Id};
 use crate::migration::judge::Judge;
+use crate::migration::shown::qualified;
 use crate::migration::status::counted;
-use crate::migration::world::{Id, World};
 use crate::problem::Problem;
 use crate::run::hold::{Found, hold};
 use crate::script::ast::Kind;
@@ -37,7 +37,7 @@ pub enum Copied {
 ///
 /// Errors: those of SPI. `Err` inside: why it cannot be copied, and so cannot be dropped.
 pub fn copied(
-    world: &World,
+    expected: &ExpectedSchema,
     judge: &Judge,
     entity: Entity,
     (rows, fresh): (Option<i64>, bool),
@@ -58,9 +58,9 @@ pub fn copied(
             Some(0) => Ok((Copied::Nothing, None)),
             Some(values) => {
                 let made = |name: &String| {
-                    (0..world.objects.len()).any(|id| match judge.found(id) {
+                    (0..expected.objects.len()).any(|id| match judge.found(id) {
                         Some(Entity::Column(table, found)) => {
-                            table.oid == relation.oid && found.name == *name && world.objects[id].created.is_some()
+                            table.oid == relation.oid && found.name == *name && expected.objects[id].created.is_some()
                         }
                         _ => false,
                     })
@@ -87,25 +87,25 @@ pub fn copied(
 
 /// What would be lost with it, beside what depends on it.
 pub fn loses(
-    world: &World,
+    expected: &ExpectedSchema,
     judge: &Judge,
     id: Id,
     entity: Entity,
     (rows, fresh): (Option<i64>, bool),
     quiet: bool,
 ) -> Result<Option<String>, Problem> {
-    let kind = world.objects[id].kind;
+    let kind = expected.objects[id].kind;
     let maybe_before = "it may have been there before, in another form";
     Ok(match (kind, entity) {
         (Kind::Table, Entity::Relation(relation)) if matches!(relation.kind, 'r' | 'p') => match rows {
             Some(0) => {
-                let used = mentioned(&relation.name, false, judge, world)?;
+                let used = mentioned(&relation.name, false, judge, expected)?;
                 (!used.is_empty()).then(|| format!("named in the body of {}", used.join(", ")))
             }
             Some(rows) => Some(format!("it has {rows} rows")),
             None => Some("its rows cannot be counted: SELECT is not granted, or policies hide some".into()),
         },
-        (Kind::Table, _) => Some("what it holds is not here".into()),
+        (Kind::Table, _) => Some("its rows are on another server (foreign table)".into()),
         (Kind::Column, Entity::Column(relation, column)) => match values(relation, column, fresh)? {
             Some(0) => None,
             Some(rows) => Some(format!("{rows} rows have a value")),
@@ -122,11 +122,11 @@ pub fn loses(
             })?;
             last.map(|last| format!("it has been used, up to {last}"))
         }
-        (Kind::Extension, _) => Some("others may use it without saying so".into()),
+        (Kind::Extension, _) => Some("other objects may use it without a recorded dependency".into()),
         (Kind::Schema, _) if quiet => Some(format!("IF NOT EXISTS: {maybe_before}")),
         (Kind::Function | Kind::View | Kind::Trigger, _) if quiet => Some(format!("OR REPLACE: {maybe_before}")),
         (Kind::Function, Entity::Function(function)) => {
-            let used = mentioned(&function.name, true, judge, world)?;
+            let used = mentioned(&function.name, true, judge, expected)?;
             (!used.is_empty()).then(|| format!("named in the body of {}", used.join(", ")))
         }
         _ => None,
@@ -153,8 +153,8 @@ fn values(relation: &Relation, column: &Column, fresh: bool) -> Result<Option<i6
 /// Functions that are not the script's and use something of this name in their body: no dependency says so.
 ///
 /// * `is_function`: it is called; else it is read or written.
-fn mentioned(name: &str, is_function: bool, judge: &Judge, world: &World) -> Result<Vec<String>, Problem> {
-    let own: BTreeSet<u32> = (0..world.objects.len())
+fn mentioned(name: &str, is_function: bool, judge: &Judge, expected: &ExpectedSchema) -> Result<Vec<String>, Problem> {
+    let own: BTreeSet<u32> = (0..expected.objects.len())
         .filter_map(|id| match judge.found(id) {
             Some(Entity::Function(function)) => Some(function.oid),
             _ => None,

@@ -5,32 +5,23 @@
 //! plan      what the script made → statements in the order of dependency, and what is kept, with the reason; reads only
 //! loss      what goes with an object, and what of it can be copied
 //! execute   tables locked, planned again, rows and values copied, dropped
-//! restore   the copied rows put back
-//! values    values of columns, copied by the primary keys of their rows, and put back
+//! values    values of columns, copied by the primary keys of their rows
 //! ```
+//! `undo` puts back what was copied.
 
+mod created_objects;
 mod execute;
 mod loss;
-mod own;
 mod plan;
-mod restore;
 mod values;
 
 pub use execute::reset;
-pub use restore::restore;
 
-use crate::pg::Settings;
 use crate::plan::Mode;
-
-/// Values as text, and back again, whatever the session has set: as in every call (`settings::EXACT_TEXTS`), and in one time zone, because
-/// nothing that a caller typed is read in between.
-fn exact_texts() -> Settings {
-    Settings::push(&[("timezone", "UTC")])
-}
 
 /// What was asked for.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct ResetRequest {
     /// The script.
     pub script: String,
     /// Count only.
@@ -43,7 +34,7 @@ pub struct Request {
 
 /// What becomes of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub struct ResetObject {
     /// `table` ...
     pub kind: String,
     /// As displayed.

@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
-use super::Taken;
+use super::ResetObject;
+use super::created_objects::{CreatedObjects, additions_by_others, column_additions_by_others, owner_to_ask};
 use super::loss::{Copied, copied, loses};
-use super::own::{Own, not_the_callers, not_the_scripts, not_the_scripts_of};
 use crate::migration::Compared;
 use crate::migration::actual::Relation;
 use crate::migration::compare::Entity;
 use crate::migration::depend::{Address, Graph};
+use crate::migration::expected::{Claim, ExpectedSchema, Id, class};
+use crate::migration::shown::qualified;
 use crate::migration::status::{State, Status, rows_of, status};
-use crate::migration::world::{Claim, Id, World, class};
 use crate::problem::Problem;
 use crate::script::ast::Kind;
 
@@ -22,14 +23,14 @@ pub struct Plan {
     /// In the order in which they are dropped.
     pub dropped: Vec<Drop>,
     /// In the order of the script.
-    pub kept: Vec<Taken>,
+    pub kept: Vec<ResetObject>,
 }
 
 /// Something that is dropped.
 #[derive(Debug, Clone)]
 pub struct Drop {
     /// What the result says.
-    pub taken: Taken,
+    pub taken: ResetObject,
     /// Its table (itself, if it is one): schema and name; locked before anything is dropped.
     pub table: Option<(String, String)>,
     /// What is copied before.
@@ -45,26 +46,21 @@ struct Candidate {
     step: usize,
 }
 
-/// `"schema"."name"` where it needs quotes.
-pub fn qualified(schema: &str, name: &str) -> String {
-    format!("{}.{}", quote_identifier(schema), quote_identifier(name))
-}
-
 /// Plans a reset.
 ///
 /// * `fresh`: rows and values as of now, not as of when the call began.
 ///
 /// Errors: 42704 for something in `include` that is none of the script's; those of SPI.
 pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan, Problem> {
-    let (world, actual) = (&compared.world, &compared.actual);
+    let (expected, actual) = (&compared.expected, &compared.actual);
     // Rows are counted below, of what may go.
-    let status = status(&compared.steps, world, actual, false)?;
-    let own = Own::of(world, &status.judge);
+    let status = status(&compared.steps, expected, actual, false)?;
+    let own = CreatedObjects::of(expected, &status.judge);
     let mut kept = Vec::new();
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut named: BTreeSet<&String> = BTreeSet::new();
-    for id in 0..world.objects.len() {
-        let object = &world.objects[id];
+    for id in 0..expected.objects.len() {
+        let object = &expected.objects[id];
         let (Some(step), Some(entity)) = (object.created, status.judge.found(id)) else {
             continue;
         };
@@ -74,13 +70,13 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
         // Parts go with what the script made as a whole.
         if object
             .on
-            .is_some_and(|on| world.objects[on].created.is_some() && status.judge.found(on).is_some())
+            .is_some_and(|on| expected.objects[on].created.is_some() && status.judge.found(on).is_some())
         {
             continue;
         }
         let shown = status.judge.shown(id, usize::MAX);
         let Some((address, (statement, table))) = Address::of(entity).zip(dropping(object.kind, entity)) else {
-            kept.push(Taken {
+            kept.push(ResetObject {
                 kind: object.kind.as_str().into(),
                 object: shown,
                 statement: None,
@@ -109,7 +105,14 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
         };
         // An exception on purpose is for what would be lost, not for what is not the script's.
         let loss = match reason {
-            None => loses(world, &status.judge, id, entity, (rows, fresh), world.told[step].quiet)?,
+            None => loses(
+                expected,
+                &status.judge,
+                id,
+                entity,
+                (rows, fresh),
+                expected.effects[step].quiet,
+            )?,
             Some(_) => None,
         };
         if included.is_none() {
@@ -118,29 +121,32 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
         if reason.is_none()
             && let Entity::Relation(relation) = entity
         {
-            reason = not_the_scripts(world, &own, actual, id, relation);
+            reason = additions_by_others(expected, &own, actual, id, relation);
         }
         if reason.is_none()
             && let Entity::Column(relation, column) = entity
         {
-            reason = not_the_scripts_of(world, id, relation, column);
+            reason = column_additions_by_others(expected, id, relation, column);
         }
-        reason = reason.or_else(|| not_the_callers(actual, entity));
+        reason = reason.or_else(|| owner_to_ask(actual, entity));
         let mut copies = (Copied::Nothing, rows);
         if reason.is_none() && included.is_some() {
-            match copied(world, &status.judge, entity, (rows, fresh))? {
+            match copied(expected, &status.judge, entity, (rows, fresh))? {
                 Ok(found) => copies = found,
                 Err(why) => reason = Some(why),
             }
         }
-        if reason.is_none() && included.is_none() && made_anew(world, id) {
-            reason = Some("the script drops what was called so before: what that was is not known".into());
+        if reason.is_none() && included.is_none() && replaces_dropped_object(expected, id) {
+            reason = Some(
+                "the script drops an older object of this name, which cannot be restored: its definition is unknown"
+                    .into(),
+            );
         }
         candidates.push(Candidate {
             id,
             address,
             drop: Drop {
-                taken: Taken {
+                taken: ResetObject {
                     kind: object.kind.as_str().into(),
                     object: shown,
                     statement: Some(statement),
@@ -159,7 +165,7 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
         let known: Vec<&str> = candidates.iter().map(|c| c.drop.taken.object.as_str()).collect();
         return Err(Problem::new(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("include names {unknown}, which is nothing that the script made"),
+            format!("include names {unknown}, which the script did not create"),
         )
         .detail(format!(
             "it made {}",
@@ -171,10 +177,10 @@ pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan
         ))
         .hint("name objects as migration_reset(script) shows them: include => ARRAY['ascora_jobs']"));
     }
-    nobody_stands_on_it(&mut candidates, &own)?;
-    kept.extend(changes(world, &status, compared));
+    keep_objects_with_dependents(&mut candidates, &own)?;
+    kept.extend(changes(expected, &status, compared));
     let (dropped, stay): (Vec<Candidate>, Vec<Candidate>) = candidates.into_iter().partition(|c| c.reason.is_none());
-    kept.extend(stay.into_iter().map(|c| Taken {
+    kept.extend(stay.into_iter().map(|c| ResetObject {
         statement: None,
         reason: c.reason,
         ..c.drop.taken
@@ -252,10 +258,10 @@ fn dropping(kind: Kind, entity: Entity) -> Option<Dropping> {
 }
 
 /// Has the script dropped something of this name that was there before?
-fn made_anew(world: &World, id: Id) -> bool {
-    let object = &world.objects[id];
+fn replaces_dropped_object(expected: &ExpectedSchema, id: Id) -> bool {
+    let object = &expected.objects[id];
     let name = |(_, schema, name): &(usize, String, String)| (schema.clone(), name.clone());
-    world.objects.iter().any(|other| {
+    expected.objects.iter().any(|other| {
         other.created.is_none()
             && other.dropped.is_some()
             && class(other.kind) == class(object.kind)
@@ -299,7 +305,7 @@ fn names_of(shown: &str, entity: Entity) -> Vec<String> {
 }
 
 /// Keeps what something outside of the script depends on, and what that keeps.
-fn nobody_stands_on_it(candidates: &mut [Candidate], own: &Own) -> Result<(), Problem> {
+fn keep_objects_with_dependents(candidates: &mut [Candidate], own: &CreatedObjects) -> Result<(), Problem> {
     let roots: Vec<Address> = candidates.iter().map(|c| c.address).collect();
     let graph = Graph::from(&roots)?;
     let along: Vec<BTreeSet<Address>> = roots.iter().map(|root| graph.along(*root)).collect();
@@ -323,7 +329,7 @@ fn nobody_stands_on_it(candidates: &mut [Candidate], own: &Own) -> Result<(), Pr
                 .find(|c| c.reason.is_some() && along[at].contains(&c.address))
                 .map(|c| c.drop.taken.object.clone());
             if let Some(kept) = kept {
-                candidates[at].reason = Some(format!("{kept}, which is kept, would go with it"));
+                candidates[at].reason = Some(format!("dropping it would also drop {kept}, which is kept"));
                 changed = true;
             }
         }
@@ -389,37 +395,37 @@ fn ordered(candidates: Vec<Candidate>) -> Result<Vec<Drop>, Problem> {
 }
 
 /// What the script changed of things that were there before: what they were is not known.
-fn changes(world: &World, status: &Status, compared: &Compared) -> Vec<Taken> {
+fn changes(expected: &ExpectedSchema, status: &Status, compared: &Compared) -> Vec<ResetObject> {
     let mut kept = Vec::new();
-    for (at, told) in world.told.iter().enumerate() {
+    for (at, effects) in expected.effects.iter().enumerate() {
         if !status.lines[at].state.is_done() {
             continue;
         }
-        let reason = told.claims.iter().find_map(|claim| {
+        let reason = effects.claims.iter().find_map(|claim| {
             let before = |id: Id| {
                 let mut above = Some(id);
                 while let Some(one) = above {
-                    if world.objects[one].created.is_some() {
+                    if expected.objects[one].created.is_some() {
                         return false;
                     }
-                    above = world.objects[one].on;
+                    above = expected.objects[one].on;
                 }
                 true
             };
             match *claim {
-                Claim::Said(id, _) if before(id) => Some((
+                Claim::Property(id, _) if before(id) => Some((
                     id,
                     "a change of something that was there before: what it was is not known",
                 )),
                 Claim::Named(id, _) if before(id) => {
                     Some((id, "it was called otherwise before: ALTER ... RENAME it back by hand"))
                 }
-                Claim::Dropped(id) if before(id) => Some((id, "the script dropped it: a backup has it, if anything")),
+                Claim::Dropped(id) if before(id) => Some((id, "the script dropped it; only a backup can restore it")),
                 _ => None,
             }
         });
         if let Some((id, reason)) = reason {
-            kept.push(Taken {
+            kept.push(ResetObject {
                 kind: compared.steps[at].kind.clone(),
                 object: status.judge.shown(id, at),
                 statement: None,

@@ -1,14 +1,12 @@
-//! What becomes of each row: the conditions under which it cannot be what it was.
+//! The outcome of each row: conditions under which its old values cannot be restored.
 
 use super::{Values, What};
-use crate::catalog::{Catalog, Column, UniqueIndex};
+use crate::catalog::{Catalog, Column};
 use crate::identifier::Literal;
-use crate::plan::expression::{all_set, equal};
-use crate::plan::join::same_key;
 use crate::plan::kept::Change;
 use crate::plan::kept::{key_conditions, old_value, same_as_kept};
-use crate::plan::new_row::{in_new_row, of_value};
 use crate::plan::reason::{self, Reason};
+use crate::plan::refusal::{ChangedRow, Refusal};
 use crate::plan::written_as;
 use crate::run::record;
 
@@ -39,8 +37,18 @@ impl Values<'_> {
         same.join(" AND ")
     }
 
+    /// The row as it would be.
+    fn changed(&self) -> ChangedRow<'_> {
+        ChangedRow {
+            catalog: &self.session.catalog,
+            table: self.table,
+            generated: &self.details.generated,
+            written: self.columns.iter().map(|c| (*c, self.old(c))).collect(),
+        }
+    }
+
     /// Why a row cannot have its values again, in order.
-    fn refusals(&self) -> Vec<(String, Reason)> {
+    fn refusals(&self) -> Vec<Refusal> {
         let mut refusals = vec![(format!("NOT ({})", self.as_written()), Reason::ChangedSince)];
         for column in self
             .columns
@@ -50,133 +58,29 @@ impl Values<'_> {
             let null = format!("({}) IS NOT DISTINCT FROM NULL", self.old(column));
             refusals.push((null, Reason::refused_by(&format!("NOT NULL of {}", column.name))));
         }
-        let new_value = |c: &Column| {
-            let written = self.columns.iter().any(|column| column.number == c.number);
-            written.then(|| self.old(c))
-        };
-        for (column, check) in &self.domain_checks {
-            let holds = of_value(&check.expression, &self.old(column));
-            refusals.push((format!("NOT {holds}"), Reason::refused_by(&check.name)));
-        }
-        for check in &self.details.checks {
-            let holds = in_new_row(
-                self.table,
-                &self.details.generated,
-                &new_value,
-                &check.expression,
-                &check.columns,
-            );
-            refusals.push((format!("NOT {holds}"), Reason::refused_by(&check.name)));
-        }
-        // A foreign key, valid or not, refuses a new value that has no parent.
-        let catalog = &self.session.catalog;
-        for key in catalog.foreign_keys_of(self.table.oid).filter(|key| key.enforced) {
-            let concerns = self.columns.iter().any(|c| key.columns.contains(&c.number));
-            let Some(parent) = catalog.table(key.parent).filter(|_| concerns) else {
-                continue;
-            };
-            let own: Vec<String> = key
-                .columns
-                .iter()
-                .filter_map(|c| self.table.column(*c))
-                .map(|c| new_value(c).unwrap_or_else(|| format!("t.{}", c.sql())))
-                .collect();
-            if key.match_full && own.len() > 1 {
-                let null: Vec<String> = own.iter().map(|own| format!("({own}) IS NULL")).collect();
-                let partly = format!("({}) AND NOT ({})", null.join(" OR "), null.join(" AND "));
-                refusals.push((partly, Reason::refused_by(&key.name)));
-            }
-            let on: Vec<String> = key
-                .parent_columns
-                .iter()
-                .filter_map(|c| parent.column(*c))
-                .zip(own.iter().zip(&key.columns))
-                .map(|(c, (value, column))| {
-                    let of_parent = format!("p.{}", c.sql());
-                    same_key(
-                        catalog,
-                        &of_parent,
-                        c,
-                        &format!("({value})"),
-                        self.table.column(*column),
-                    )
-                })
-                .collect();
-            refusals.push((
-                format!(
-                    "{} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})",
-                    all_set(&own.iter().map(|own| format!("({own})")).collect::<Vec<_>>()),
-                    parent.relation_sql(),
-                    on.join(" AND ")
-                ),
-                Reason::SourceMissing,
-            ));
-        }
+        let changed = self.changed();
+        refusals.extend(changed.checks(&self.details.checks, &self.domain_checks));
+        refusals.extend(changed.foreign_keys());
         refusals
     }
 
-    /// Conditions under which the row would have the key of another row, or of one that is to be put back as well: of the rows that are
-    /// judged together, only in the list of a SELECT over them.
-    fn collisions(&self) -> Vec<(String, Reason)> {
-        self.details
-            .unique_indexes
+    /// Conditions under which the row would have the key of another row, or of one that is to be put back as well.
+    fn collisions(&self) -> Vec<Refusal> {
+        // Rows that are put back already, or gone, are in nobody's way; nor are those that are refused anyway.
+        let mut together: Vec<String> = match self.what {
+            What::Filled => vec![],
+            What::Kept(_) => vec!["(kept.undone_by IS NULL AND t.ctid IS NOT NULL)".into()],
+        };
+        let refused: Vec<String> = self
+            .refusals()
             .iter()
-            .map(|index| (self.collides(index), Reason::refused_by(&index.name)))
+            .map(|(refused, _)| format!("({refused})"))
+            .collect();
+        together.push(format!("({}) IS TRUE", refused.join(" OR ")));
+        let indexes = self.details.unique_indexes.iter();
+        indexes
+            .map(|index| self.changed().collision(index, &together))
             .collect()
-    }
-
-    fn collides(&self, index: &UniqueIndex) -> String {
-        let catalog = &self.session.catalog;
-        let new_value = |c: &Column| {
-            let written = self.columns.iter().any(|column| column.number == c.number);
-            written.then(|| self.old(c))
-        };
-        let in_new_row =
-            |expression: &str| in_new_row(self.table, &self.details.generated, &new_value, expression, &[]);
-        let as_it_would_be = |expression: &str| {
-            let mut plain = self.table.columns.iter();
-            match plain.find(|c| c.quoted == expression && !c.generated) {
-                Some(column) => new_value(column).unwrap_or_else(|| format!("t.{}", column.sql())),
-                None => in_new_row(expression),
-            }
-        };
-        let (mut keys, mut existing) = (vec![], vec![]);
-        for (at, expression) in index.expressions.iter().enumerate() {
-            let collation = index.collations.get(at).cloned().flatten();
-            let collation = collation.map(|name| format!(" COLLATE {name}")).unwrap_or_default();
-            let key = format!("({}){collation}", as_it_would_be(expression));
-            let there = format!("({expression}){collation}");
-            let type_oid = index.types.get(at).copied().unwrap_or_default();
-            existing.push(match index.nulls_not_distinct {
-                true => format!("{there} IS NOT DISTINCT FROM {key}"),
-                false => equal(catalog, &there, type_oid, &key),
-            });
-            keys.push(key);
-        }
-        let table = self.table.relation_sql();
-        let same_row = match self.table.kind {
-            'p' => "existing.tableoid = t.tableoid AND existing.ctid = t.ctid",
-            _ => "existing.ctid = t.ctid",
-        };
-        existing.extend(index.predicate.iter().map(|predicate| format!("({predicate})")));
-        let applies = index.predicate.as_ref().map(|p| format!("{} IS TRUE", in_new_row(p)));
-        let mut together = keys.clone();
-        together.extend(applies.iter().cloned());
-        // Rows that are put back already, or gone, are in nobody's way.
-        together.push(match self.what {
-            What::Filled => "true".into(),
-            What::Kept(_) => "(kept.undone_by IS NULL AND t.ctid IS NOT NULL)".into(),
-        });
-        let mut conditions: Vec<String> = applies.into_iter().collect();
-        if !index.nulls_not_distinct {
-            conditions.push(all_set(&keys));
-        }
-        conditions.push(format!(
-            "(pg_catalog.count(*) OVER (PARTITION BY {}) > 1 OR EXISTS (SELECT FROM {table} AS existing WHERE {} AND NOT ({same_row})))",
-            together.join(", "),
-            existing.join(" AND ")
-        ));
-        conditions.join(" AND ")
     }
 
     /// Changes of the run that are not taken back yet, as a condition on `mend.changes`.

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 
 use pgrx::prelude::*;
 
-use super::{Recorded, Undone, by_hash, carry_out, column_is_gone, outcomes};
+use super::recorded::{Recorded, Undone, by_hash, carry_out, column_is_gone, outcomes};
 use crate::catalog::{Check, Column, Details, Table, texts_can_be_read};
 use crate::pg::WholeFunctions;
 use crate::plan::Share;
@@ -102,7 +102,7 @@ impl<'a> Values<'a> {
                 session,
                 table,
                 &run.column,
-                "what was filled went with it",
+                "the filled values were dropped with the column",
             ));
         }
         let replaced = match what {
@@ -178,7 +178,7 @@ impl<'a> Values<'a> {
                             catalog.display(table)
                         ),
                     )
-                    .detail("its rows would lose what they reference, or change along")
+                    .detail("its rows would lose the row they reference, or be changed by ON UPDATE")
                     .hint("drop the foreign key first, or put the values back by hand: they are in mend.changes"),
                 );
             }

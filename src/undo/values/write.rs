@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use super::super::PUT_BACK;
+use super::super::recorded::PUT_BACK;
 use super::Values;
 use super::judge::same_or_null;
 use crate::plan::expression::indent;

@@ -216,7 +216,7 @@ fn a_key_over_the_tenant_makes_references_to_other_tenants_impossible() {
         (failed.code.as_str(), failed.message.as_str()),
         (
             "23503",
-            "2 of 100 rows of jobs reference a row of customers that is another tenant's, or none"
+            "2 of 100 rows of jobs reference a row of customers that belongs to another tenant or does not exist"
         )
     );
     let blocked = plan(&mut client, arguments);

@@ -234,7 +234,7 @@ fn what_is_wrong_is_said_at_once_and_nothing_is_created_on_a_guess() {
         "SELECT filled, note FROM backfill_parents('orders', 'property_id')",
     );
     assert!(
-        note.starts_with("115|proposed, nothing is created on a guess: SELECT * FROM backfill_parents("),
+        note.starts_with("115|nothing was created; proposed call: SELECT * FROM backfill_parents("),
         "{note}"
     );
     let failed = failure(

@@ -44,7 +44,7 @@ fn unique_indexes_with_predicates_expressions_and_nulls() {
         .unwrap();
     let note = called(&mut client, rule);
     assert!(
-        note.ends_with("|not predicted, would fail the whole run: by_label"),
+        note.ends_with("|cannot be checked in a dry run, and would fail the whole run: by_label"),
         "{note}"
     );
 }

@@ -54,13 +54,13 @@ fn statements_blocks_rows_and_locks() {
         "CREATE INDEX|-|-|-|-|not run: CREATE INDEX CONCURRENTLY cannot run inside a transaction block",
         "VACUUM|-|-|-|-|not run: VACUUM cannot",
         "SELECT|-|1|-|-|sequences are not rolled back",
-        "SELECT|-|-|-|-|not run: pg_terminate_backend does what no rollback undoes",
+        "SELECT|-|-|-|-|not run: pg_terminate_backend has effects that a rollback does not undo",
         "COPY|-|-|-|-|not run: a file: no rollback undoes that",
         "\\echo|-|-|-|-|not run: psql runs this itself",
         "INSERT|23505|",
         "SET|-|",
         "SELECT|42P01|-|-|-|relation \"parents\" does not exist",
-        "NOTIFY|-|-|-|-|nobody is told",
+        "NOTIFY|-|-|-|-|no notification is sent: NOTIFY sends at commit",
         "summary|42703|-|AccessExclusiveLock|public.parents|",
     ];
     assert_eq!(got.len(), expected.len(), "{}", got.join("\n"));

@@ -296,7 +296,7 @@ fn what_is_somebody_elses_stays() {
     assert_eq!(
         got,
         [
-            "drop|pgcrypto|others may use it without saying so",
+            "drop|pgcrypto|other objects may use it without a recorded dependency",
             "drop|s|it has been used, up to 1"
         ]
     );
@@ -305,7 +305,7 @@ fn what_is_somebody_elses_stays() {
         (
             "DROP POLICY IF EXISTS p ON old; CREATE POLICY p ON old USING (true)",
             "CREATE TABLE old (id int)",
-            "the script drops what was called so before: what that was is not known",
+            "the script drops an older object of this name, which cannot be restored: its definition is unknown",
         ),
         (
             "CREATE SEQUENCE IF NOT EXISTS s",

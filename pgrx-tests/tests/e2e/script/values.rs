@@ -298,7 +298,7 @@ fn nothing_goes_along_unsaid_and_rows_find_the_values_that_they_reference() {
             "ALTER TABLE t ADD COLUMN n int; CREATE SEQUENCE extra OWNED BY t.n",
             "SELECT nextval('extra')",
             ", include => '{t.n}'",
-            "keep|t.n|extra, which is kept, would go with it",
+            "keep|t.n|dropping it would also drop extra, which is kept",
         ),
         (
             "CREATE TABLE p (id int); CREATE TABLE c () INHERITS (p)",
@@ -312,7 +312,7 @@ fn nothing_goes_along_unsaid_and_rows_find_the_values_that_they_reference() {
             "CREATE INDEX IF NOT EXISTS x ON b (a)",
             "SELECT 1",
             "",
-            "keep|x|it differs from what the script writes: it is CREATE INDEX x ON public.b2 USING btree (a); IF NOT EXISTS or OR REPLACE: running it again says nothing of it",
+            "keep|x|it differs from what the script writes: it is CREATE INDEX x ON public.b2 USING btree (a); has IF NOT EXISTS or OR REPLACE: running the statement again would not raise an error for this difference",
         ),
     ] {
         let got = kept(script, before, after, include);

@@ -237,7 +237,7 @@ fn every_kind_of_half_done_table_has_its_status_and_its_next_step() {
         )
         .remove(0)
     };
-    assert!(note("replies").starts_with("thread_id names no table that exists"));
+    assert!(note("replies").starts_with("thread_id looks like a reference to a table that does not exist"));
     assert!(note("unproved").contains("the foreign key on user_id of unproved is not valid"));
     assert!(note("transfers").starts_with("several columns reference organizations"));
     assert!(note("filled_by_name").starts_with("organization_id has no foreign key"));

@@ -164,7 +164,7 @@ fn constraints_that_are_checked_at_once_and_rows_that_were_empty_are_no_surprise
     client.batch_execute("UPDATE p SET slug = 'c' WHERE id = 3").unwrap();
     assert_eq!(
         one(&mut client, &call(true)),
-        "3|2 of the filled rows have another value now, which would be replaced and kept"
+        "3|2 of the rows counted as filled have a different value, which would be replaced and recorded"
     );
     client.batch_execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE").unwrap();
     assert_eq!(

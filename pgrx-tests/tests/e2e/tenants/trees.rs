@@ -18,7 +18,11 @@ fn a_circle_names_its_tables_and_the_edge_to_break() {
     let failed = failure(&mut client, "SELECT * FROM backfill_tenant_ids()");
     assert_eq!(failed.code, "42P17");
     assert_eq!(failed.detail, "eggs.hen_id -> hens, hens.egg_id -> eggs");
-    assert!(failed.hint.starts_with("break it at hens.egg_id"), "{}", failed.hint);
+    assert!(
+        failed.hint.starts_with("break the cycle at hens.egg_id"),
+        "{}",
+        failed.hint
+    );
     let note = one(
         &mut client,
         "SELECT note FROM tenant_columns() WHERE table_name = 'hens'",
