@@ -44,9 +44,23 @@ pub struct Catalog {
     /// Tenant keys that were declared, per table.
     #[serde(skip)]
     pub declared_keys: HashMap<Oid, DeclaredKey>,
+    /// References that were declared of single columns, by table and column, where the declaration is in force.
+    #[serde(skip)]
+    pub declared_references: HashMap<(Oid, i16), DeclaredReference>,
     /// The columns by which rows say whose they are, per table, for one root; found by `infer::keys`.
     #[serde(skip)]
     pub(crate) tenant_columns: RefCell<Option<(Oid, TenantColumns)>>,
+}
+
+/// What was declared of a single column: which row its values mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredReference {
+    /// The parent and its column; `None`: they mean no row.
+    pub to: Option<(Oid, i16)>,
+    /// It depends on another column of the row which table is meant.
+    pub by_type: bool,
+    /// It may lead to another tenant.
+    pub may_cross_tenants: bool,
 }
 
 /// What was declared of the tenant key of a table.

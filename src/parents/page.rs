@@ -1,7 +1,6 @@
 //! A page of rows: so many that can be linked, by their keys.
 
 use pgrx::prelude::*;
-use pgrx::spi::SpiError;
 
 use super::execute::PreparedParents;
 use crate::catalog::{Column, texts_can_be_read};
@@ -62,15 +61,7 @@ impl PreparedParents<'_> {
         let statement = self.reading(&overlays, first);
         let _settings = settings(true);
         let _joins = Settings::push(&[("enable_nestloop", "off")]);
-        let keys = self.reader().run(|| {
-            Ok(Spi::connect(|client| {
-                let mut keys: Vec<Vec<Option<String>>> = Vec::new();
-                for row in client.select(&statement.sql(), None, &query::arguments(&statement))? {
-                    keys.extend(row.get::<Vec<Option<String>>>(1)?);
-                }
-                Ok::<_, SpiError>(keys)
-            })?)
-        })?;
+        let keys = self.reader().run(|| query::lists(&statement))?;
         let keys: Vec<Vec<String>> = keys
             .into_iter()
             .map(|key| key.into_iter().map(Option::unwrap_or_default).collect())

@@ -177,11 +177,14 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: PrepareOption
             .as_ref()
             .and_then(|to| named_reference(session, column, to, &mut problems));
     }
+    let declared_here = catalog.declared_references.get(&(table.oid, column.number));
     // Nothing is written, so there is no value to refuse.
     let refuse_dangling = inferred_reference.is_some() && !request.mode.is_count();
     let reference = inferred_reference
         .or_else(|| reference::declared(catalog, table, column))
-        .or_else(|| reference_of_values(session, table, &found));
+        .or_else(|| declared_here.and_then(|_| keys::meaning(catalog, table, column)))
+        .or_else(|| reference_of_values(session, table, &found))
+        .or_else(|| keys::meaning(catalog, table, column));
     let asked = spec.tenant_guard || spec.tenant.is_some();
     let setting = if asked {
         problems.keep(session.tenant_root())
@@ -195,8 +198,16 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: PrepareOption
         (false, _) => Guard::Off,
         // The setting is wrong: that is the problem, not what would be found without it.
         (true, _) if setting.is_none() => Guard::Off,
+        (true, _) if declared_here.is_some_and(|said| said.may_cross_tenants) => Guard::Unguarded(format!(
+            "not guarded: the reference of {} was declared with may_cross_tenants",
+            column.quoted
+        )),
+        (true, _) if declared_here.is_some_and(|said| said.by_type) => Guard::Unguarded(format!(
+            "not guarded: which table the values of {} mean depends on another column",
+            column.quoted
+        )),
         (true, None) => Guard::Unguarded(format!(
-            "not guarded: no foreign key says what the values of {} mean",
+            "not guarded: nothing says what the values of {} mean; SELECT declare_reference(table, column, 'parent(key)') does",
             column.quoted
         )),
         (true, Some(reference)) => match catalog.table(reference.parent) {

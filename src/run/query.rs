@@ -49,6 +49,20 @@ pub fn numbers(statement: &Statement) -> Result<Vec<i64>, Problem> {
     texts.into_iter().map(read).collect()
 }
 
+/// The lists of texts that a statement returns.
+///
+/// Errors: those of the statement.
+pub fn lists(statement: &Statement) -> Result<Vec<Vec<Option<String>>>, Problem> {
+    let _own = Settings::of_one_statement();
+    Ok(Spi::connect(|client| {
+        let mut lists = vec![];
+        for row in client.select(&statement.sql(), None, &arguments(statement))? {
+            lists.extend(row.get::<Vec<Option<String>>>(1)?);
+        }
+        Ok::<_, SpiError>(lists)
+    })?)
+}
+
 /// Rows per reason, of a statement that returns both.
 ///
 /// Errors: those of the statement; XX000 where a reason or a number cannot be read.

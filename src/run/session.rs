@@ -92,6 +92,7 @@ impl Session {
         let state = State::check()?;
         let mut catalog = catalog::load(schemas.into_iter().flatten().collect())?;
         state_tables::load_tenant_keys(&mut catalog)?;
+        state_tables::load_declared_references(&mut catalog)?;
         pg::let_texts_differ(caller.texts_differ());
         // Its own state tables belong to nobody who could put something in their place. Where the caller's search_path is ours, code of the
         // caller could not be told from statements of ours.

@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 
-use crate::catalog::{Catalog, DeclaredKey};
+use crate::catalog::{Catalog, DeclaredKey, DeclaredReference};
 use crate::pg::{self, Confinement, Settings};
 use crate::problem::Problem;
 use crate::settings::SAFE_PATH;
@@ -113,6 +113,51 @@ pub fn load_tenant_keys(catalog: &mut Catalog) -> Result<(), Problem> {
             let oid = table.oid;
             catalog.declared_keys.insert(oid, declared);
         }
+    }
+    Ok(())
+}
+
+/// Puts references of single columns that were declared, and count now, into the catalog. What does not exist any more is left out.
+///
+/// Errors: those of SPI only.
+pub fn load_declared_references(catalog: &mut Catalog) -> Result<(), Problem> {
+    let sql = "SELECT table_schema, table_name, columns[1], type_column IS NOT NULL, parent_schema, parent_table, parent_columns[1], may_cross_tenants
+               FROM mend.declared_references
+               WHERE in_force AND pg_catalog.cardinality(columns) = 1 ORDER BY reference_id";
+    let rows = ours(|| {
+        Ok(Spi::connect(|client| {
+            let mut rows = vec![];
+            for row in client.select(sql, None, &[])? {
+                let text = |column: usize| Ok::<_, SpiError>(row.get::<String>(column)?.unwrap_or_default());
+                let flag = |column: usize| Ok::<_, SpiError>(row.get::<bool>(column)?.unwrap_or_default());
+                rows.push((
+                    [text(1)?, text(2)?, text(3)?],
+                    flag(4)?,
+                    [text(5)?, text(6)?, text(7)?],
+                    flag(8)?,
+                ));
+            }
+            Ok::<_, SpiError>(rows)
+        })?)
+    })?;
+    for ([schema, name, column], by_type, [parent_schema, parent, key], may_cross_tenants) in rows {
+        let found = |schema: &str, name: &str, column: &str| {
+            let table = catalog.table_in(schema, name)?;
+            Some((table.oid, table.column_named(column)?.number))
+        };
+        let (Some(own), to) = (found(&schema, &name, &column), found(&parent_schema, &parent, &key)) else {
+            continue;
+        };
+        // A parent that is gone says nothing; what was declared to be no reference is none.
+        if to.is_none() && !parent.is_empty() {
+            continue;
+        }
+        let declared = DeclaredReference {
+            to,
+            by_type,
+            may_cross_tenants,
+        };
+        catalog.declared_references.insert(own, declared);
     }
     Ok(())
 }

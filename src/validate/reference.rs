@@ -1,9 +1,7 @@
 //! Which references there are to check: declared foreign keys, those that are only meant, and those that the user declared.
 
 use crate::catalog::{Catalog, State, Table};
-use crate::infer::reference;
 use crate::infer::tenancy::keys;
-use crate::names;
 
 use super::declared::Declaration;
 pub use super::key_reference::{Found, KeyReference, Unchecked, shown};
@@ -131,20 +129,14 @@ fn foreign_keys<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<
 
 /// References that only a name speaks of.
 fn meant<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<'a>> {
-    let columns = table.columns.iter().filter(|column| {
-        // `title` is no reference to titles, `title_id` is.
-        names::words(&column.name).len() > names::column_stem(&column.name).len()
-    });
+    let columns = table.columns.iter();
     columns
         .filter_map(|column| {
-            let to = reference::of(catalog, table, column).or_else(|| keys::reference_of(catalog, table, column));
-            let to = to.filter(|to| !to.declared)?;
-            // orders.order_id is the table's own key.
-            let itself = to.parent == table.oid && to.key == column.number;
+            let to = keys::meant_by_name(catalog, table, column)?;
             Some(KeyReference {
                 table,
                 columns: vec![column.number],
-                parent: catalog.table(to.parent).filter(|_| !itself)?,
+                parent: catalog.table(to.parent)?,
                 key: vec![to.key],
                 constraint: None,
                 state: State::Missing,

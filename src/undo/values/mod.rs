@@ -53,6 +53,8 @@ pub(in crate::undo) struct Values<'a> {
     undone_before: Cell<i64>,
     /// The run has replaced values of the same column as well.
     replaced: i64,
+    /// The rows that are taken back, told once for all parts of the write: what one part writes may make room for another row.
+    accepted: RefCell<Option<String>>,
 }
 
 impl<'a> Values<'a> {
@@ -129,6 +131,7 @@ impl<'a> Values<'a> {
             filled: run.filled,
             undone_before: Cell::default(),
             replaced,
+            accepted: RefCell::default(),
         };
         values.look()?;
         Ok(values)
@@ -308,6 +311,9 @@ impl<'a> Values<'a> {
             What::Filled => self.shares.borrow().clone(),
             What::Kept(_) => ledger::written_by(None, self.table.oid)?,
         };
+        if !self.details.unique_indexes.is_empty() && shares.len() > 1 {
+            self.accepted.replace(Some(self.accepted_rows()?));
+        }
         let steps = match self.what {
             What::Filled => self.steps_of_filled(&shares),
             What::Kept(_) => self.steps_of_kept(&shares),

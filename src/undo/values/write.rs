@@ -3,13 +3,15 @@
 use pgrx::prelude::*;
 
 use super::super::recorded::PUT_BACK;
-use super::Values;
 use super::judge::same_or_null;
+use super::{Values, What};
+use crate::identifier::Literal;
 use crate::plan::expression::indent;
 use crate::plan::kept::{Change, json_object, keeping, key_conditions};
 use crate::plan::program::{Keep, Mark, Parts, Progress, Reading, Step, Trace, Verdict, Verify, Write};
 use crate::plan::{Share, Statement, Versions, written_as};
 use crate::problem::Problem;
+use crate::run::query;
 
 impl Values<'_> {
     /// What was filled becomes NULL, share by share; what it was is kept where the row has a key.
@@ -63,7 +65,10 @@ impl Values<'_> {
             set.join(", "),
             indent(&self.judged_rows(), 2),
         ))
-        .filter("judged.outcome = 'undone'")
+        .filter(match &*self.accepted.borrow() {
+            Some(rows) => rows.clone(),
+            None => "judged.outcome = 'undone'".into(),
+        })
         .filter(same)
         .filter(written_as("t", ids))
         .under_callers_settings(&self.session.caller.with_exact_texts());
@@ -134,10 +139,13 @@ impl Values<'_> {
         conditions.push(self.of_run("kept"));
         conditions.push(self.as_written());
         conditions.extend(versions.condition("t"));
-        conditions.push(format!(
-            "kept.change_id IN (\n    SELECT judged.change_id FROM (\n{}\n    ) AS judged WHERE judged.outcome = 'undone')",
-            indent(&self.judged_rows(), 6)
-        ));
+        conditions.push(match &*self.accepted.borrow() {
+            Some(rows) => rows.clone(),
+            None => format!(
+                "kept.change_id IN (\n    SELECT judged.change_id FROM (\n{}\n    ) AS judged WHERE judged.outcome = 'undone')",
+                indent(&self.judged_rows(), 6)
+            ),
+        });
         let update = Statement::new(format!(
             "UPDATE {} AS t SET {}\nFROM mend.changes AS kept",
             self.table.relation_sql(),
@@ -154,6 +162,34 @@ impl Values<'_> {
             None,
         )
         .with_parameters(parameters)
+    }
+
+    /// Which rows are taken back, as a condition over `judged` (of filled rows) or `kept`.
+    pub(super) fn accepted_rows(&self) -> Result<String, Problem> {
+        let ids = match self.what {
+            What::Filled => "ARRAY[judged.row_table::pg_catalog.text, judged.row_ctid::pg_catalog.text]",
+            What::Kept(_) => "ARRAY[judged.change_id::pg_catalog.text]",
+        };
+        let accepted = Statement::new(format!(
+            "SELECT {ids}\nFROM (\n{}\n) AS judged",
+            indent(&self.judged_rows(), 2)
+        ))
+        .filter("judged.outcome = 'undone'");
+        let rows = self.reader.get().run(|| query::lists(&accepted))?;
+        let list = |at: usize| -> String {
+            let texts = rows.iter().filter_map(|row| row.get(at).cloned().flatten());
+            let quoted: Vec<String> = texts.map(|text| format!("\"{text}\"")).collect();
+            Literal::new(&format!("{{{}}}", quoted.join(","))).to_string()
+        };
+        Ok(match self.what {
+            What::Filled => format!(
+                "(judged.row_table, judged.row_ctid) IN (SELECT r.t, r.c FROM ROWS FROM (pg_catalog.unnest({}::pg_catalog.oid[]), \
+                 pg_catalog.unnest({}::pg_catalog.tid[])) AS r (t, c))",
+                list(0),
+                list(1)
+            ),
+            What::Kept(_) => format!("kept.change_id = ANY ({}::pg_catalog.int8[])", list(0)),
+        })
     }
 
     /// As many rows are as they are to be as were written; else a trigger has changed them, and nothing is put back.

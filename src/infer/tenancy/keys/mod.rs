@@ -39,6 +39,7 @@ use edge::ReferenceEdge;
 
 use super::root::named_after;
 use crate::catalog::{Catalog, Column, DeclaredKey, ForeignKey, State, Table, TenantColumns};
+use crate::identifier::Identifier;
 use crate::infer::InferError;
 use crate::infer::reference::{self, Reference};
 use crate::infer::sources::Inferred;
@@ -207,6 +208,32 @@ impl<'a> TenantKeys<'a> {
         )
     }
 
+    /// `account_id` of `accounts(id)`, `tenantId` of `"Tenant"(id)`: as the columns of the root are written.
+    fn name_of_root_and_key(&self) -> String {
+        let stem = names::stem(&self.root.name);
+        let key = names::words(&self.key.name);
+        // tenants(tenant_id) says it already.
+        let words = match key.starts_with(&stem) {
+            true => key,
+            false => [stem, key].concat(),
+        };
+        let capital = |name: &str| name.chars().any(char::is_uppercase);
+        let camel = capital(&self.root.name) || self.root.columns.iter().any(|column| capital(&column.name));
+        let name = match camel {
+            false => words.join("_"),
+            true => {
+                let capitalized = |word: &String| {
+                    let mut letters = word.chars();
+                    let first = letters.next().map(|c| c.to_uppercase().to_string());
+                    first.unwrap_or_default() + letters.as_str()
+                };
+                let rest: String = words.iter().skip(1).map(capitalized).collect();
+                words.first().cloned().unwrap_or_default() + &rest
+            }
+        };
+        Identifier::new(&name).to_string()
+    }
+
     /// What was looked at where no path was found.
     pub fn why_no_path(&self, table: &Table, paths: &Paths) -> String {
         if let Some((path, why)) = paths.not_followed.first() {
@@ -268,8 +295,11 @@ impl<'a> TenantKeys<'a> {
                 *names.entry(column.quoted.as_str()).or_default() += 1;
             }
         }
+        let all: usize = names.values().sum();
         let name = names.into_iter().max_by_key(|(name, uses)| (*uses, Reverse(*name)));
-        self.usual_name = name.map(|(name, _)| name.to_string()).unwrap_or_default();
+        // What one table calls its own way says nothing of the others (`assigned_to`).
+        let name = name.filter(|(name, uses)| named_after(name, &self.root.name) || *uses >= 2 && *uses * 2 > all);
+        self.usual_name = name.map_or_else(|| self.name_of_root_and_key(), |(name, _)| name.to_string());
         self.by_table = found.into_iter().collect();
     }
 
@@ -409,6 +439,41 @@ pub fn is_key(catalog: &Catalog, table: &Table, column: &Column) -> bool {
         let columns = columns(catalog, root);
         columns.get(&table.oid).is_some_and(|own| own.contains(&column.number))
     })
+}
+
+/// The row that the name and type of a column without a foreign key speak of: `title_id` of titles, never `title`; nor is
+/// `orders.order_id` a reference of orders. A tenant key means its tenant.
+pub fn meant_by_name(catalog: &Catalog, table: &Table, column: &Column) -> Option<Reference> {
+    if names::words(&column.name).len() <= names::column_stem(&column.name).len() {
+        return None;
+    }
+    let to = reference::of(catalog, table, column).or_else(|| reference_of(catalog, table, column));
+    to.filter(|to| !to.declared && (to.parent, to.key) != (table.oid, column.number))
+}
+
+/// The row that the values of a column mean: by its foreign key, else as declared, else by its name. `None`: nothing says so, it is
+/// declared to be no reference, or which table is meant depends on another column.
+pub fn meaning(catalog: &Catalog, table: &Table, column: &Column) -> Option<Reference> {
+    if let Some(found) = reference::declared(catalog, table, column) {
+        return Some(found);
+    }
+    match catalog.declared_references.get(&(table.oid, column.number)) {
+        Some(said) if said.by_type => None,
+        Some(said) => {
+            let (parent, key) = said.to?;
+            let of = catalog
+                .table(parent)
+                .filter(|of| of.is_table() && of.is_unique(&[key]))?;
+            // One row at most, found without a cast of somebody else's.
+            let comparable = catalog.comparable(column.type_oid, of.column(key)?.type_oid);
+            comparable.then_some(Reference {
+                parent,
+                key,
+                declared: false,
+            })
+        }
+        None => meant_by_name(catalog, table, column),
+    }
 }
 
 /// The reference to the root that a tenant key without a foreign key is, in whatever schema; `None` for every other column.

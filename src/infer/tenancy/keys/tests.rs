@@ -281,3 +281,36 @@ fn a_row_with_two_tenants_gives_the_one_that_it_must_have_or_both() {
         ]
     );
 }
+
+#[test]
+fn a_missing_key_is_called_as_most_are_or_after_the_root() {
+    let called = |builder: Builder, root: &str| {
+        let catalog = builder.build();
+        let keys = TenantKeys::find(&catalog, catalog.resolve_table(root).unwrap()).unwrap();
+        let column = keys.new_column();
+        column.split(' ').next().unwrap().to_string()
+    };
+    assert_eq!(called(chat(), "organizations"), "organization_id");
+    // What one table calls its own way says nothing of the others.
+    let profiles = || {
+        Builder::new()
+            .table("profiles", &["id"])
+            .table("notes", &["id", "body"])
+    };
+    let orders = profiles()
+        .table("orders", &["id", "assigned_to"])
+        .references("orders", "assigned_to", "profiles");
+    assert_eq!(called(orders, "profiles"), "profile_id");
+    let by_most = ["orders", "properties", "photos"];
+    let by_most = by_most.into_iter().fold(profiles(), |builder, table| {
+        builder
+            .table(table, &["id", "created_by"])
+            .references(table, "created_by", "profiles")
+    });
+    assert_eq!(called(by_most, "profiles"), "created_by");
+    let camel = Builder::new()
+        .table("Tenant", &["id"])
+        .table("Order", &["id", "ownedBy"])
+        .references("Order", "ownedBy", "Tenant");
+    assert_eq!(called(camel, "Tenant"), "\"tenantId\"");
+}
