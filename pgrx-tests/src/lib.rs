@@ -52,3 +52,17 @@ pub fn run_test(name: &str, expected: Option<&str>, _settings: Vec<&'static str>
         },
     }
 }
+
+/// The random cases of one of two parts of a property test: parts run side by side. `MEND_CASES` sets how many there are in all, `MEND_CASE`
+/// runs one (in the part that has it).
+///
+/// * `default`: how many there are in all.
+/// * `part`: 0 or 1.
+pub fn cases(default: u64, part: u64) -> Vec<u64> {
+    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse().expect("a number"));
+    let all = match number("MEND_CASE") {
+        Some(one) => one..one + 1,
+        None => 0..number("MEND_CASES").unwrap_or(default),
+    };
+    all.filter(|seed| seed % 2 == part).collect()
+}

@@ -50,6 +50,9 @@ pub struct Catalog {
     /// The columns by which rows say whose they are, per table, for one root; found by `infer::keys`.
     #[serde(skip)]
     pub(crate) tenant_columns: RefCell<Option<(Oid, TenantColumns)>>,
+    /// What else was found of one root; kept, because it is asked for every table. What it is, `infer::tenancy` knows.
+    #[serde(skip)]
+    pub(crate) of_root: RefCell<Option<(Oid, Rc<dyn std::any::Any>)>>,
 }
 
 /// What was declared of a single column: which row its values mean.

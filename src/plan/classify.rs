@@ -318,8 +318,12 @@ impl Blueprint<'_> {
                 "referenced" => path.table,
                 _ => self.table.oid,
             };
-            let from = Joined::columns(start, table, &path.columns);
-            joins.extend(self.chain(prefix, from, &path.hops).0);
+            let others = path.otherwise.iter().zip(1..);
+            let others = others.map(|(path, n)| (path, format!("{prefix}_or_{n}")));
+            for (path, prefix) in std::iter::once((path, prefix.to_string())).chain(others) {
+                let from = Joined::columns(start, table, &path.columns);
+                joins.extend(self.chain(&prefix, from, &path.hops).0);
+            }
         };
         if let Guard::By(guard) = &self.guard {
             along(&guard.row, "t", "owner");
@@ -351,11 +355,20 @@ impl Blueprint<'_> {
             // The tenant key is what is filled: a row is whose it says, else whose it will say.
             return format!("COALESCE(t.{}, found.value)", self.column.sql());
         }
-        let alias = match path.hops.len() {
-            0 => start.to_string(),
-            length => hop_alias(prefix, length, length),
+        let end = |path: &TenantPath, prefix: &str| {
+            let alias = match path.hops.len() {
+                0 => start.to_string(),
+                length => hop_alias(prefix, length, length),
+            };
+            format!("{alias}.{}", self.column_sql(path.owner, path.column))
         };
-        format!("{alias}.{}", self.column_sql(path.owner, path.column))
+        let others = path.otherwise.iter().zip(1..);
+        let others = others.map(|(path, n)| end(path, &format!("{prefix}_or_{n}")));
+        let all: Vec<String> = std::iter::once(end(path, prefix)).chain(others).collect();
+        match all.as_slice() {
+            [only] => only.clone(),
+            several => format!("COALESCE({})", several.join(", ")),
+        }
     }
 
     pub(super) fn unguarded_sql(&self) -> String {

@@ -8,7 +8,7 @@ use super::sources::hop_alias;
 use super::{Blueprint, Count, Moment, Statement, Versions};
 use crate::catalog::ForeignKey;
 use crate::identifier::Literal;
-use crate::infer::tenancy::guard::Guard;
+use crate::infer::tenancy::guard::{Guard, TenantPath};
 use crate::rule::{Overwrite, Source};
 
 impl Blueprint<'_> {
@@ -520,6 +520,8 @@ impl Blueprint<'_> {
             paths.extend([&guard.row, &guard.value]);
         }
         paths.extend(&self.restriction);
+        let others: Vec<&TenantPath> = paths.iter().flat_map(|path| &path.otherwise).collect();
+        paths.extend(others);
         for path in paths {
             add(path.table, &path.columns);
             for hop in &path.hops {

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::classify::Extra;
+use super::fill::{FILL, fill};
+use super::program::{Progress, Step, Verdict};
+use super::refusal::ChangedRow;
 use super::{Blueprint, Moment, Overlays, Reason, RowSet, Versions};
 use crate::catalog::testing::Builder;
 use crate::catalog::{Catalog, Check, Details, UniqueIndex};
@@ -9,6 +12,7 @@ use crate::infer::tenancy::guard as tenant;
 use crate::infer::tenancy::guard::Guard;
 use crate::infer::{reference, sources};
 use crate::rule::{OnConflict, Overwrite, Rule};
+use crate::settings::CallersSettings;
 
 fn catalog() -> Catalog {
     Builder::new()
@@ -277,5 +281,140 @@ fn a_set_of_rows_is_a_condition_and_uniqueness_is_judged_over_all() {
     assert!(
         sql.contains("FROM (SELECT (NEW).*) AS t\n") && !sql.contains("ctid"),
         "{sql}"
+    );
+}
+
+/// The steps of a backfill, its attempt taken off.
+fn steps<'p>(blueprint: &Blueprint<'p>) -> Vec<Step<'p>> {
+    match fill(blueprint, &CallersSettings::default(), &[]) {
+        Step::Attempt(attempt) => attempt.steps,
+        _ => panic!("a backfill is one attempt"),
+    }
+}
+
+fn shape(steps: &[Step]) -> Vec<&'static str> {
+    let mut shape = vec![];
+    for step in steps {
+        match step {
+            Step::Remember => shape.push("remember"),
+            Step::Write(_) => shape.push("write"),
+            Step::Verify(_) => shape.push("verify"),
+            Step::Repeat(repeat) => {
+                shape.push("repeat");
+                shape.extend(self::shape(&repeat.steps));
+            }
+            _ => shape.push("other"),
+        }
+    }
+    shape
+}
+
+/// What the proof of a backfill comes to, in a word.
+fn verdict(blueprint: &Blueprint, progress: &Progress) -> &'static str {
+    let steps = steps(blueprint);
+    let Some(Step::Repeat(repeat)) = steps.last() else {
+        panic!("no repetition")
+    };
+    let Some(Step::Verify(verify)) = repeat.steps.last() else {
+        panic!("no proof")
+    };
+    match (verify.judge)(progress) {
+        Verdict::Proved => "proved",
+        Verdict::More => "more",
+        Verdict::Stale => "stale",
+        Verdict::Contradicted { again: true } => "begun anew",
+        Verdict::Contradicted { again: false } => "contradicted",
+        Verdict::Refused(_) => "refused",
+        Verdict::Anew(_) => "anew",
+        Verdict::Wrong(_) => "wrong",
+    }
+}
+
+#[test]
+fn a_backfill_is_a_short_program() {
+    let catalog = catalog();
+    let plain = blueprint(&catalog, Details::default());
+    assert_eq!(shape(&steps(&plain)), ["repeat", "write", "verify"]);
+    let triggers = Details {
+        triggers: vec!["touches".into()],
+        ..Details::default()
+    };
+    let with_triggers = blueprint(&catalog, triggers);
+    assert_eq!(shape(&steps(&with_triggers)), ["remember", "repeat", "write", "verify"]);
+
+    // Rows written, of them right, rows that could be written and are not; how often in a row nothing was.
+    let progress = |written: i64, found: i64, proved: i64, left: i64, idle: usize| {
+        let mut progress = Progress {
+            idle,
+            ..Progress::default()
+        };
+        progress.add(FILL, &[written]);
+        progress.found.written = found;
+        progress.found.counts.filled = proved;
+        progress.found.left = left;
+        progress
+    };
+    assert_eq!(verdict(&plain, &progress(3, 3, 3, 0, 0)), "proved");
+    assert_eq!(verdict(&plain, &progress(3, 3, 3, 1, 0)), "more");
+    assert_eq!(verdict(&plain, &progress(3, 3, 2, 0, 0)), "stale");
+    assert_eq!(verdict(&plain, &progress(4, 3, 3, 0, 0)), "wrong");
+    assert_eq!(verdict(&plain, &progress(3, 3, 3, 1, 25)), "wrong");
+    // What a trigger may have changed is not put right in place; rows that it keeps from being written stay.
+    assert_eq!(verdict(&with_triggers, &progress(3, 3, 2, 0, 0)), "begun anew");
+    assert_eq!(verdict(&with_triggers, &progress(3, 3, 3, 2, 2)), "refused");
+    let endless = Progress {
+        corrections: 25,
+        ..progress(3, 3, 2, 0, 0)
+    };
+    assert_eq!(verdict(&plain, &endless), "contradicted");
+}
+
+#[test]
+fn a_changed_row_is_refused_by_what_its_table_enforces() {
+    let catalog = Builder::new()
+        .table("parent", &["id"])
+        .table("child", &["id", "a?", "b?"])
+        .references("child", "a", "parent")
+        .build();
+    let child = catalog.resolve_table("child").unwrap();
+    let a = child.column_named("a").unwrap();
+    let changed = |value: &str| ChangedRow {
+        catalog: &catalog,
+        table: child,
+        generated: &[],
+        written: vec![(a, value.to_string())],
+    };
+    let check = Check {
+        name: "odd".into(),
+        expression: "a > b".into(),
+        columns: vec![2, 3],
+    };
+    assert_eq!(
+        changed("NULL::pg_catalog.int4").checks(&[check], &[]),
+        [(
+            "NOT (SELECT a > b FROM (SELECT NULL::pg_catalog.int4 AS a, t.b AS b) AS new_row)".to_string(),
+            Reason::refused_by("odd")
+        )]
+    );
+    assert_eq!(
+        changed("7").foreign_keys(),
+        [(
+            "(7) IS NOT NULL AND NOT EXISTS (SELECT FROM public.parent AS p WHERE p.id = (7))".to_string(),
+            Reason::SourceMissing
+        )]
+    );
+    let index = UniqueIndex {
+        name: "one".into(),
+        expressions: vec!["a".into(), "b".into()],
+        types: vec![23, 23],
+        nulls_not_distinct: true,
+        ..UniqueIndex::default()
+    };
+    let (condition, reason) = changed("NULL").collision(&index, &["together".into()]);
+    assert_eq!(reason, Reason::refused_by("one"));
+    assert_eq!(
+        condition,
+        "(pg_catalog.count(*) OVER (PARTITION BY (NULL), (t.b), together) > 1 OR EXISTS (SELECT FROM public.child AS existing \
+         WHERE (a) IS NOT DISTINCT FROM (NULL) AND (b) IS NOT DISTINCT FROM (t.b) AND NOT (existing.ctid = t.ctid)))"
     );
 }

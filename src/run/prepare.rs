@@ -227,6 +227,7 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: PrepareOption
                 columns: vec![column.number],
                 owner: table.oid,
                 column: column.number,
+                otherwise: vec![],
             }),
             _ => match guard::of_table(catalog, table, root, column.number, &key_columns) {
                 Err(InferError::NoTenant { .. }) if request.tenant_optional => None,

@@ -15,6 +15,7 @@
 //! * `validate`: references against the rows, random schemas against one query per check
 //! * `repair`: what is done about them, and put back
 //! * `undo`: what any run changed, taken back
+//! * `ownership`: every call is asked for the tenant of every table
 //! * `foretold`: a dry run says what the real run does, whichever call writes
 //! * `parents`: missing parents created and linked, random rows against a model
 //! * `finalize`: the gate, and locking in with short locks
@@ -34,6 +35,7 @@ mod foretold;
 mod inference;
 mod kinds;
 mod migration;
+mod ownership;
 mod parents;
 mod places;
 mod property;

@@ -13,7 +13,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use super::keys;
+use super::keys::{self, TenantKeys};
 use super::root::{self, CLEAR, Points, named_after};
 use crate::catalog::{Catalog, Column, ForeignKey, Table, TenantColumns};
 use crate::infer::InferError;
@@ -37,6 +37,8 @@ pub struct TenantPath {
     pub owner: u32,
     /// The tenant column there.
     pub column: i16,
+    /// What counts where it gives nothing, in this order.
+    pub otherwise: Vec<TenantPath>,
 }
 
 impl TenantPath {
@@ -91,8 +93,18 @@ pub fn guard(
         return Ok(Guard::TenantItself);
     }
     let owned = settled.map(|root| Owned::by(catalog, root));
-    let values = ways(catalog, value_table, owned.as_ref(), None, &[]);
-    let rows = ways(catalog, table, owned.as_ref(), Some(target), sources);
+    let mut values = ways(catalog, value_table, owned.as_ref(), None, &[]);
+    let mut rows = ways(catalog, table, owned.as_ref(), Some(target), sources);
+    if let Some(root) = settled {
+        for (sides, of, target, sources) in [
+            (&mut rows, table, Some(target), sources),
+            (&mut values, value_table, None, &[][..]),
+        ] {
+            if let Some(path) = best_path(catalog, root, of, target, sources) {
+                sides.insert(root.oid, vec![path]);
+            }
+        }
+    }
     let found = values
         .iter()
         .filter(|(parent, _)| root.is_none_or(|root| root.oid == **parent))
@@ -148,7 +160,9 @@ pub fn of_table(
     sources: &[i16],
 ) -> Result<TenantPath, InferError> {
     let root = root.or_else(|| root::known(catalog));
-    let found = root.and_then(|root| {
+    let best = root.and_then(|root| best_path(catalog, root, table, Some(target), sources));
+    let found = best.or_else(|| {
+        let root = root?;
         let ways = ways(catalog, table, Some(&Owned::by(catalog, root)), Some(target), sources);
         let paths = ways.get(&root.oid)?;
         best_pair(catalog, root.oid, paths, paths, true).map(|best| best.row.clone())
@@ -159,12 +173,59 @@ pub fn of_table(
     })
 }
 
+/// Of a table without a key of its own: the path by which all others go, too, who ask for the tenant of its rows. `None` where it has one, or
+/// no path is followed.
+///
+/// * `target`, `sources`: as in [`guard`].
+fn best_path(
+    catalog: &Catalog,
+    root: &Table,
+    table: &Table,
+    target: Option<i16>,
+    sources: &[i16],
+) -> Option<TenantPath> {
+    let keys = TenantKeys::known(catalog, root)?;
+    let own = |key: &keys::TenantKey| key.comparable && Some(key.column) != target;
+    if table.oid == root.oid || keys.of(table).iter().any(own) {
+        return None;
+    }
+    let usable = |source: &Source| {
+        let start = source.columns();
+        start.iter().all(|c| Some(*c) != target && !sources.contains(c))
+    };
+    let ended = |source: Source| {
+        let (owner, column) = source.value(table.oid)?;
+        Some(TenantPath {
+            table: table.oid,
+            columns: source.columns(),
+            hops: source.hops,
+            owner,
+            column,
+            otherwise: vec![],
+        })
+    };
+    let paths = keys.row_paths(table, true).into_iter().filter(usable).filter_map(ended);
+    let base = |path: &TenantPath| {
+        let column = catalog.table(path.owner).and_then(|owner| owner.column(path.column));
+        column
+            .and_then(|column| catalog.base_type(column.type_oid, -1))
+            .map(|(base, _)| base.oid)
+    };
+    let mut paths: Vec<TenantPath> = paths.collect();
+    let mut best = (!paths.is_empty()).then(|| paths.remove(0))?;
+    // Values of one type, or which of them is meant cannot be said in one expression.
+    best.otherwise = paths.into_iter().filter(|path| base(path) == base(&best)).collect();
+    Some(best)
+}
+
 /// The way in words: `tenantId`, or `animalId -> Animal.tenantId`.
 pub fn describe(catalog: &Catalog, path: &TenantPath) -> String {
     let Some(table) = catalog.table(path.table) else {
         return String::new();
     };
-    path.as_source().to_path(catalog, table).to_string()
+    let shown = |path: &TenantPath| path.as_source().to_path(catalog, table).to_string();
+    let all = std::iter::once(path).chain(&path.otherwise).map(shown);
+    all.collect::<Vec<_>>().join(", else ")
 }
 
 /// A table that both sides reach.
@@ -296,6 +357,7 @@ fn ways(
             columns: key.columns.clone(),
             owner: table.oid,
             column: key.columns[0],
+            otherwise: vec![],
         };
         found.insert(table.oid, vec![own]);
     }
@@ -373,6 +435,7 @@ fn arrive(table: u32, start: &[i16], hops: &[Hop], owner: u32, column: i16) -> T
         columns,
         owner,
         column,
+        otherwise: vec![],
     }
 }
 

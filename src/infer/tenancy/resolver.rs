@@ -84,24 +84,7 @@ impl<'a> TenantResolver<'a> {
             let several = keys.of(table).iter().any(|key| key.one_of_several);
             return RowTenant::Columns(if several { own } else { own[..1].to_vec() });
         }
-        let mut through = Vec::new();
-        for path in keys.paths(table, None).found {
-            // The key at its end must be declared as well.
-            let Some((owner, column)) = path.source.value(table.oid) else {
-                continue;
-            };
-            let of_owner = |t: &'a Table| keys.of(t).iter().any(|k| k.column == column && k.foreign_key.is_some());
-            let known = owner == keys.root.oid || keys.catalog().table(owner).is_some_and(of_owner);
-            if !(self.inferred || path.declared() && known) {
-                continue;
-            }
-            // A hop that is not valid may dangle.
-            let settles = path.always_gives() && path.caution.is_none();
-            through.push(path.source);
-            if settles {
-                break;
-            }
-        }
+        let through = keys.row_paths(table, self.inferred);
         match through.is_empty() {
             true => RowTenant::Shared,
             false => RowTenant::Paths(through),

@@ -11,7 +11,7 @@ fn called(client: &mut Client, rest: &str) -> String {
     one(
         client,
         &format!(
-            "SELECT already_set, filled, parents_found, parents_created, reasons, substring(note FROM 'not predicted[^;]*') FROM backfill_parents('child', 'parent_id', {rest})"
+            "SELECT already_set, filled, parents_found, parents_created, reasons, substring(note FROM 'cannot be checked[^;]*') FROM backfill_parents('child', 'parent_id', {rest})"
         ),
     )
 }

@@ -221,19 +221,20 @@ fn contents(client: &mut Client) -> Vec<String> {
 }
 
 #[test]
-fn every_repair_is_that_of_the_model() {
+fn every_repair_is_that_of_the_model_1() {
+    every_repair_is_that_of_the_model(0);
+}
+
+#[test]
+fn every_repair_is_that_of_the_model_2() {
+    every_repair_is_that_of_the_model(1);
+}
+
+fn every_repair_is_that_of_the_model(part: u64) {
     let database = pgrx_tests::database();
     let mut client = database.connect();
-    let cases = match std::env::var("MEND_CASE").ok().and_then(|n| n.parse().ok()) {
-        Some(one) => one..one + 1,
-        None => {
-            0..std::env::var("MEND_CASES")
-                .ok()
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(150)
-        }
-    };
-    let many = cases.clone().count() > 1;
+    let cases = pgrx_tests::cases(150, part);
+    let many = cases.len() > 1;
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for seed in cases {
         let case = case(seed);

@@ -184,27 +184,27 @@ fn reset_case(seed: u64) {
 }
 
 #[test]
-fn a_reset_gives_back_what_was_there_before() {
-    let cases: u64 = std::env::var("MEND_CASES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(40);
-    let only: Option<u64> = std::env::var("MEND_CASE").ok().and_then(|n| n.parse().ok());
-    match only {
-        Some(seed) => reset_case(seed),
-        None => (1000..1000 + cases).for_each(reset_case),
-    }
+fn a_reset_gives_back_what_was_there_before_1() {
+    pgrx_tests::cases(40, 0)
+        .into_iter()
+        .map(|seed| seed + 1000)
+        .for_each(reset_case);
 }
 
 #[test]
-fn the_status_of_a_prefix_is_that_prefix() {
-    let cases: u64 = std::env::var("MEND_CASES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(60);
-    let only: Option<u64> = std::env::var("MEND_CASE").ok().and_then(|n| n.parse().ok());
-    match only {
-        Some(seed) => one_case(seed),
-        None => (0..cases).for_each(one_case),
-    }
+fn a_reset_gives_back_what_was_there_before_2() {
+    pgrx_tests::cases(40, 1)
+        .into_iter()
+        .map(|seed| seed + 1000)
+        .for_each(reset_case);
+}
+
+#[test]
+fn the_status_of_a_prefix_is_that_prefix_1() {
+    pgrx_tests::cases(60, 0).into_iter().for_each(one_case);
+}
+
+#[test]
+fn the_status_of_a_prefix_is_that_prefix_2() {
+    pgrx_tests::cases(60, 1).into_iter().for_each(one_case);
 }

@@ -133,6 +133,9 @@ impl Graph {
         let schema = self.start(&mut client, seed);
         self.columns_are_those_of_the_reference(&mut client, seed);
         self.coverage_is_that_of_the_reference(&mut client, seed);
+        if seed % 5 == 0 {
+            crate::ownership::all_calls_agree(&mut client, "tenants", &self.explain(seed));
+        }
         let mut after = self.clone();
         let expected = after.run();
         for counts in expected.values() {
@@ -238,25 +241,24 @@ fn drop_schema(client: &mut Client, schema: &str) {
         .unwrap();
 }
 
-fn cases() -> std::ops::Range<u64> {
-    if let Ok(seed) = std::env::var("MEND_CASE") {
-        let seed = seed.parse().expect("MEND_CASE is a number");
-        return seed..seed + 1;
-    }
-    0..std::env::var("MEND_CASES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(150)
+#[test]
+fn every_path_count_and_value_is_that_of_the_reference_1() {
+    every_path_count_and_value_is_that_of_the_reference(0);
 }
 
 #[test]
-fn every_path_count_and_value_is_that_of_the_reference() {
+fn every_path_count_and_value_is_that_of_the_reference_2() {
+    every_path_count_and_value_is_that_of_the_reference(1);
+}
+
+fn every_path_count_and_value_is_that_of_the_reference(part: u64) {
+    let cases = pgrx_tests::cases(150, part);
     let database = pgrx_tests::database();
     let mut seen: BTreeMap<String, i64> = BTreeMap::new();
-    for seed in cases() {
+    for seed in cases.iter().copied() {
         Graph::generate(seed, false).check(&database, seed, &mut seen);
     }
-    if cases().count() > 1 {
+    if cases.len() > 1 {
         for reason in [
             "filled",
             "no_source",
@@ -266,7 +268,7 @@ fn every_path_count_and_value_is_that_of_the_reference() {
             "excluded",
         ] {
             assert!(
-                seen.get(reason).copied().unwrap_or(0) > 20,
+                seen.get(reason).copied().unwrap_or(0) > 10,
                 "{reason} is too rare: {seen:?}"
             );
         }
@@ -274,15 +276,25 @@ fn every_path_count_and_value_is_that_of_the_reference() {
 }
 
 #[test]
-fn circles_are_broken_or_refused_and_never_half_filled() {
+fn circles_are_broken_or_refused_and_never_half_filled_1() {
+    circles_are_broken_or_refused_and_never_half_filled(0);
+}
+
+#[test]
+fn circles_are_broken_or_refused_and_never_half_filled_2() {
+    circles_are_broken_or_refused_and_never_half_filled(1);
+}
+
+fn circles_are_broken_or_refused_and_never_half_filled(part: u64) {
+    let cases = pgrx_tests::cases(150, part);
     let database = pgrx_tests::database();
     let mut refused = 0;
-    for seed in cases() {
+    for seed in cases.iter().copied() {
         Graph::generate(seed, true).check_circles(&database, seed, &mut refused);
     }
-    let all = cases().count() as i64;
+    let all = cases.len() as i64;
     assert!(
-        all == 1 || refused > 0 && refused < all,
+        all < 2 || refused > 0 && refused < all,
         "{refused} of {all} were refused: both must be tried"
     );
 }

@@ -244,19 +244,20 @@ impl Schema {
 }
 
 #[test]
-fn every_number_is_that_of_one_query_per_check() {
+fn every_number_is_that_of_one_query_per_check_1() {
+    every_number_is_that_of_one_query_per_check(0);
+}
+
+#[test]
+fn every_number_is_that_of_one_query_per_check_2() {
+    every_number_is_that_of_one_query_per_check(1);
+}
+
+fn every_number_is_that_of_one_query_per_check(part: u64) {
     let database = pgrx_tests::database();
     let mut client = database.connect();
-    let cases = match std::env::var("MEND_CASE").ok().and_then(|n| n.parse().ok()) {
-        Some(one) => one..one + 1,
-        None => {
-            0..std::env::var("MEND_CASES")
-                .ok()
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(150)
-        }
-    };
-    let many = cases.clone().count() > 1;
+    let cases = pgrx_tests::cases(150, part);
+    let many = cases.len() > 1;
     let mut seen = [0i64; 5];
     for seed in cases {
         let schema = schema(seed);

@@ -52,11 +52,19 @@ pub struct TenantKeys<'a> {
     pub root: &'a Table,
     /// Its key, as the others reference it.
     pub key: &'a Column,
-    by_table: HashMap<u32, Vec<TenantKey>>,
+    by_table: Rc<HashMap<u32, Vec<TenantKey>>>,
     /// What most keys are called, quoted where needed.
     usual_name: String,
     /// Tables from which a row that carries a key can be reached.
-    leading: HashSet<u32>,
+    leading: Rc<HashSet<u32>>,
+    steps: RefCell<HashMap<u32, Rc<Vec<ReferenceEdge>>>>,
+}
+
+/// What was found of a root, without the catalog: kept there, see `Catalog::of_root`.
+struct Found {
+    by_table: Rc<HashMap<u32, Vec<TenantKey>>>,
+    usual_name: String,
+    leading: Rc<HashSet<u32>>,
     steps: RefCell<HashMap<u32, Rc<Vec<ReferenceEdge>>>>,
 }
 
@@ -98,6 +106,32 @@ impl<'a> TenantKeys<'a> {
         Ok(keys)
     }
 
+    /// As [`TenantKeys::find`], found once per call.
+    pub fn known(catalog: &'a Catalog, root: &'a Table) -> Option<Self> {
+        let kept = catalog.of_root.borrow().clone();
+        let kept = kept.filter(|(of, _)| *of == root.oid);
+        if let Some(found) = kept.and_then(|(_, found)| found.downcast::<Found>().ok()) {
+            return Some(TenantKeys {
+                catalog,
+                root,
+                key: root_key(catalog, root)?,
+                by_table: found.by_table.clone(),
+                usual_name: found.usual_name.clone(),
+                leading: found.leading.clone(),
+                steps: RefCell::new(found.steps.borrow().clone()),
+            });
+        }
+        let keys = TenantKeys::find(catalog, root).ok()?;
+        let found = Found {
+            by_table: keys.by_table.clone(),
+            usual_name: keys.usual_name.clone(),
+            leading: keys.leading.clone(),
+            steps: RefCell::new(keys.steps.borrow().clone()),
+        };
+        catalog.of_root.replace(Some((root.oid, Rc::new(found))));
+        Some(keys)
+    }
+
     /// The keys alone, without what leads to them.
     fn of_root(catalog: &'a Catalog, root: &'a Table) -> Result<Self, InferError> {
         let key = root_key(catalog, root).ok_or_else(|| InferError::RootWithoutKey {
@@ -107,9 +141,9 @@ impl<'a> TenantKeys<'a> {
             catalog,
             root,
             key,
-            by_table: HashMap::new(),
+            by_table: Rc::default(),
             usual_name: String::new(),
-            leading: HashSet::new(),
+            leading: Rc::default(),
             steps: RefCell::default(),
         };
         keys.find_columns();
@@ -300,7 +334,7 @@ impl<'a> TenantKeys<'a> {
         // What one table calls its own way says nothing of the others (`assigned_to`).
         let name = name.filter(|(name, uses)| named_after(name, &self.root.name) || *uses >= 2 && *uses * 2 > all);
         self.usual_name = name.map_or_else(|| self.name_of_root_and_key(), |(name, _)| name.to_string());
-        self.by_table = found.into_iter().collect();
+        self.by_table = Rc::new(found.into_iter().collect());
     }
 
     /// The keys of one table; `usual`: a name that the keys of other tables have.
@@ -401,7 +435,7 @@ impl<'a> TenantKeys<'a> {
                 }
             }
         }
-        self.leading = leading;
+        self.leading = Rc::new(leading);
     }
 }
 
@@ -416,11 +450,11 @@ pub fn columns(catalog: &Catalog, root: &Table) -> TenantColumns {
     let keys = TenantKeys::of_root(catalog, root)
         .map(|keys| keys.by_table)
         .unwrap_or_default();
-    let comparable = |keys: Vec<TenantKey>| -> Vec<i16> {
-        let keys = keys.into_iter().filter(|key| key.comparable);
+    let comparable = |keys: &[TenantKey]| -> Vec<i16> {
+        let keys = keys.iter().filter(|key| key.comparable);
         keys.map(|key| key.column).collect()
     };
-    let found = keys.into_iter().map(|(table, keys)| (table, comparable(keys)));
+    let found = keys.iter().map(|(table, keys)| (*table, comparable(keys)));
     let mut found: HashMap<u32, Vec<i16>> = found.filter(|(_, columns)| !columns.is_empty()).collect();
     // None is a key where that was declared.
     let none = catalog

@@ -116,6 +116,32 @@ pub struct Paths {
 }
 
 impl<'a> TenantKeys<'a> {
+    /// The paths by which the rows of a table without a key of its own have their tenant: the best first, the next one where the one before
+    /// gives nothing, up to one that always does.
+    ///
+    /// * `inferred`: also by names, and along what no foreign key declares.
+    pub fn row_paths(&self, table: &Table, inferred: bool) -> Vec<Source> {
+        let mut through = Vec::new();
+        for path in self.paths(table, None).found {
+            // The key at its end must be declared as well.
+            let Some((owner, column)) = path.source.value(table.oid) else {
+                continue;
+            };
+            let of_owner = |t: &'a Table| self.of(t).iter().any(|k| k.column == column && k.foreign_key.is_some());
+            let known = owner == self.root.oid || self.catalog.table(owner).is_some_and(of_owner);
+            if !(inferred || path.declared() && known) {
+                continue;
+            }
+            // A hop that is not valid may dangle.
+            let settles = path.always_gives() && path.caution.is_none();
+            through.push(path.source);
+            if settles {
+                break;
+            }
+        }
+        through
+    }
+
     /// The paths to the value of `target` (a key of `table`; `None`: the table has none), the best first.
     pub fn paths(&self, table: &Table, target: Option<&TenantKey>) -> Paths {
         let column = target.and_then(|key| table.column(key.column));
