@@ -6,9 +6,10 @@
 //! |---|---|
 //! | [`catalog`] | the database as typed values; name resolution |
 //! | [`rule`] | the rule: types, path grammar, JSON, checks against the catalog |
-//! | [`infer`] | catalog → rules: what a column refers to, its sources, its tenant |
-//! | [`plan`] | rule + catalog → SQL statements; pure |
-//! | [`run`] | executes plans: dry and for real; the proof; the record |
+//! | [`infer`] | catalog → rules: what a column refers to, its sources |
+//! | [`infer::tenancy`] | which tenant a row belongs to: the one answer for all rooms |
+//! | [`plan`] | rule + catalog → SQL statements and programs of them; pure |
+//! | [`run`] | interprets programs, counts dry runs; the proof; the record |
 //! | [`validate`] | every reference, checked against the rows |
 //! | [`repair`] | rows that violate a reference: nullified, quarantined, or given their parent |
 //! | [`finalize`] | the gate, and NOT NULL, foreign keys, indexes with short locks |

@@ -45,7 +45,7 @@ fn no_nulls(session: &Session, table: &Table, column: &Column, only_where: Optio
     // Children of the table by inheritance are locked in with it.
     let relation = table.sql();
     let condition = only_where
-        .map(|typed| condition(session, table, &relation, typed))
+        .map(|typed| run::only_where(session, table, &relation, typed, false).map(|read| read.prefixed))
         .transpose()?;
     // Whoever names a condition may read what it names, or Postgres says so.
     readable(session, table, &[column.number], false, &mut problems);
@@ -78,23 +78,6 @@ fn no_nulls(session: &Session, table: &Table, column: &Column, only_where: Optio
         format!("{name} is NULL in {nulls} of {rows} rows{scope}"),
     );
     Err(why(session, table, column, only_where, nulls, problem))
-}
-
-/// In the form in which it may be embedded.
-fn condition(session: &Session, table: &Table, relation: &str, typed: &str) -> Result<String, Problem> {
-    let (oid, caller) = (table.oid, session.caller.as_pairs());
-    let result = pg::subtransaction(AssertUnwindSafe(|| {
-        pg::qualify_condition(typed, relation, oid, "t", &caller)
-    }));
-    let result = result.and_then(|typed| session.hold(typed.relations.iter().copied()).map(|()| typed));
-    result.map(|typed| typed.prefixed).map_err(|p| Problem {
-        message: format!("only_where: {}", p.message),
-        hint: p.hint.or_else(|| {
-            let columns: Vec<&str> = table.columns.iter().map(|c| c.quoted.as_str()).collect();
-            Some(format!("it is a condition over the columns {}", columns.join(", ")))
-        }),
-        ..p
-    })
 }
 
 /// What `backfill` would make of the rows, where it can say.

@@ -3,6 +3,15 @@
 //! Everything rests on one query, the *classification* (`classify`): for each row of the target its outcome (a reason
 //! of the design, for `constraint_failed` with the constraint's name) and the value that would be written. The dry run
 //! counts it, the real run writes from it and proves itself with it, the list of unfilled rows shows it.
+//!
+//! ```text
+//! statement   a statement in parts: WITH, body, conditions, ending, parameters
+//! reason      the class of a row, and rows per class
+//! rows        which rows a statement is about: all, by keys, a range, blocks, one new row; by who wrote them
+//! classify    sources, constraints, uniqueness → each row in its reason
+//! refusal     what a table refuses where columns of a row change; new_row: where a row is new
+//! program     what a real run does, as data; fill: that of a backfill
+//! ```
 
 mod classify;
 mod constraints;

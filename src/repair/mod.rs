@@ -15,17 +15,14 @@ mod prepared;
 mod request;
 
 use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
 
 use pgrx::prelude::*;
 
-use crate::catalog::Table;
 use crate::identifier::Literal;
 use crate::infer::tenancy::resolver::TenantResolver;
-use crate::pg;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
-use crate::run::{Session, may_write};
+use crate::run::{self, Session, may_write};
 use crate::validate::pass::Pass;
 use crate::validate::reference::{Found, KeyReference, collect};
 use crate::validate::{declared, may_be_read, tenants};
@@ -48,7 +45,15 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
         .only_where
         .as_ref()
         .filter(|text| !text.trim().is_empty())
-        .and_then(|text| problems.keep(condition(session, reference.table, text)));
+        .and_then(|text| {
+            problems.keep(run::only_where(
+                session,
+                reference.table,
+                &reference.table.relation_sql(),
+                text,
+                true,
+            ))
+        });
     let mut pass = Pass::over(&session.catalog, &resolver, reference.table);
     let conditions = pass.conditions(&reference);
     let violating = match (request.violation, &conditions.tenants) {
@@ -191,23 +196,6 @@ fn find<'a>(session: &'a Session, request: &RepairRequest) -> Result<KeyReferenc
             }))
         }
     }
-}
-
-fn condition(session: &Session, table: &Table, typed: &str) -> Result<pg::Qualified, Problem> {
-    let relation = table.relation_sql();
-    let (oid, caller) = (table.oid, session.caller.as_pairs());
-    // A subtransaction, so that Postgres's own complaint about the condition joins the list.
-    let result = pg::subtransaction(AssertUnwindSafe(|| {
-        pg::qualify_condition(typed, &relation, oid, "t", &caller)
-    }));
-    let result = result.and_then(|typed| {
-        session.same_for_all_texts(&typed)?;
-        session.hold(typed.relations.iter().copied()).map(|()| typed)
-    });
-    result.map_err(|problem| Problem {
-        message: format!("only_where: {}", problem.message),
-        ..problem
-    })
 }
 
 fn no_tenants(session: &Session, reference: &KeyReference) -> Problem {

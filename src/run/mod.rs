@@ -1,14 +1,15 @@
-//! Executes plans: dry, for real with proof, and the record of it.
+//! Carries out plans: counted dry, for real with proof, and the record of it.
 //!
 //! ```text
-//! prepare   names, preflight, guard → Blueprint            (nothing is written, everything wrong is reported at once)
-//! dry       the classification, counted
-//! real      write, count again, write again if more turned up meanwhile, correct what sources changed under us,
-//!           compare the numbers; record
+//! prepare     names, preflight, guard → Blueprint          (nothing is written, everything wrong is reported at once)
+//! count       the classification, counted: the dry run, and the proof
+//! interpret   programs carried out: locks, attempts, writes, proof, corrections; ledger: what they keep, and the record
+//! steps       several rules as one call; written: what it wrote, proved at one moment
 //! ```
 
 mod access;
 mod attempts;
+mod condition;
 mod count;
 pub mod current_columns;
 mod execute;
@@ -34,6 +35,7 @@ mod written_parts;
 pub use crate::plan::program::PASSES;
 pub use access::{readable, updatable};
 pub use attempts::attempts;
+pub use condition::only_where;
 pub use execute::{coverage, execute_run, simulate_run, sql, unfilled};
 pub use outcome::Outcome;
 pub use party::{PartyRequest, party};

@@ -6,6 +6,7 @@ use pgrx::prelude::PgSqlErrorCode;
 use pgrx::prelude::*;
 
 use super::access::{readable, updatable};
+use super::condition::only_where;
 use super::obstacles::{
     column_can_be_filled, details_can_be_predicted, overwriting_can_be_kept, relation_can_be_filled,
     tree_can_be_followed,
@@ -73,94 +74,19 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: PrepareOption
         details_can_be_predicted(session, table, column, details, &mut problems);
     }
 
-    let mut inferred_reference = None;
-    let mut found: Vec<Source> = match (&request.inferred, &spec.sources, column) {
-        (Some((sources, reference)), _, _) => {
-            inferred_reference = Some(reference.clone());
-            sources.clone()
-        }
-        (None, Some(specs), Some(column)) => {
-            if specs.is_empty() {
-                problems.push(
-                    Problem::new(
-                        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                        "sources is an empty array",
-                    )
-                    .hint("leave sources out (NULL) to have them inferred"),
-                );
-            }
-            specs
-                .iter()
-                .filter_map(|s| check::source(catalog, table, column, s, &mut problems))
-                .collect()
-        }
-        (None, None, Some(column)) => match party::infer(catalog, table, column) {
-            Ok(inferred) => {
-                inferred_reference = Some(inferred.reference);
-                inferred.sources
-            }
-            Err(error) => {
-                problems.push(error);
-                vec![]
-            }
-        },
-        (None, _, None) => vec![],
-    };
+    let (mut found, mut inferred_reference) = sources_of(session, spec, &request, table, column, &mut problems);
     if spec.overwrite == Overwrite::Mismatched && !request.mode.is_count() {
         overwriting_can_be_kept(session, table, column, &mut problems);
     }
     if let Some(column) = column.filter(|_| problems.is_empty()) {
         tree_can_be_followed(session, table, column, &mut found, &mut problems);
     }
-    for hop in found.iter().flat_map(|source| &source.hops) {
-        if let Some(view) = catalog
-            .table(hop.parent)
-            .filter(|parent| catalog.reads(parent, table.oid))
-        {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!(
-                        "{} reads {}, the table that is filled",
-                        catalog.display(view),
-                        catalog.display(table)
-                    ),
-                )
-                .detail("its result changes while the table is filled, and a dry run cannot predict how")
-                .hint("name the table itself in the path"),
-            );
-        }
-    }
-    let given = spec.only_where.as_ref().filter(|text| !text.trim().is_empty());
-    let only_where = given.and_then(|typed| {
-        let relation = table.relation_sql();
-        let (oid, caller) = (table.oid, session.caller.as_pairs());
-        // A subtransaction, so that Postgres's own complaint about the condition joins the list.
-        let result = pg::subtransaction(AssertUnwindSafe(|| {
-            pg::qualify_condition(typed, &relation, oid, "t", &caller)
-        }));
-        let result = result.and_then(|typed| {
-            if spec.overwrite == Overwrite::Mismatched {
-                session.same_for_all_texts(&typed)?;
-            }
-            session.hold(typed.relations.iter().copied()).map(|()| typed)
-        });
-        let result = result.map_err(|p| {
-            let hint = p.hint.clone().unwrap_or_else(|| {
-                let columns: Vec<&str> = table.columns.iter().map(|c| c.quoted.as_str()).collect();
-                format!(
-                    "it is a condition over the columns of {}: {}",
-                    catalog.display(table),
-                    columns.join(", ")
-                )
-            });
-            Problem {
-                message: format!("only_where: {}", p.message),
-                hint: Some(hint),
-                ..p
-            }
-        });
-        problems.keep(result).map(|typed| Condition {
+    no_view_of_the_target(session, table, &found, &mut problems);
+    let typed = spec.only_where.as_ref().filter(|text| !text.trim().is_empty());
+    let only_where = typed.and_then(|typed| {
+        let keeps = spec.overwrite == Overwrite::Mismatched;
+        let read = only_where(session, table, &table.relation_sql(), typed, keeps);
+        problems.keep(read).map(|typed| Condition {
             portable: typed.bare,
             qualified: typed.prefixed,
             trees: vec![typed.tree],
@@ -194,28 +120,19 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: PrepareOption
     let root = setting.flatten();
     // Where parents are found by what they are, their tenant is part of it, and proves something.
     let key_columns: Vec<i16> = found.iter().flat_map(Source::columns).collect();
-    let guard = match (spec.tenant_guard && !request.mode.is_count(), &reference) {
-        (false, _) => Guard::Off,
+    let guard = match setting {
         // The setting is wrong: that is the problem, not what would be found without it.
-        (true, _) if setting.is_none() => Guard::Off,
-        (true, _) if declared_here.is_some_and(|said| said.may_cross_tenants) => Guard::Unguarded(format!(
-            "not guarded: the reference of {} was declared with may_cross_tenants",
-            column.quoted
-        )),
-        (true, _) if declared_here.is_some_and(|said| said.by_type) => Guard::Unguarded(format!(
-            "not guarded: which table the values of {} mean depends on another column",
-            column.quoted
-        )),
-        (true, None) => Guard::Unguarded(format!(
-            "not guarded: nothing says what the values of {} mean; SELECT declare_reference(table, column, 'parent(key)') does",
-            column.quoted
-        )),
-        (true, Some(reference)) => match catalog.table(reference.parent) {
-            None => Guard::Unguarded("not guarded: the referenced table is not visible".into()),
-            Some(parent) => problems
-                .keep(guard::guard(catalog, table, parent, root, column.number, &key_columns))
-                .unwrap_or(Guard::Off),
-        },
+        None => Guard::Off,
+        Some(_) if !spec.tenant_guard || request.mode.is_count() => Guard::Off,
+        Some(root) => guard_of(
+            session,
+            table,
+            column,
+            reference.as_ref(),
+            root,
+            &key_columns,
+            &mut problems,
+        ),
     };
     let restriction = spec.tenant.as_ref().and_then(|wanted| {
         let path = match &guard {
@@ -271,6 +188,103 @@ pub fn prepare<'a>(session: &'a Session, spec: &RuleSpec, request: PrepareOption
     problems.into_result()?;
     session.hold(blueprint.reads().into_iter().map(|(table, _)| table))?;
     Ok(blueprint)
+}
+
+/// The sources of a rule, and what its values mean where that was inferred with them.
+fn sources_of(
+    session: &Session,
+    spec: &RuleSpec,
+    request: &PrepareOptions,
+    table: &Table,
+    column: Option<&Column>,
+    problems: &mut Problems,
+) -> (Vec<Source>, Option<Reference>) {
+    let catalog = &session.catalog;
+    match (&request.inferred, &spec.sources, column) {
+        (Some((sources, reference)), _, _) => (sources.clone(), Some(reference.clone())),
+        (None, Some(specs), Some(column)) => {
+            if specs.is_empty() {
+                problems.push(
+                    Problem::new(
+                        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                        "sources is an empty array",
+                    )
+                    .hint("leave sources out (NULL) to have them inferred"),
+                );
+            }
+            let sources = specs.iter();
+            let sources = sources.filter_map(|s| check::source(catalog, table, column, s, problems));
+            (sources.collect(), None)
+        }
+        (None, None, Some(column)) => match party::infer(catalog, table, column) {
+            Ok(inferred) => (inferred.sources, Some(inferred.reference)),
+            Err(error) => {
+                problems.push(error);
+                (vec![], None)
+            }
+        },
+        (None, _, None) => (vec![], None),
+    }
+}
+
+/// A source that is a view of the table that is filled changes with it.
+fn no_view_of_the_target(session: &Session, table: &Table, sources: &[Source], problems: &mut Problems) {
+    let catalog = &session.catalog;
+    for hop in sources.iter().flat_map(|source| &source.hops) {
+        let parent = catalog.table(hop.parent);
+        if let Some(view) = parent.filter(|parent| catalog.reads(parent, table.oid)) {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    format!(
+                        "{} reads {}, the table that is filled",
+                        catalog.display(view),
+                        catalog.display(table)
+                    ),
+                )
+                .detail("its result changes while the table is filled, and a dry run cannot predict how")
+                .hint("name the table itself in the path"),
+            );
+        }
+    }
+}
+
+/// How the tenant is guarded, where that was asked for.
+///
+/// * `root`: as the setting says.
+/// * `key_columns`: columns from which sources start.
+fn guard_of(
+    session: &Session,
+    table: &Table,
+    column: &Column,
+    reference: Option<&Reference>,
+    root: Option<&Table>,
+    key_columns: &[i16],
+    problems: &mut Problems,
+) -> Guard {
+    let catalog = &session.catalog;
+    let declared = catalog.declared_references.get(&(table.oid, column.number));
+    let values = &column.quoted;
+    if declared.is_some_and(|declared| declared.may_cross_tenants) {
+        return Guard::Unguarded(format!(
+            "not guarded: the reference of {values} was declared with may_cross_tenants"
+        ));
+    }
+    if declared.is_some_and(|declared| declared.by_type) {
+        return Guard::Unguarded(format!(
+            "not guarded: which table the values of {values} mean depends on another column"
+        ));
+    }
+    let Some(reference) = reference else {
+        return Guard::Unguarded(format!(
+            "not guarded: nothing says what the values of {values} mean; SELECT declare_reference(table, column, 'parent(key)') does"
+        ));
+    };
+    let Some(parent) = catalog.table(reference.parent) else {
+        return Guard::Unguarded("not guarded: the referenced table is not visible".into());
+    };
+    let found = guard::guard(catalog, table, parent, root, column.number, key_columns);
+    problems.keep(found).unwrap_or(Guard::Off)
 }
 
 /// Who counts what a blueprint would do.

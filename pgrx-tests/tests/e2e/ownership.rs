@@ -191,7 +191,10 @@ fn restrictions_and_guards_agree(client: &mut Client, root: &str, answers: &[Ans
         );
         match (client.query_one(&call, &[]), shown(answer)) {
             (Ok(row), Some(expected)) => {
-                assert_eq!(row.get::<_, String>(0), expected, "tenant => of {table}, {context}")
+                // Where the first path gives no tenant, another one may.
+                let restricted: String = row.get(0);
+                let first = restricted.split(", else ").next().unwrap();
+                assert_eq!(first, expected, "tenant => of {table}, {context}")
             }
             (Ok(row), None) => panic!(
                 "{table} is shared, and restricted to {}, {context}",
