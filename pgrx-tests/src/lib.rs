@@ -59,7 +59,10 @@ pub fn run_test(name: &str, expected: Option<&str>, _settings: Vec<&'static str>
 /// * `default`: how many there are in all.
 /// * `part`: 0 or 1.
 pub fn cases(default: u64, part: u64) -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse().expect("a number"));
+    let number = |name: &str| {
+        let typed = std::env::var(name).ok()?;
+        Some(typed.parse().unwrap_or_else(|_| panic!("{name}={typed} is no number")))
+    };
     let all = match number("MEND_CASE") {
         Some(one) => one..one + 1,
         None => 0..number("MEND_CASES").unwrap_or(default),

@@ -38,7 +38,7 @@ impl Count {
     /// From this many rows on, one outcome could spill into the next: count plainly instead.
     pub const TOO_MANY: i64 = 1 << 31;
 
-    /// The numbers in the columns of [`Blueprint::count`], read as integers.
+    /// The numbers in the columns of [`crate::plan::Blueprint::count`], read as integers.
     ///
     /// ```text
     /// sum of three outcomes = a + b * 2^31 + c * 2^62
@@ -55,7 +55,7 @@ impl Count {
         self.numbers(outcomes.collect(), at(0) as i64, &|i| at(1 + sums + i) as i64)
     }
 
-    /// As [`Count::read`], for [`Blueprint::count_plainly`].
+    /// As [`Count::read`], for [`crate::plan::Blueprint::count_plainly`].
     pub fn read_plainly(&self, columns: &[i64]) -> Numbers {
         let at = |i: usize| columns.get(i).copied().unwrap_or(0);
         let n = self.outcomes.len();

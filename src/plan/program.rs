@@ -221,6 +221,9 @@ pub enum Verdict {
     Wrong(Problem),
 }
 
+/// The statement that writes under these ids once more.
+pub type Correction<'p> = Box<dyn Fn(&[u32]) -> Statement + 'p>;
+
 /// What was written is read back.
 pub struct Verify<'p> {
     /// By which its numbers are found.
@@ -230,7 +233,7 @@ pub struct Verify<'p> {
     /// What it comes to.
     pub judge: Box<dyn Fn(&Progress) -> Verdict + 'p>,
     /// Puts right what the write of this name wrote under some ids.
-    pub correct: Option<(&'static str, Box<dyn Fn(&[u32]) -> Statement + 'p>)>,
+    pub correct: Option<(&'static str, Correction<'p>)>,
     /// What a contradiction is called: by others, by a trigger.
     pub contradiction: Option<[Box<dyn Fn() -> Problem + 'p>; 2]>,
 }

@@ -64,7 +64,7 @@ pub fn simulate_run(session: &Session, blueprint: &mut Blueprint, for_later_step
 /// Errors: 25006 in a read-only transaction, 40001 where other writers never pause, 27000 where a trigger changes what
 /// was written, 21000 for a conflict under `on_conflict => 'error'`, and whatever the table's own triggers raise.
 ///
-/// * `before`: what this call has written of the table before, see [`Part`].
+/// * `before`: what this call has written of the table before, see [`Share`].
 pub fn execute_run(session: &Session, blueprint: &Blueprint, before: &[Share]) -> Result<Outcome, Problem> {
     let program = program(session, blueprint, before);
     let (run, mut outcome) = interpret::run(session, program, |done| {

@@ -29,7 +29,7 @@ pub struct TenantResolver<'a> {
 
 impl<'a> TenantResolver<'a> {
     /// * `keys`: `None` where the database has no tenants; then everything is everybody's.
-    /// * `inferred`: see [`super::ValidateRequest::include_inferred`].
+    /// * `inferred`: also those that only names and types suggest.
     pub fn new(keys: Option<TenantKeys<'a>>, inferred: bool) -> Self {
         TenantResolver {
             keys,

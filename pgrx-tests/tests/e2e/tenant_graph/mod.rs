@@ -133,7 +133,7 @@ impl Graph {
         let schema = self.start(&mut client, seed);
         self.columns_are_those_of_the_reference(&mut client, seed);
         self.coverage_is_that_of_the_reference(&mut client, seed);
-        if seed % 5 == 0 {
+        if seed.is_multiple_of(5) {
             crate::ownership::all_calls_agree(&mut client, "tenants", &self.explain(seed));
         }
         let mut after = self.clone();
