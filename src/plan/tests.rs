@@ -392,7 +392,7 @@ fn a_changed_row_is_refused_by_what_its_table_enforces() {
     assert_eq!(
         changed("NULL::pg_catalog.int4").checks(&[check], &[]),
         [(
-            "NOT (SELECT a > b FROM (SELECT NULL::pg_catalog.int4 AS a, t.b AS b) AS new_row)".to_string(),
+            r#"NOT (SELECT a > b FROM (SELECT NULL::pg_catalog.int4 AS "a", t."b" AS "b") AS new_row)"#.to_string(),
             Reason::refused_by("odd")
         )]
     );

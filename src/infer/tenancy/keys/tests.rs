@@ -307,7 +307,7 @@ fn a_missing_key_is_called_as_most_are_or_after_the_root() {
             .table(table, &["id", "created_by"])
             .references(table, "created_by", "profiles")
     });
-    assert_eq!(called(by_most, "profiles"), "created_by");
+    assert_eq!(called(by_most, "profiles"), "\"created_by\"");
     let camel = Builder::new()
         .table("Tenant", &["id"])
         .table("Order", &["id", "ownedBy"])
