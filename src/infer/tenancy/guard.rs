@@ -558,7 +558,7 @@ mod tests {
     fn nothing_in_common_is_said() {
         let catalog = base().table("Entry", &["id", "partyId?"]).build();
         assert!(matches!(
-            guarded(&catalog, "Entry", None, &[]).unwrap(),
+            guarded(&catalog, "Entry", None, &["partyId"]).unwrap(),
             Guard::Unguarded(_)
         ));
     }
