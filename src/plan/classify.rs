@@ -454,8 +454,11 @@ impl Blueprint<'_> {
     }
 
     /// The row was written before in this transaction: Postgres then checks all its foreign keys again, not only those
-    /// that change. `None` where no row can have been.
+    /// that change, as it does when a new row is inserted. `None` where no row can have been.
     pub(super) fn touched_sql(&self) -> Option<String> {
+        if !self.is_stored() {
+            return Some("true".into());
+        }
         if self.overlays.replaces(self.table) {
             return Some("t.mend_touched".into());
         }
