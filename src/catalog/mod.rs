@@ -22,4 +22,4 @@ pub use load::load;
 pub use resolve::ResolveError;
 #[cfg(test)]
 pub use types::testing;
-pub use types::{Catalog, Column, DeclaredKey, DeclaredReference, ForeignKey, Key, State, Table, TenantColumns};
+pub use types::{Catalog, Column, DeclaredKey, DeclaredReference, ForeignKey, Key, State, Table};

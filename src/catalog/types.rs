@@ -9,9 +9,6 @@ use super::data_type::{Oid, Type};
 use crate::identifier::{Identifier, Literal};
 use crate::names;
 
-/// Columns by which rows say whose they are, per table.
-pub type TenantColumns = Rc<HashMap<Oid, Vec<i16>>>;
-
 /// Every table that the caller's database has, with columns, keys and foreign keys.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Catalog {
@@ -47,10 +44,8 @@ pub struct Catalog {
     /// References that were declared of single columns, by table and column, where the declaration is in force.
     #[serde(skip)]
     pub declared_references: HashMap<(Oid, i16), DeclaredReference>,
-    /// The columns by which rows say whose they are, per table, for one root; found by `infer::keys`.
-    #[serde(skip)]
-    pub(crate) tenant_columns: RefCell<Option<(Oid, TenantColumns)>>,
-    /// What else was found of one root; kept, because it is asked for every table. What it is, `infer::tenancy` knows.
+    /// The tenant keys that were found for one root; kept, because they are asked for every column. What they are, `infer::tenancy`
+    /// knows.
     #[serde(skip)]
     pub(crate) of_root: RefCell<Option<(Oid, Rc<dyn std::any::Any>)>>,
 }

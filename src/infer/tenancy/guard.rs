@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::keys::{self, TenantKeys};
 use super::root::{self, CLEAR, Points, named_after};
-use crate::catalog::{Catalog, Column, ForeignKey, Table, TenantColumns};
+use crate::catalog::{Catalog, Column, ForeignKey, Table};
 use crate::infer::InferError;
 use crate::infer::reference;
 use crate::names;
@@ -92,9 +92,9 @@ pub fn guard(
     if settled.is_some_and(|root| root.oid == value_table.oid) {
         return Ok(Guard::TenantItself);
     }
-    let owned = settled.map(|root| Owned::by(catalog, root));
-    let mut values = ways(catalog, value_table, owned.as_ref(), None, &[]);
-    let mut rows = ways(catalog, table, owned.as_ref(), Some(target), sources);
+    let keys = settled.and_then(|root| TenantKeys::of_root(catalog, root));
+    let mut values = ways(catalog, value_table, keys.as_ref(), None, &[]);
+    let mut rows = ways(catalog, table, keys.as_ref(), Some(target), sources);
     if let Some(root) = settled {
         for (sides, of, target, sources) in [
             (&mut rows, table, Some(target), sources),
@@ -163,7 +163,13 @@ pub fn of_table(
     let best = root.and_then(|root| best_path(catalog, root, table, Some(target), sources));
     let found = best.or_else(|| {
         let root = root?;
-        let ways = ways(catalog, table, Some(&Owned::by(catalog, root)), Some(target), sources);
+        let ways = ways(
+            catalog,
+            table,
+            TenantKeys::of_root(catalog, root).as_ref(),
+            Some(target),
+            sources,
+        );
         let paths = ways.get(&root.oid)?;
         best_pair(catalog, root.oid, paths, paths, true).map(|best| best.row.clone())
     });
@@ -184,7 +190,7 @@ fn best_path(
     target: Option<i16>,
     sources: &[i16],
 ) -> Option<TenantPath> {
-    let keys = TenantKeys::known(catalog, root)?;
+    let keys = TenantKeys::find(catalog, root).ok()?;
     let own = |key: &keys::TenantKey| key.comparable && Some(key.column) != target;
     if table.oid == root.oid || keys.of(table).iter().any(own) {
         return None;
@@ -312,39 +318,14 @@ fn sharing(catalog: &Catalog, parent: u32, name: &str) -> usize {
         .count()
 }
 
-/// Which columns say whose a row is, for the root that is settled: the same for all who ask.
-struct Owned {
-    root: u32,
-    columns: TenantColumns,
-}
-
-impl Owned {
-    fn by(catalog: &Catalog, root: &Table) -> Owned {
-        Owned {
-            root: root.oid,
-            columns: keys::columns(catalog, root),
-        }
-    }
-
-    /// `column` of `table` references the root in another role (`assigned_to`).
-    fn is_role(&self, table: &Table, column: i16, parent: u32) -> bool {
-        parent == self.root && self.columns.get(&table.oid).is_some_and(|own| !own.contains(&column))
-    }
-
-    /// `column` of `table` is a key, whatever its name or foreign key say.
-    fn is_key(&self, table: &Table, column: i16) -> bool {
-        self.columns.get(&table.oid).is_some_and(|own| own.contains(&column))
-    }
-}
-
 /// Every table that can be reached as a tenant, with the ways that lead there, best first: direct columns, then through
 /// parents. Only the shortest kind of way is kept per root.
 ///
-/// * `owned`: what is known of the settled root's keys.
+/// * `keys`: those of the settled root.
 fn ways(
     catalog: &Catalog,
     table: &Table,
-    owned: Option<&Owned>,
+    keys: Option<&TenantKeys>,
     target: Option<i16>,
     sources: &[i16],
 ) -> HashMap<u32, Vec<TenantPath>> {
@@ -373,7 +354,7 @@ fn ways(
                 if depth == 0 && key.columns.iter().any(|c| Some(*c) == target) {
                     continue;
                 }
-                let role = owned.is_some_and(|owned| owned.is_role(here, key.columns[0], key.parent));
+                let role = keys.is_some_and(|keys| keys.is_role(here, key.columns[0], key.parent));
                 if key.columns.len() == 1 && key.parent != *at && !role {
                     at_this_depth.entry(key.parent).or_default().push(arrive(
                         table.oid,
@@ -397,12 +378,12 @@ fn ways(
             // A tenant key that was never declared (`tenant_id uuid NOT NULL`, no foreign key) is one all the same.
             for column in here.columns.iter().filter(|c| depth > 0 || Some(c.number) != target) {
                 let named = reference::of(catalog, here, column);
-                let known = owned.filter(|owned| owned.is_key(here, column.number) && named.is_none());
+                let known = keys.filter(|keys| keys.is_key(here, column.number) && named.is_none());
                 let to = match (named, known) {
-                    (None, Some(owned)) => Some(owned.root),
+                    (None, Some(keys)) => Some(keys.root.oid),
                     (named, _) => named.filter(|r| !r.declared).map(|r| r.parent),
                 };
-                let role = |parent: u32| owned.is_some_and(|owned| owned.is_role(here, column.number, parent));
+                let role = |parent: u32| keys.is_some_and(|keys| keys.is_role(here, column.number, parent));
                 if let Some(parent) = to.filter(|parent| parent != at && !role(*parent)) {
                     let way = arrive(table.oid, start, hops, *at, column.number);
                     at_this_depth.entry(parent).or_default().push(way);

@@ -5,13 +5,17 @@
 //! code with that one's rights, writes what they forged, or believes what they had no right to say.
 //!
 //! * `hooks`: every place for code, with a canary in it
-//! * `forged`: state tables, records, run ids, declarations, locks
+//! * `forged`: state tables, records, run ids, locks
+//! * `declared`: declarations and rules
+//! * `limits`: texts without end, odd names, memory
 //! * `types`: types of others, and values as they are
 //! * `swapped`: names that mean something else in the middle of a call
 //! * `undo`: what is in the way of an undo
 
+mod declared;
 mod forged;
 mod hooks;
+mod limits;
 mod swapped;
 mod types;
 mod undo;
@@ -23,6 +27,15 @@ use pgrx_tests::{Database, database};
 use postgres::{Client, NoTls};
 
 use hooks::{HOOKS, SHARED};
+
+/// Tables of two tenants.
+const TABLES: &str = "
+    CREATE TABLE tenants (id int PRIMARY KEY);
+    CREATE TABLE customers (id int PRIMARY KEY, tenant_id int REFERENCES tenants, UNIQUE (id, tenant_id));
+    CREATE TABLE orders (id int PRIMARY KEY, tenant_id int REFERENCES tenants, customer_id int, is_admin boolean);
+    INSERT INTO tenants VALUES (1), (2);
+    INSERT INTO customers VALUES (1, 1), (2, 2);
+    INSERT INTO orders VALUES (1, 1, 1), (2, 1, 2), (3, 2, 99), (4, NULL, 1);";
 
 /// A role of its own for each test: roles belong to the whole cluster.
 pub(crate) fn role(database: &Database, name: &str, options: &str) -> String {

@@ -173,7 +173,7 @@ impl<'a> TenantKeys<'a> {
                     let way = way.and(here, &step, parent);
                     self.arrive(table, target, column, parent, value, way, &mut result);
                 }
-                if values.is_empty() && self.leading.contains(&step.parent) && !own_tree {
+                if values.is_empty() && self.leads(step.parent) && !own_tree {
                     queue.push_back((step.parent, way.and(here, &step, parent)));
                 }
             }
@@ -302,11 +302,11 @@ impl<'a> TenantKeys<'a> {
 
     /// What a path can follow from `table`, but for its keys: they lead to the root itself.
     pub(super) fn steps(&self, table: &Table) -> Rc<Vec<ReferenceEdge>> {
-        if let Some(steps) = self.steps.borrow().get(&table.oid) {
+        if let Some(steps) = self.found.steps.borrow().get(&table.oid) {
             return steps.clone();
         }
         let steps = Rc::new(self.find_steps(table));
-        self.steps.borrow_mut().insert(table.oid, steps.clone());
+        self.found.steps.borrow_mut().insert(table.oid, steps.clone());
         steps
     }
 
