@@ -140,6 +140,21 @@ pub fn keeping(
     Statement::union_all(vec![first, rows.filters(only.map(str::to_string))]).with_queries(queries)
 }
 
+/// As [`keeping`] of all rows that one statement returns; its number is how many they are, its parameters stay.
+///
+/// * `changed`: returns `columns`, called as in [`KEPT`].
+///
+/// ```text
+/// keeping_each(update.ending("RETURNING ... AS row_key"), &["row_key"])
+/// ```
+pub fn keeping_each(changed: Statement, columns: &[&str]) -> Statement {
+    let parameters = changed.parameters().to_vec();
+    let texts: Vec<String> = columns.iter().map(|name| format!("{name}::pg_catalog.text")).collect();
+    let changes: Vec<(&str, &str)> = columns.iter().copied().zip(texts.iter().map(String::as_str)).collect();
+    let count = ["(SELECT pg_catalog.count(*) FROM changed)"];
+    keeping(vec![changed.as_query("changed")], &count, &changes, "changed", None).with_parameters(parameters)
+}
+
 #[cfg(test)]
 mod tests {
     use super::keeping;

@@ -14,7 +14,7 @@ use crate::identifier::Literal;
 use crate::plan::expression::{all_set, indent};
 use crate::plan::fit::misfit;
 use crate::plan::kept::Change;
-use crate::plan::kept::{json_object, keeping, same_as_kept};
+use crate::plan::kept::{json_object, keeping_each, same_as_kept};
 use crate::plan::new_row::refusals_of_new_row;
 use crate::plan::reason::{self, Reason};
 use crate::plan::{Mode, Overlays, Statement};
@@ -389,16 +389,7 @@ impl RepairStrategy for Creation<'_> {
         let catalog = &work.session.catalog;
         let key = work.reference.key.iter().filter_map(|c| self.parent.column(*c));
         let key = json_object(key.map(|c| (c, catalog.json_sql(&c.sql().to_string(), c.type_oid))));
-        let parameters = insert.parameters().to_vec();
-        let made = insert.ending(format!("RETURNING {key} AS row_key")).as_query("made");
-        keeping(
-            vec![made],
-            &["(SELECT pg_catalog.count(*) FROM made)"],
-            &[("row_key", "row_key::pg_catalog.text")],
-            "made",
-            None,
-        )
-        .with_parameters(parameters)
+        keeping_each(insert.ending(format!("RETURNING {key} AS row_key")), &["row_key"])
     }
 
     /// No row has a parent of another tenant now that had none before.

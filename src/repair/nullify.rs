@@ -14,7 +14,7 @@ use crate::infer::tenancy::resolver::RowTenant;
 use crate::plan::expression::{asks_user_code, calls_user_code, equal, indent};
 use crate::plan::join::same_key;
 use crate::plan::kept::Change;
-use crate::plan::kept::{json_object, keeping, key_conditions, same_as_kept};
+use crate::plan::kept::{json_object, keeping_each, key_conditions, same_as_kept};
 use crate::plan::reason::{self, Reason};
 use crate::plan::refusal::{ChangedRow, Refusal};
 use crate::plan::{Mode, Statement};
@@ -332,25 +332,12 @@ impl RepairStrategy for Nullification<'_> {
             })),
             _ => "NULL::pg_catalog.jsonb".into(),
         };
-        let parameters = update.parameters().to_vec();
         let written = update.ending(format!(
             "RETURNING {} AS row_key, {} AS old_values, {row} AS row_values",
             table.row_key_sql(catalog, "t"),
             json_object(old_texts)
         ));
-        let text = |name: &str| format!("{name}::pg_catalog.text");
-        keeping(
-            vec![written.as_query("written")],
-            &["(SELECT pg_catalog.count(*) FROM written)"],
-            &[
-                ("row_key", &text("row_key")),
-                ("old_values", &text("old_values")),
-                ("row_values", &text("row_values")),
-            ],
-            "written",
-            None,
-        )
-        .with_parameters(parameters)
+        keeping_each(written, &["row_key", "old_values", "row_values"])
     }
 
     /// A parent that was created while the run went on: its rows must keep their reference.

@@ -7,7 +7,7 @@ use crate::catalog::{Column, Table, texts_can_be_read};
 use crate::identifier::Literal;
 use crate::plan::join::same_key;
 use crate::plan::kept::Change;
-use crate::plan::kept::{json_object, keeping, old_value, same_as_kept};
+use crate::plan::kept::{json_object, keeping_each, old_value, same_as_kept};
 use crate::plan::program::{Keep, Mark, Progress, Reading, Step, Surroundings, Verdict, Verify, Write};
 use crate::plan::reason::{self, Reason};
 use crate::plan::{Mode, Statement, written_as};
@@ -253,19 +253,8 @@ impl<'a> Created<'a> {
         let delete = delete.under_callers_settings(&self.session.caller.with_exact_texts());
         let texts = self.table.columns.iter();
         let texts = texts.map(|c| (c, catalog.text_sql(&format!("p.{}", c.sql()), c.type_oid)));
-        let parameters = delete.parameters().to_vec();
         let gone = delete.ending(format!("RETURNING kept.row_key, {} AS row_values", json_object(texts)));
-        let statement = keeping(
-            vec![gone.as_query("gone")],
-            &["(SELECT pg_catalog.count(*) FROM gone)"],
-            &[
-                ("row_key", "row_key::pg_catalog.text"),
-                ("row_values", "row_values::pg_catalog.text"),
-            ],
-            "gone",
-            None,
-        )
-        .with_parameters(parameters);
+        let statement = keeping_each(gone, &["row_key", "row_values"]);
         let keep = Keep::Changes {
             change: Change::Deleted,
             columns: None,

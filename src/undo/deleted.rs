@@ -8,7 +8,7 @@ use crate::identifier::Literal;
 use crate::pg::WholeFunctions;
 use crate::plan::expression::indent;
 use crate::plan::kept::Change;
-use crate::plan::kept::{json_object, keeping, key_conditions, old_value};
+use crate::plan::kept::{json_object, keeping_each, key_conditions, old_value};
 use crate::plan::new_row::refusals_of_new_row;
 use crate::plan::program::{Keep, Mark, Reading, Step, Surroundings, Trace, Verdict, Verify, Write};
 use crate::plan::reason::{self, Reason};
@@ -202,22 +202,11 @@ impl<'a> Deleted<'a> {
             let own = format!("{}.{}", self.table.quoted_name, c.sql());
             (*c, catalog.text_sql(&own, c.type_oid))
         });
-        let parameters = insert.parameters().to_vec();
         let made = insert.ending(format!(
             "RETURNING {key} AS row_key, {} AS new_values",
             json_object(texts)
         ));
-        let statement = keeping(
-            vec![made.as_query("made")],
-            &["(SELECT pg_catalog.count(*) FROM made)"],
-            &[
-                ("row_key", "row_key::pg_catalog.text"),
-                ("new_values", "new_values::pg_catalog.text"),
-            ],
-            "made",
-            None,
-        )
-        .with_parameters(parameters);
+        let statement = keeping_each(made, &["row_key", "new_values"]);
         let keep = Keep::Changes {
             change: Change::Created,
             columns: None,

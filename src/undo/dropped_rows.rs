@@ -10,7 +10,7 @@ use super::dropped_values as values;
 use super::restored::{Restored, advance_sequences};
 use crate::identifier::Literal;
 use crate::pg::{Watch, subtransaction};
-use crate::plan::kept::keeping;
+use crate::plan::kept::keeping_each;
 use crate::plan::program::{Keep, Program, Progress, Reading, Step, Surroundings, Verdict, Verify, Write};
 use crate::plan::{Mode, Reason, Statement};
 use crate::problem::Problem;
@@ -130,14 +130,8 @@ fn put_back(session: &Session, id: i64, table: String, columns: &[String], rows:
         values.join(", "),
         of_run(id, &table)
     ));
-    let back = Statement::new("SELECT change_id FROM mend.reset_rows").filter(of_run(id, &table));
-    let back = keeping(
-        vec![back.as_query("back").materialized()],
-        &["(SELECT pg_catalog.count(*) FROM back)"],
-        &[("row_key", "change_id::pg_catalog.text")],
-        "back",
-        None,
-    );
+    let back = Statement::new("SELECT change_id AS row_key FROM mend.reset_rows").filter(of_run(id, &table));
+    let back = keeping_each(back, &["row_key"]);
     let judge = |progress: &Progress| match progress.last() {
         inserted if inserted == rows => Verdict::Proved,
         inserted => Verdict::Wrong(

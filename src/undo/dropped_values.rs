@@ -7,7 +7,7 @@ use serde_json::json;
 use super::restored::{Restored, advance_sequences};
 use crate::catalog::{Column, Table, is_plain, texts_can_be_read};
 use crate::identifier::Literal;
-use crate::plan::kept::{from_text, keeping, text_of};
+use crate::plan::kept::{from_text, keeping_each, text_of};
 use crate::plan::program::{Keep, Program, Progress, Reading, Step, Surroundings, Verdict, Verify, Write};
 use crate::plan::{Mode, Reason, Statement, Tally};
 use crate::problem::Problem;
@@ -271,19 +271,13 @@ impl ValueRestore<'_> {
         let update = update.under_callers_settings(&self.session.caller.with_exact_texts());
         // What is marked is what is there: a row that a trigger keeps from its value is none.
         let back = Statement::new(format!(
-            "SELECT DISTINCT kept.change_id FROM mend.reset_values AS kept, {} AS t",
+            "SELECT DISTINCT kept.change_id AS row_key FROM mend.reset_values AS kept, {} AS t",
             self.name()
         ))
         .filter(self.keys())
         .filter(self.of_run())
         .filter(self.same());
-        let back = keeping(
-            vec![back.as_query("back").materialized()],
-            &["(SELECT pg_catalog.count(*) FROM back)"],
-            &[("row_key", "change_id::pg_catalog.text")],
-            "back",
-            None,
-        );
+        let back = keeping_each(back, &["row_key"]);
         let (expected, table) = (counted.restored, self.table);
         let judge = move |progress: &Progress| match progress.last() {
             marked if marked == expected => Verdict::Proved,

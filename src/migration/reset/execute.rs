@@ -14,7 +14,7 @@ use crate::pg::{self, Settings, Watch, subtransaction};
 use crate::plan::Statement;
 use crate::plan::kept::Change;
 use crate::plan::kept::text_of;
-use crate::plan::kept::{json_object, keeping};
+use crate::plan::kept::{json_object, keeping_each};
 use crate::plan::program::{Keep, Program, Progress, Reading, Step, Surroundings, Verdict, Verify, Write};
 use crate::problem::Problem;
 use crate::run::current_columns::columns_now;
@@ -185,13 +185,7 @@ fn rows<'p>(session: &'p Session, drop: &Drop) -> Result<Vec<Step<'p>>, Problem>
         "SELECT {} AS row_values FROM ONLY {table} AS t",
         json_object(texts)
     ));
-    let statement = keeping(
-        vec![kept.as_query("kept").materialized()],
-        &["(SELECT pg_catalog.count(*) FROM kept)"],
-        &[("row_values", "row_values::pg_catalog.text")],
-        "kept",
-        None,
-    );
+    let statement = keeping_each(kept, &["row_values"]);
     let keep = Keep::Changes {
         change: Change::RowDropped,
         columns: Some(columns),

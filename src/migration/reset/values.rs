@@ -6,7 +6,7 @@ use pgrx::spi::quote_identifier;
 use crate::identifier::Literal;
 use crate::pg;
 use crate::plan::Statement;
-use crate::plan::kept::{Change, json_object, keeping, text_of};
+use crate::plan::kept::{Change, json_object, keeping_each, text_of};
 use crate::plan::program::{Keep, Progress, Reading, Step, Verdict, Verify, Write};
 use crate::problem::Problem;
 use crate::run::Session;
@@ -33,16 +33,7 @@ pub fn copying<'p>(session: &'p Session, oid: u32, column: &'p str, type_name: &
         text_of(&value),
     ))
     .filter(format!("{value} IS DISTINCT FROM NULL"));
-    let statement = keeping(
-        vec![kept.as_query("kept").materialized()],
-        &["(SELECT pg_catalog.count(*) FROM kept)"],
-        &[
-            ("row_key", "row_key::pg_catalog.text"),
-            ("old_values", "old_values::pg_catalog.text"),
-        ],
-        "kept",
-        None,
-    );
+    let statement = keeping_each(kept, &["row_key", "old_values"]);
     let keep = Keep::Changes {
         change: Change::ValueDropped,
         columns: Some(vec![column.to_string(), type_name.to_string()]),

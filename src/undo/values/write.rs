@@ -7,7 +7,7 @@ use super::judge::same_or_null;
 use super::{Values, What};
 use crate::identifier::Literal;
 use crate::plan::expression::indent;
-use crate::plan::kept::{Change, json_object, keeping, key_conditions};
+use crate::plan::kept::{Change, json_object, keeping, keeping_each, key_conditions};
 use crate::plan::program::{Keep, Mark, Parts, Progress, Reading, Step, Trace, Verdict, Verify, Write};
 use crate::plan::{Share, Statement, Versions, written_as};
 use crate::problem::Problem;
@@ -153,15 +153,7 @@ impl Values<'_> {
         ))
         .filters(conditions)
         .under_callers_settings(&self.session.caller.with_exact_texts());
-        let parameters = update.parameters().to_vec();
-        keeping(
-            vec![update.ending("RETURNING kept.change_id").as_query("written")],
-            &["(SELECT pg_catalog.count(*) FROM written)"],
-            &[("row_key", "change_id::pg_catalog.text")],
-            "written",
-            None,
-        )
-        .with_parameters(parameters)
+        keeping_each(update.ending("RETURNING kept.change_id AS row_key"), &["row_key"])
     }
 
     /// Which rows are taken back, as a condition over `judged` (of filled rows) or `kept`.
