@@ -83,14 +83,8 @@ pub fn repair(session: &Session, request: &RepairRequest) -> Result<Repaired, Pr
         resolver: &resolver,
     };
     may_be_read(session, &work.pass, &mut problems);
-    if request.mode.is_real() && !session.may_record() {
-        problems.push(
-            Problem::new(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "permission denied to record the run in mend.runs",
-            )
-            .hint("one call by the extension's owner gives a role all that it needs: SELECT grant_mend('role')"),
-        );
+    if request.mode.is_real() {
+        problems.keep(session.must_record());
     }
     let reads = work.pass.reads().iter().map(|(table, _)| *table);
     let catalog = &session.catalog;

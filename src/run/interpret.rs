@@ -132,7 +132,7 @@ struct Interpreter<'s> {
 }
 
 impl Interpreter<'_> {
-    /// * `again`: set where it fails and another attempt may help.
+    /// * `retry`: set where it fails and another attempt may help.
     fn steps<'p>(&mut self, steps: &[Step<'p>], frame: &mut Frame<'p>, retry: &Cell<bool>) -> Result<Flow, Problem> {
         for step in steps {
             pgrx::check_for_interrupts!();

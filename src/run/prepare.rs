@@ -401,16 +401,8 @@ fn everything_can_be_read(session: &Session, blueprint: &Blueprint, mode: Mode, 
         readable(session, table, &columns, oid == blueprint.table.oid, problems);
     }
     let (table, column) = (blueprint.table, blueprint.column);
-    if mode.is_real() && !session.may_record() {
-        problems.push(
-            Problem::new(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "permission denied to record the run in mend.runs",
-            )
-            .hint("one call by the extension's owner gives a role all that it needs: SELECT grant_mend('role')"),
-        );
-    }
     if mode.is_real() {
+        problems.keep(session.must_record());
         updatable(session, table, column, problems);
     }
 }

@@ -160,6 +160,20 @@ impl Session {
             .is_some_and(|runs| runs.may_use_schema && runs.may_select)
     }
 
+    /// A real run is recorded.
+    ///
+    /// Errors: 42501 where the role was not given what it needs.
+    pub fn must_record(&self) -> Result<(), Problem> {
+        if self.may_record() {
+            return Ok(());
+        }
+        Err(Problem::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "permission denied to record the run in mend.runs",
+        )
+        .hint("one call by the extension's owner gives a role all that it needs: SELECT grant_mend('role')"))
+    }
+
     /// From now on `name` is the table that holds the tenants, whatever the setting says.
     ///
     /// Errors: 42P01 if it names none, 42809 if it is no table.
