@@ -27,7 +27,7 @@ COMMENT ON FUNCTION backfill_unfilled(text, text, text[], text, text, boolean, t
 COMMENT ON FUNCTION backfill_sql(text, text, text[], text, text, boolean, text, text) IS
   'the statements that backfill with the same arguments would run, formatted for review; runs none of them';
 COMMENT ON FUNCTION migration_status(text) IS
-  'how far a migration script got: each statement compared with what is there (present, would_fail, missing, differs, blocked, data, opaque, skipped), and the sum; runs nothing';
+  'how far a migration script got: each statement compared with what is there (present, would_fail, missing, differs, blocked, unknown, data, opaque, skipped), and the sum; runs nothing';
 COMMENT ON FUNCTION migration_rehearse(text, boolean, interval) IS
   'run a migration script for real, statement by statement, and roll everything back: what each would raise, write, and lock';
 COMMENT ON FUNCTION migration_reset(text, boolean, text[], interval) IS

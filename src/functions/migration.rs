@@ -20,8 +20,8 @@ use crate::undo;
 /// table that it makes or writes, now; NULL where the caller may not see all of them). `state`: `present` (as written: columns with types,
 /// nullability and defaults, constraints, indexes, functions, triggers, policies, enum labels, privileges), `would_fail` (as written, and
 /// running it again raises the SQLSTATE in `detail`), `missing`, `differs` (something else is there, with the difference), `blocked` (missing,
-/// and needs something that neither exists nor is made earlier in the script), `data` (writes rows: not in the catalog), `opaque` (DO, CALL, or
-/// not compared), `skipped` (BEGIN, SET, psql's commands). The last row (`step` NULL, `kind` `summary`) has in `state` `not started`, `partial`,
+/// and needs something that neither exists nor is made earlier in the script), `unknown` (everything is as it is whether it was run or not),
+/// `data` (writes rows: not in the catalog), `opaque` (DO, CALL, or not compared), `skipped` (BEGIN, SET, psql's commands). The last row (`step` NULL, `kind` `summary`) has in `state` `not started`, `partial`,
 /// `complete`, `complete, fails again` or `unknown`, and in `detail` the counts and the next call. Works read-only and on a standby.
 ///
 /// Errors: 42601 with line and column, 22023 (no statement), 54000 (too large), 22004.
@@ -50,7 +50,7 @@ fn migration_status(
     let script = required_argument(script, "script")?;
     let session = Session::begin()?;
     let compared = migration::compared(&session, script)?;
-    let status = status::status(&compared.steps, &compared.expected, &compared.actual, true)?;
+    let status = status::status(&compared.steps, &compared.expected, &compared.actual, &[], true)?;
     let mut rows: Vec<_> = status
         .lines
         .into_iter()

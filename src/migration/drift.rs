@@ -103,7 +103,7 @@ pub fn drift(session: &Session, scripts: &[(String, String)]) -> Result<Vec<Drif
         expected,
         actual,
     };
-    let status = status(&compared.steps, &compared.expected, &compared.actual, false)?;
+    let status = status(&compared.steps, &compared.expected, &compared.actual, &of, false)?;
     let mut rows = Vec::new();
     let mut states: BTreeMap<&'static str, usize> = BTreeMap::new();
     for (at, (name, _)) in scripts.iter().enumerate() {

@@ -1,33 +1,51 @@
 //! Which object of the script is which thing that is there, and which of the things that were said of it hold.
 //!
 //! Later statements supersede earlier ones, and names move: a column that a later step drops is not missing, and `t` may be the table
-//! that was called so first, or the one that took the name of it. Where what is there fits several moments of the script, the steps whose
-//! effect is beyond doubt decide: what comes before the last of them has been run.
+//! that was called so first, or the one that took the name of it. What a single step leaves to see is a [`Verdict`]; where it leaves
+//! nothing, the [`Prefix`] decides: the number of steps that explains all that is there.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::actual::ActualSchema;
-use super::compare::{self, Difference, Entity};
+use super::compare::{Difference, Entity};
 use super::expected::{Claim, ExpectedSchema, Id, Property, class};
-use crate::script::ast::{Kind, Rule};
+use super::matching::Score;
+use super::prefix::Prefix;
+use crate::script::ast::Kind;
 
 /// What becomes of one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is so, and was not before.
+    /// It is so, and would not be so without this step.
     Present,
     /// It is so, and may always have been.
     Holds,
-    /// It is so at several moments of the script, the beginning among them.
+    /// It looks the same whether the step was run or not.
     Either,
-    /// It is not so.
+    /// It is not so, and a step that may have been run undoes it.
+    Open,
+    /// It is not so, and would be if this step had been run.
     Missing,
     /// There is something else.
     Differs(String),
 }
 
-type Key = (u8, Option<Id>, String, String);
+/// How an object is looked for: class, table, schema and name.
+pub(super) type Key = (u8, Option<Id>, String, String);
+
+/// Of an object whose name other objects of the script have had as well.
+#[derive(Debug, Clone, Copy)]
+struct Shared {
+    /// The name (index into `names`).
+    name: usize,
+    /// The one that has it now.
+    holder: Id,
+    /// What is there fits this object as well as any.
+    fits: bool,
+    /// And fits no other one as well.
+    alone: bool,
+}
 
 /// What is known of the objects of a script.
 pub struct Judge<'a> {
@@ -35,46 +53,40 @@ pub struct Judge<'a> {
     pub(super) actual: &'a ActualSchema,
     /// By object: what it is, and under which of its names.
     pub(super) found: Vec<Option<(Entity<'a>, usize)>>,
-    /// Objects by name, where several have had it.
-    shared: HashMap<Key, Vec<Id>>,
+    /// Who has had a name: objects, with the index into their names.
+    pub(super) names: HashMap<Key, Vec<(Id, usize)>>,
+    shared: HashMap<Id, Vec<Shared>>,
     pub(super) differences: RefCell<HashMap<(Id, usize), Difference>>,
-    /// The last step whose effect is beyond doubt.
-    pub frontier: Option<usize>,
-    /// Several objects have had this name; which one has it now is not decided yet.
-    deciding: bool,
+    /// How many steps explain what is there.
+    pub prefix: Prefix,
 }
 
 impl<'a> Judge<'a> {
     /// Looks everything up.
-    pub fn new(expected: &'a ExpectedSchema, actual: &'a ActualSchema) -> Self {
-        let mut all: HashMap<Key, Vec<Id>> = HashMap::new();
-        for (id, object) in expected.objects.iter().enumerate() {
-            for key in keys(expected, id) {
-                if !object.name().is_empty() {
-                    let ids = all.entry(key).or_default();
-                    if !ids.contains(&id) {
-                        ids.push(id);
-                    }
+    ///
+    /// * `files`: the script of each step, where there are several, each run as a whole; else empty.
+    pub fn new(expected: &'a ExpectedSchema, actual: &'a ActualSchema, files: &[usize]) -> Self {
+        let mut names: HashMap<Key, Vec<(Id, usize)>> = HashMap::new();
+        for id in 0..expected.objects.len() {
+            for (at, key) in keys(expected, id).into_iter().enumerate() {
+                if !key.3.is_empty() {
+                    names.entry(key).or_default().push((id, at));
                 }
             }
         }
-        all.retain(|_, ids| ids.len() > 1);
         let mut judge = Judge {
             expected,
             actual,
             found: vec![],
-            shared: all,
+            names,
+            shared: HashMap::new(),
             differences: RefCell::default(),
-            frontier: None,
-            deciding: true,
+            prefix: Prefix { least: 0, most: 0 },
         };
+        // What each object of a name would be tells how far the script got, and that which of them it is.
+        judge.assign(false);
+        judge.prefix = judge.explain(files);
         judge.assign(true);
-        judge.advance();
-        judge.deciding = false;
-        if !judge.shared.is_empty() {
-            judge.assign(false);
-            judge.advance();
-        }
         judge
     }
 
@@ -94,26 +106,29 @@ impl<'a> Judge<'a> {
         self.entity(id, name).is_some()
     }
 
-    fn assign(&mut self, only_clear: bool) {
+    /// Which object is what.
+    ///
+    /// * `one`: of those that share a name, the one that the prefix says; else all that fit.
+    fn assign(&mut self, one: bool) {
         self.found = vec![None; self.expected.objects.len()];
+        self.shared.clear();
         self.differences.borrow_mut().clear();
-        let mut taken: HashMap<Key, Id> = HashMap::new();
+        let mut told_apart: HashSet<Key> = HashSet::new();
         for id in 0..self.expected.objects.len() {
-            let object = &self.expected.objects[id];
+            if self.is_of_displaced(id) {
+                continue;
+            }
             for (at, key) in keys(self.expected, id).into_iter().enumerate().rev() {
-                let Some(entity) = self.lookup(id, &object.names[at].1, &object.names[at].2) else {
-                    continue;
-                };
-                if let Some(candidates) = self.shared.get(&key) {
-                    if only_clear {
-                        break;
+                let Some(entity) = self.entity(id, at) else { continue };
+                let holders = self.names.get(&key).filter(|holders| is_shared(holders)).cloned();
+                if let Some(holders) = holders {
+                    if told_apart.insert(key.clone()) {
+                        self.tell_apart(&holders, entity, one);
                     }
-                    let winner = match taken.get(&key) {
-                        Some(winner) => *winner,
-                        None => self.chosen(candidates, &key, entity),
-                    };
-                    taken.insert(key, winner);
-                    if winner != id {
+                    // IF NOT EXISTS: what is said of either later is said of what is there.
+                    let has = |of: Id| self.shares(of).any(|shared| shared.name == at && shared.holder == of);
+                    let instead = |(other, _): &(Id, usize)| self.expected.objects[*other].instead_of == Some(id);
+                    if !has(id) && !holders.iter().any(|other| instead(other) && has(other.0)) {
                         continue;
                     }
                 }
@@ -124,151 +139,97 @@ impl<'a> Judge<'a> {
     }
 
     /// Which of the objects that have had this name has it now.
-    fn chosen(&self, candidates: &[Id], key: &Key, entity: Entity<'a>) -> Id {
-        let mut ranked: Vec<(i64, usize, Id)> = candidates
-            .iter()
-            .filter(|id| self.found[**id].is_none())
-            .map(|id| {
-                let since = keys(self.expected, *id).iter().position(|k| k == key).unwrap_or(0);
-                (self.score(*id, entity), self.expected.objects[*id].names[since].0, *id)
-            })
-            .collect();
-        let best = ranked.iter().map(|(score, ..)| *score).max().unwrap_or(0);
-        ranked.retain(|(score, ..)| *score == best);
-        ranked.sort_by_key(|(_, since, id)| (*since, *id));
-        let run = |since: usize| self.frontier.is_some_and(|frontier| since <= frontier);
-        let last_run = ranked.iter().rev().find(|(_, since, _)| run(*since));
-        last_run.or(ranked.first()).map_or(candidates[0], |(.., id)| *id)
-    }
-
-    fn lookup(&self, id: Id, schema: &str, name: &str) -> Option<Entity<'a>> {
-        let object = &self.expected.objects[id];
-        let actual = self.actual;
-        let on = object.on.and_then(|on| self.found[on]).map(|(entity, _)| entity);
-        let table = match on {
-            Some(Entity::Relation(relation)) => Some(relation),
-            _ => None,
-        };
-        match object.kind {
-            Kind::Index if name.is_empty() => {
-                let table = table?.oid;
-                let mut all = actual.relations.iter().filter(|r| {
-                    r.index.as_ref().is_some_and(|i| i.table == table && !i.of_constraint) && !self.is_taken(r.oid)
-                });
-                all.find(|r| self.is_defined_so(id, Entity::Relation(r)))
-                    .map(Entity::Relation)
-            }
-            kind if kind.is_relation() => actual.relation(schema, name).map(Entity::Relation),
-            Kind::Type | Kind::Domain => {
-                let mut all = actual.types.iter();
-                all.find(|t| t.schema == schema && t.name == name).map(Entity::Type)
-            }
-            Kind::Function => self.function(id, schema, name),
-            Kind::Schema => actual.schemas.iter().find(|s| s.name == name).map(Entity::Schema),
-            Kind::Extension => {
-                let mut all = actual.extensions.iter();
-                all.find(|(extension, _)| extension == name)
-                    .map(|(name, oid)| Entity::Extension(name, *oid))
-            }
-            Kind::Column => {
-                let table = table?;
-                let column = table.columns.iter().find(|c| c.name == name)?;
-                Some(Entity::Column(table, column))
-            }
-            Kind::Constraint if name.is_empty() => {
-                let table = table?;
-                let like = |c: &&super::actual::Constraint| self.is_defined_so(id, Entity::Constraint(table, c));
-                let free = |c: &&super::actual::Constraint| {
-                    object.dropped.is_none()
-                        && !self
-                            .found
-                            .iter()
-                            .any(|f| matches!(f, Some((Entity::Constraint(_, other), _)) if other.oid == c.oid))
-                };
-                let found = table.constraints.iter().find(like).or_else(|| {
-                    // Not as written: the primary key is the primary key, and a foreign key over these columns the one that is meant.
-                    let written = object.properties.iter().find_map(|(_, property)| match property {
-                        Property::Constraint(written, _) => Some(written),
-                        _ => None,
-                    })?;
-                    let kind = match written.rule {
-                        Rule::Primary => 'p',
-                        Rule::Foreign(_) => 'f',
-                        Rule::Unique { .. } => 'u',
-                        _ => return None,
-                    };
-                    let mut all = table.constraints.iter().filter(|c| c.kind == kind).filter(free);
-                    all.find(|c| kind == 'p' || c.columns == written.columns)
-                });
-                found.map(|constraint| Entity::Constraint(table, constraint))
-            }
-            Kind::Constraint => {
-                let table = table?;
-                let constraint = table.constraints.iter().find(|c| c.name == name)?;
-                Some(Entity::Constraint(table, constraint))
-            }
-            Kind::Trigger => {
-                let table = table?;
-                Some(Entity::Trigger(table, table.triggers.iter().find(|t| t.name == name)?))
-            }
-            Kind::Policy => {
-                let table = table?;
-                Some(Entity::Policy(table, table.policies.iter().find(|p| p.name == name)?))
-            }
-            Kind::Label => match on? {
-                Entity::Type(found) => found.labels.iter().any(|l| l == name).then_some(Entity::Plain),
-                _ => None,
-            },
-            Kind::Grant => {
-                let privileges = match on? {
-                    Entity::Relation(relation) => &relation.privileges,
-                    Entity::Function(function) => &function.privileges,
-                    Entity::Schema(schema) => &schema.privileges,
-                    Entity::Type(found) => &found.privileges,
-                    _ => return None,
-                };
-                let (privilege, role) = name.split_once(" to ")?;
-                let has = |(to, what): &(String, String)| to == role && what == privilege;
-                privileges.iter().any(has).then_some(Entity::Plain)
-            }
-            _ => None,
+    fn tell_apart(&mut self, holders: &[(Id, usize)], entity: Entity<'a>, one: bool) {
+        let fitting = self.fitting(holders, entity);
+        let holder = self.choose(holders, &fitting);
+        for (id, name) in holders {
+            let fits = fitting.contains(id);
+            let shared = Shared {
+                name: *name,
+                holder: if fits && !one { *id } else { holder },
+                fits,
+                alone: fitting.len() == 1,
+            };
+            self.shared.entry(*id).or_default().push(shared);
         }
     }
 
-    fn function(&self, id: Id, schema: &str, name: &str) -> Option<Entity<'a>> {
-        let object = &self.expected.objects[id];
-        let mut all = self
-            .actual
-            .functions
+    fn choose(&self, holders: &[(Id, usize)], fitting: &[Id]) -> Id {
+        let free: Vec<Id> = holders
             .iter()
-            .filter(|f| f.schema == schema && f.name == name);
-        let Some(arguments) = &object.arguments else {
-            return all.next().map(Entity::Function);
-        };
-        // What is called otherwise by now fits every type.
-        let types: Vec<Option<u32>> = arguments
-            .iter()
-            .map(|name| compare::type_of(name, &object.path).ok().flatten().map(|(oid, _)| oid))
+            .map(|(id, _)| *id)
+            .filter(|id| self.found[*id].is_none())
             .collect();
-        let renamed = self.expected.last_rename.is_some();
-        let fits = |is: &[u32]| {
-            is.len() == types.len()
-                && is
-                    .iter()
-                    .zip(&types)
-                    .all(|(is, written)| written.map_or(renamed, |written| written == *is))
+        // IF NOT EXISTS makes nothing where the one before it fits.
+        let made = |id: &Id| {
+            self.expected.objects[*id]
+                .instead_of
+                .is_none_or(|first| !fitting.contains(&first))
         };
-        all.find(|f| fits(&f.arguments)).map(Entity::Function)
+        let fits = |id: &Id| fitting.contains(id) && made(id) || !free.iter().any(|id| fitting.contains(id));
+        // How far from what explains the rest it has the name; of two the one that has it later, if that was run.
+        let Prefix { least, most } = self.prefix;
+        let rank = |(id, name): &(Id, usize)| {
+            let holding = self.holding(*id, *name);
+            let away = holding.from.saturating_sub(most).max(least.saturating_sub(holding.to));
+            let since = self.expected.objects[*id].names[*name].0;
+            let later = if since < least { usize::MAX - since } else { since };
+            (away, since >= least, later, *id)
+        };
+        let ranked = holders.iter().filter(|(id, _)| free.contains(id) && fits(id));
+        ranked
+            .min_by_key(|holder| rank(holder))
+            .map_or(holders[0].0, |(id, _)| *id)
     }
 
-    fn is_taken(&self, oid: u32) -> bool {
-        self.found
-            .iter()
-            .any(|found| matches!(found, Some((Entity::Relation(relation), _)) if relation.oid == oid))
+    /// Those of them that fit best what is there.
+    pub(super) fn fitting(&self, holders: &[(Id, usize)], entity: Entity<'a>) -> Vec<Id> {
+        let mut ids: Vec<Id> = holders.iter().map(|(id, _)| *id).collect();
+        ids.dedup();
+        if ids.len() == 1 {
+            return ids;
+        }
+        let scores: Vec<Score> = ids.iter().map(|id| self.score(*id, entity)).collect();
+        let best = scores.iter().max();
+        let all = ids.iter().zip(&scores).filter(|(_, score)| Some(*score) == best);
+        all.map(|(id, _)| *id).collect()
     }
 
     /// What becomes of a claim of this step.
     pub fn verdict(&self, at: usize, claim: &Claim) -> Verdict {
+        match self.verdict_on_holder(at, claim) {
+            // It says so of one object, and what is there may be another.
+            Verdict::Present | Verdict::Missing if self.may_be_another(claim.object()) => Verdict::Either,
+            verdict => verdict,
+        }
+    }
+
+    /// Within what explains what is there, another object may have the name of this one, or of what it belongs to.
+    fn may_be_another(&self, id: Id) -> bool {
+        let mut above = Some(id);
+        while let Some(one) = above {
+            if self.is_tied(one)
+                && self
+                    .tied(one)
+                    .into_iter()
+                    .any(|other| other != one && self.may_have_name(other))
+            {
+                return true;
+            }
+            above = self.expected.objects[one].on;
+        }
+        false
+    }
+
+    /// Within what explains what is there, it has the name that it shares with others.
+    fn may_have_name(&self, id: Id) -> bool {
+        let shared = self.shares(id).filter(|shared| shared.fits && !shared.alone);
+        shared
+            .map(|shared| self.holding(id, shared.name))
+            .any(|holding| holding.from <= self.prefix.most && self.prefix.least <= holding.to)
+    }
+
+    fn verdict_on_holder(&self, at: usize, claim: &Claim) -> Verdict {
         match *claim {
             // An earlier step has made it already.
             Claim::Created(id) if self.expected.objects[id].created != Some(at) && self.found[id].is_some() => {
@@ -281,103 +242,194 @@ impl<'a> Judge<'a> {
             Claim::Created(id) => self.exists(id),
             Claim::Dropped(id) => match (self.found[id], self.expected.objects[id].created) {
                 (Some(_), _) => Verdict::Missing,
-                // It was made; so it was dropped.
-                (None, Some(made)) if self.was_run(made) => Verdict::Present,
                 (None, Some(_)) => Verdict::Either,
                 (None, None) => Verdict::Holds,
             },
             Claim::Named(id, name) => match self.found[id] {
-                Some((_, now)) if now >= name => Verdict::Present,
-                Some(_) => Verdict::Missing,
-                None => self.exists(id),
+                Some((_, now)) => self.is_named(id, name, now),
+                None => self.absent(id),
             },
-            Claim::Property(id, property) => self.property_holds(id, property),
+            Claim::Property(id, property) => match self.found[id] {
+                Some((entity, _)) => self.property_holds(id, property, entity),
+                None => self.absent(id),
+            },
         }
     }
 
-    fn exists(&self, id: Id) -> Verdict {
-        if let Some((entity, _)) = self.found[id] {
-            return match is_another(self.expected.objects[id].kind, entity) {
-                Some(what) if self.expected.objects[id].created.is_some() => Verdict::Differs(format!("it is {what}")),
-                _ => Verdict::Present,
-            };
+    /// * `name`: the one that a step gives it.
+    /// * `now`: the one that it has; it can have had it more than once.
+    fn is_named(&self, id: Id, name: usize, now: usize) -> Verdict {
+        let names = &self.expected.objects[id].names;
+        let same = |at: &usize| (&names[*at].1, &names[*at].2) == (&names[now].1, &names[now].2);
+        let first = (0..names.len()).find(same);
+        match () {
+            () if now < name => Verdict::Missing,
+            () if first.is_some_and(|first| first >= name) => Verdict::Present,
+            () => Verdict::Either,
         }
+    }
+
+    /// What is there may as well be another object of the script with the same name.
+    fn is_tied(&self, id: Id) -> bool {
+        self.shares(id).any(|shared| shared.holder == id && !shared.alone)
+    }
+
+    /// Another one was made instead of it.
+    pub fn is_displaced(&self, id: Id) -> bool {
+        self.displacing(id).next().is_some()
+    }
+
+    /// It was made with a table instead of which another one is there.
+    pub(super) fn is_of_displaced(&self, id: Id) -> bool {
+        let object = &self.expected.objects[id];
+        object
+            .on
+            .is_some_and(|on| self.is_displaced(on) && self.expected.objects[on].created == object.created)
+    }
+
+    fn exists(&self, id: Id) -> Verdict {
+        let Some((entity, _)) = self.found[id].filter(|_| !self.is_displaced(id)) else {
+            return self.absent(id);
+        };
+        match is_another(self.expected.objects[id].kind, entity) {
+            Some(what) if self.expected.objects[id].created.is_some() => Verdict::Differs(format!("it is {what}")),
+            _ => Verdict::Present,
+        }
+    }
+
+    /// Of something that is not there: was it made, and removed by a step that was run?
+    fn absent(&self, id: Id) -> Verdict {
         let mut above = Some(id);
-        while let Some(one) = above {
-            let undecided = self.deciding && keys(self.expected, one).iter().any(|key| self.shared.contains_key(key));
+        while let Some(one) = above.filter(|one| self.found[*one].is_none() || *one == id && self.is_displaced(id)) {
             let object = &self.expected.objects[one];
-            if undecided || object.dropped.is_some() || !object.may_go.is_empty() {
-                return Verdict::Either;
+            let Prefix { least, most } = self.prefix;
+            let removed = object.dropped.iter().chain(&object.may_go).min();
+            if let Some(removed) = removed.filter(|step| **step < most) {
+                let made = object.created.is_some_and(|made| made < least);
+                return if made && *removed >= least {
+                    Verdict::Open
+                } else {
+                    Verdict::Either
+                };
             }
-            above = self.expected.objects[one]
-                .on
-                .filter(|_| object.kind != Kind::Index || one == id);
+            if self.is_displaced(one) {
+                return self.displaced(one);
+            }
+            above = object.on.filter(|_| object.kind != Kind::Index || one == id);
         }
         Verdict::Missing
     }
 
-    fn property_holds(&self, id: Id, property: usize) -> Verdict {
+    /// Of an object whose name another one has.
+    fn displaced(&self, id: Id) -> Verdict {
         let object = &self.expected.objects[id];
-        let Some((entity, _)) = self.found[id] else {
-            return self.exists(id);
+        let quiet = object.created.is_some_and(|made| self.expected.effects[made].quiet);
+        let explained = |shared: &Shared| {
+            let made = self.expected.objects[shared.holder].created;
+            let superseded = object
+                .dropped
+                .is_some_and(|dropped| made.is_some_and(|made| made >= dropped));
+            // IF NOT EXISTS leaves what an earlier step has made.
+            shared.fits || superseded || quiet && made < object.created
         };
-        let (at, what) = &object.properties[property];
-        let slot = what.slot();
+        match self.displacing(id).any(explained) {
+            true => Verdict::Either,
+            false => Verdict::Missing,
+        }
+    }
+
+    /// Those that have a name of it, where it is not there under another one.
+    fn displacing(&self, id: Id) -> impl Iterator<Item = &Shared> {
+        let others = self.shares(id).filter(move |shared| shared.holder != id);
+        others.filter(move |shared| {
+            self.found[id].is_none() || self.expected.objects[shared.holder].instead_of == Some(id)
+        })
+    }
+
+    /// Objects of the same name that fit what is there as well as this one, itself included.
+    pub(super) fn tied(&self, id: Id) -> Vec<Id> {
+        let names = self.shares(id).filter(|shared| shared.fits && !shared.alone);
+        let keys = keys(self.expected, id);
+        let holders = names.flat_map(|shared| self.names.get(&keys[shared.name]).into_iter().flatten());
+        let mut all: Vec<Id> = holders
+            .map(|(id, _)| *id)
+            .filter(|other| *other == id || self.shares(*other).any(|shared| shared.fits && !shared.alone))
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn shares(&self, id: Id) -> impl Iterator<Item = &Shared> {
+        self.shared.get(&id).into_iter().flatten()
+    }
+
+    /// What was said of a slot of an object, by step, and which of it fits what is there.
+    pub(super) fn slot(&self, id: Id, slot: &str, entity: Entity<'a>) -> (Vec<usize>, Vec<usize>) {
+        let object = &self.expected.objects[id];
         let all: Vec<usize> = (0..object.properties.len())
             .filter(|i| object.properties[*i].1.slot() == slot)
             .collect();
-        let mut fitting: Vec<usize> = all
+        let fitting: Vec<usize> = all
             .iter()
             .copied()
             .filter(|i| self.difference(id, *i, entity).is_none())
             .collect();
         // What fits only because something was changed that is not compared gives way to what fits as it is.
         let exactly = |i: &usize| {
-            self.compare_strictly(id, object.properties[*i].0, &object.properties[*i].1, entity)
-                .is_none()
+            let (at, property) = &object.properties[*i];
+            self.compare_strictly(id, *at, property, entity).is_none()
         };
         let exact: Vec<usize> = match fitting.len() {
             0 | 1 => vec![],
             _ => fitting.iter().copied().filter(exactly).collect(),
         };
-        if !exact.is_empty() {
-            fitting = exact;
+        match exact.is_empty() {
+            true => (all, fitting),
+            false => (all, exact),
         }
+    }
+
+    fn property_holds(&self, id: Id, property: usize, entity: Entity<'a>) -> Verdict {
+        let object = &self.expected.objects[id];
+        let (at, what) = &object.properties[property];
+        let (all, fitting) = self.slot(id, what.slot(), entity);
         let creates = object.created == Some(*at);
-        // What was said until the last step that was run is what it is at least.
-        let least = all
-            .iter()
-            .rev()
-            .find(|i| self.was_run(object.properties[**i].0))
-            .copied()
-            .unwrap_or(0);
-        let least = fitting.iter().find(|i| **i >= least).or(fitting.last());
-        let Some((first, last)) = least.zip(fitting.last()) else {
-            let difference = self.difference(id, property, entity).unwrap_or_default();
+        let (Some(first), Some(last)) = (fitting.first(), fitting.last()) else {
+            let later = |i: &usize| *i > property && object.properties[*i].0 < self.prefix.least;
             return match creates {
-                true => Verdict::Differs(self.sentence(id, &difference)),
+                _ if all.iter().any(later) => Verdict::Either,
+                true => {
+                    let difference = self.difference(id, property, entity).unwrap_or_default();
+                    Verdict::Differs(self.sentence(id, &difference))
+                }
                 // Whether it was like that before, or somebody has changed it since.
                 false => Verdict::Missing,
             };
         };
-        if first == last {
-            return match property <= *first {
-                // What always holds of something that was there before says nothing.
-                true if object.created.is_none() && is_negative(what) && all.len() == 1 => Verdict::Holds,
-                // What the caller makes is the caller's without a word.
-                true if matches!(what, Property::Owner(role) if *role == self.actual.user) && property == all[0] => {
-                    Verdict::Holds
-                }
-                true => Verdict::Present,
-                false => Verdict::Missing,
-            };
-        }
-        // Between two moments that look the same, the steps around it decide.
         match () {
-            () if property <= *first => Verdict::Present,
             () if property > *last => Verdict::Missing,
-            () => Verdict::Either,
+            // Another step says the same, or it is superseded.
+            () if property != *first => Verdict::Either,
+            () if !self.is_said_at_creation(id, &all) && self.holds_anyway(id, property) => match all[0] == property {
+                true => Verdict::Holds,
+                false => Verdict::Either,
+            },
+            () => Verdict::Present,
         }
+    }
+
+    /// The object was made with one of these.
+    fn is_said_at_creation(&self, id: Id, all: &[usize]) -> bool {
+        let object = &self.expected.objects[id];
+        object.created == Some(object.properties[all[0]].0)
+    }
+
+    /// May this hold of something of which nothing was said before?
+    pub(super) fn holds_anyway(&self, id: Id, property: usize) -> bool {
+        let what = &self.expected.objects[id].properties[property].1;
+        // What the caller makes is the caller's without a word.
+        is_negative(what) || matches!(what, Property::Owner(role) if *role == self.actual.user)
     }
 
     fn sentence(&self, id: Id, difference: &str) -> String {
@@ -393,37 +445,11 @@ impl<'a> Judge<'a> {
             _ => difference.to_string(),
         }
     }
+}
 
-    /// It comes before something whose effect is beyond doubt.
-    fn was_run(&self, step: usize) -> bool {
-        self.frontier.is_some_and(|frontier| step <= frontier)
-    }
-
-    /// What is known of one step tells more of others.
-    fn advance(&mut self) {
-        loop {
-            let next = self.last_beyond_doubt();
-            if next <= self.frontier {
-                break;
-            }
-            self.frontier = next;
-        }
-    }
-
-    /// The last step of which something is so that was not before.
-    fn last_beyond_doubt(&self) -> Option<usize> {
-        (0..self.expected.effects.len()).rev().find(|step| {
-            let verdicts: Vec<Verdict> = self.expected.effects[*step]
-                .claims
-                .iter()
-                .map(|c| self.verdict(*step, c))
-                .collect();
-            verdicts.contains(&Verdict::Present)
-                && !verdicts
-                    .iter()
-                    .any(|v| matches!(v, Verdict::Missing | Verdict::Differs(_)))
-        })
-    }
+/// Have several objects had it?
+pub(super) fn is_shared(holders: &[(Id, usize)]) -> bool {
+    holders.iter().any(|(id, _)| *id != holders[0].0)
 }
 
 /// What it is, where that is not what the script makes.
@@ -459,12 +485,18 @@ fn is_negative(property: &Property) -> bool {
 }
 
 /// How an object is looked for, for each of its names.
-fn keys(expected: &ExpectedSchema, id: Id) -> Vec<Key> {
+pub(super) fn keys(expected: &ExpectedSchema, id: Id) -> Vec<Key> {
     let object = &expected.objects[id];
     let on = object.on.filter(|_| object.kind != Kind::Index);
     object
         .names
         .iter()
-        .map(|(_, schema, name)| (class(object.kind), on, schema.clone(), object.key(name)))
+        .map(|(_, schema, name)| {
+            let name = match &object.chosen {
+                Some(chosen) if name.is_empty() => chosen.clone(),
+                _ => object.key(name),
+            };
+            (class(object.kind), on, schema.clone(), name)
+        })
         .collect()
 }

@@ -13,6 +13,8 @@ pub enum State {
     Differs,
     /// It is not there, and cannot be made: something that it needs is missing.
     Blocked,
+    /// Everything is as it is, whether it was run or not.
+    Unknown,
     /// It writes data: the catalog does not tell.
     Data,
     /// What it does is not in the statement, or not compared.
@@ -30,6 +32,7 @@ impl State {
             State::Missing => "missing",
             State::Differs => "differs",
             State::Blocked => "blocked",
+            State::Unknown => "unknown",
             State::Data => "data",
             State::Opaque => "opaque",
             State::Skipped => "skipped",
@@ -43,7 +46,7 @@ impl State {
 
     /// Its effect can be told from the catalog.
     pub fn is_judged(self) -> bool {
-        !matches!(self, State::Data | State::Opaque | State::Skipped)
+        !matches!(self, State::Unknown | State::Data | State::Opaque | State::Skipped)
     }
 }
 

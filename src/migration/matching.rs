@@ -1,57 +1,157 @@
 //! Does the existing object match the definition in the script? Names are those of now: later steps may have changed them.
 
+use std::cmp::Ordering;
+
+use super::actual::Relation;
 use super::compare::{self, Difference, Entity};
 use super::expected::{Id, Object, Parent, Property};
 use super::judge::Judge;
 use crate::script::ast::{Kind, Rule};
 
+/// How well something fits: what does not, and whether the script makes it at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Score {
+    differs: usize,
+    made: bool,
+}
+
+impl Score {
+    fn expect(&mut self, fits: bool) {
+        self.differs += usize::from(!fits);
+    }
+}
+
+impl Ord for Score {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.differs.cmp(&self.differs).then(self.made.cmp(&other.made))
+    }
+}
+
+impl PartialOrd for Score {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl<'a> Judge<'a> {
     /// How well this is what the script says of the object.
-    pub(super) fn score(&self, id: Id, entity: Entity<'a>) -> i64 {
+    pub(super) fn score(&self, id: Id, entity: Entity<'a>) -> Score {
         let object = &self.expected.objects[id];
-        let mut score = 0;
-        for (at, property) in object.properties.iter().map(|(at, property)| (*at, property)) {
-            if property.slot() == "definition" {
-                score += match self.compare(id, at, property, entity) {
-                    None => 1,
-                    Some(_) => -1,
-                };
-            }
+        // Of what was there before, nothing is known.
+        let mut score = Score {
+            differs: 0,
+            made: object.created.is_some(),
+        };
+        let mut slots: Vec<&str> = object.properties.iter().map(|(_, property)| property.slot()).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        slots.retain(|slot| *slot == "definition" || object.kind == Kind::Column);
+        for slot in slots {
+            score.expect(self.fits_slot(id, slot, None, entity));
         }
-        if let Entity::Type(found) = entity {
-            let mut labels = 0;
-            for label in self
-                .expected
-                .objects
-                .iter()
-                .filter(|c| c.on == Some(id) && c.kind == Kind::Label)
-            {
-                let there = label.names.iter().any(|(_, _, name)| found.labels.contains(name));
-                // Those that a later step adds may not be there yet.
-                let must = label.created == object.created;
-                labels += usize::from(there);
-                score += if there { 1 } else { -i64::from(must) };
-            }
-            score -= found.labels.len().saturating_sub(labels) as i64;
-        }
-        if let Entity::Relation(relation) = entity {
-            let made_with = |c: &&Object| c.on == Some(id) && c.kind == Kind::Column && c.created == object.created;
-            for child in self.expected.objects.iter().filter(made_with) {
-                let called = |name: &str| relation.columns.iter().find(|c| c.name == name);
-                let Some(column) = child.names.iter().rev().find_map(|(_, _, name)| called(name)) else {
-                    score += if child.dropped.is_some() { 1 } else { -1 };
-                    continue;
-                };
-                score += 1;
-                for (at, property) in child.properties.iter().filter(|(at, _)| Some(*at) == object.created) {
-                    score += match self.compare(id, *at, property, Entity::Column(relation, column)) {
-                        None => 1,
-                        Some(_) => -1,
-                    };
-                }
-            }
+        match entity {
+            Entity::Type(found) => self.score_labels(id, &found.labels, &mut score),
+            Entity::Relation(relation) => self.score_columns(id, relation, &mut score),
+            _ => {}
         }
         score
+    }
+
+    fn score_labels(&self, id: Id, labels: &[String], score: &mut Score) {
+        let object = &self.expected.objects[id];
+        let own = |label: &&Object| label.on == Some(id) && label.kind == Kind::Label;
+        let mut seen = 0;
+        for label in self.expected.objects.iter().filter(own) {
+            let there = label.names.iter().any(|(_, _, name)| labels.contains(name));
+            seen += usize::from(there);
+            // Those that a later step adds may not be there yet.
+            score.expect(there || label.created != object.created);
+        }
+        for _ in seen..labels.len() {
+            score.expect(object.created.is_none());
+        }
+    }
+
+    fn score_columns(&self, id: Id, relation: &'a Relation, score: &mut Score) {
+        let table = &self.expected.objects[id];
+        // IF NOT EXISTS: what was said later was said of the one that had the name.
+        let first = table.instead_of;
+        let own = |c: &&(Id, &Object)| c.1.kind == Kind::Column && c.1.on == Some(id);
+        let of_first = |c: &&(Id, &Object)| c.1.kind == Kind::Column && c.1.on.is_some() && c.1.on == first;
+        let all: Vec<(Id, &Object)> = self.expected.objects.iter().enumerate().collect();
+        for (column, made) in all
+            .iter()
+            .filter(own)
+            .filter(|(_, column)| column.created == table.created)
+        {
+            let before = |other: &Object| other.created.is_none() || other.created < made.created;
+            let later = all
+                .iter()
+                .filter(of_first)
+                .find(|(_, other)| before(other) && other.names[0].2 == made.names[0].2);
+            self.score_column((*column, made), later.copied(), relation, score);
+        }
+        if table.open || table.created.is_none() {
+            return;
+        }
+        for column in &relation.columns {
+            let called = |object: &Object| object.names.iter().any(|(_, _, name)| *name == column.name);
+            let mut known = all
+                .iter()
+                .filter(|c| own(c) || of_first(c))
+                .filter(|(_, c)| c.created.is_some());
+            score.expect(known.any(|(_, object)| called(object)));
+        }
+    }
+
+    /// * `made`: a column that a table is made with.
+    /// * `later`: the one of which later steps speak, where that is another.
+    fn score_column(
+        &self,
+        made: (Id, &Object),
+        later: Option<(Id, &Object)>,
+        relation: &'a Relation,
+        score: &mut Score,
+    ) {
+        let called = |name: &str| relation.columns.iter().find(|c| c.name == name);
+        let names = made
+            .1
+            .names
+            .iter()
+            .chain(later.iter().flat_map(|(_, other)| &other.names));
+        let later_dropped = later
+            .and_then(|(_, other)| other.dropped)
+            .filter(|at| Some(*at) >= made.1.created);
+        let dropped = made.1.dropped.or(later_dropped);
+        let Some(column) = names.rev().find_map(|(_, _, name)| called(name)) else {
+            score.expect(dropped.is_some());
+            return;
+        };
+        // It was dropped, and another one got its name.
+        let again = |other: &Object| {
+            let same_table = other.on == made.1.on || later.is_some_and(|(_, later)| other.on == later.on);
+            let mut names = other.names.iter();
+            let same_name = names.any(|(since, _, name)| *name == column.name && Some(*since) >= dropped);
+            other.kind == Kind::Column && same_table && same_name
+        };
+        let replaced = dropped.is_some() && self.expected.objects.iter().any(again);
+        let entity = Entity::Column(relation, column);
+        let mut slots: Vec<&str> = made.1.properties.iter().map(|(_, property)| property.slot()).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            let later = later.is_some_and(|(id, _)| self.fits_slot(id, slot, made.1.created, entity));
+            score.expect(replaced || later || self.fits_slot(made.0, slot, None, entity));
+        }
+    }
+
+    /// Does anything fit that was said of this slot?
+    ///
+    /// * `since`: from this step on.
+    fn fits_slot(&self, id: Id, slot: &str, since: Option<usize>, entity: Entity<'a>) -> bool {
+        let said = self.expected.objects[id].properties.iter();
+        let mut said = said.filter(|(at, property)| property.slot() == slot && Some(*at) >= since);
+        said.any(|(at, property)| self.compare(id, *at, property, entity).is_none())
     }
 
     /// The type that the script has made under this name by then, arrays aside.

@@ -4,7 +4,9 @@
 //! expected     what the script makes of the database, statement by statement: objects, their names, what is said of them; pure
 //! actual    what is there under these names
 //! compare   is what is there what was written?
-//! fitting   does what is there fit what the script says of an object?
+//! lookup    what is there under a name of the script
+//! matching  does what is there fit what the script says of an object?
+//! prefix    how many steps explain what is there
 //! judge     which object is which thing that is there; which claims hold
 //! depend    who depends on what
 //! again     what running it once more would raise
@@ -24,7 +26,9 @@ pub mod drift;
 pub mod expected;
 pub mod judge;
 pub mod line;
+mod lookup;
 mod matching;
+mod prefix;
 pub mod rehearse;
 mod rerun;
 pub mod reset;

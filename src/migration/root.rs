@@ -300,12 +300,12 @@ pub fn ensure(request: &TenantRootRequest) -> Result<Vec<Line>, Problem> {
             .map(|statement| format!("{statement};\n"))
             .collect::<String>();
         let compared = compared(&session, &text)?;
-        let status = status(&compared.steps, &compared.expected, &compared.actual, true)?;
+        let status = status(&compared.steps, &compared.expected, &compared.actual, &[], true)?;
         let mut differ = Vec::new();
         for (line, statement) in status.lines.iter().zip(&all) {
             let object = line.object.clone().unwrap_or_default();
             match line.state {
-                State::Present | State::WouldFail => lines.push(Line {
+                State::Present | State::WouldFail | State::Unknown => lines.push(Line {
                     object,
                     action: "present",
                     statement: None,

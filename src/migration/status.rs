@@ -1,5 +1,7 @@
 //! How far a script got: each step compared with what is there.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use pgrx::prelude::*;
 
 use super::actual::ActualSchema;
@@ -17,6 +19,9 @@ use crate::run::settings;
 use crate::script::ScriptStatement;
 use crate::script::ast::Kind;
 
+const UNKNOWN: &str = "looks the same whether it was run or not";
+const BY_ORDER: &str = "leaves nothing to see by itself: judged by the steps around it";
+
 /// The whole answer.
 pub struct Status<'a> {
     /// By step.
@@ -31,6 +36,7 @@ pub struct Status<'a> {
 
 /// Judges a script.
 ///
+/// * `files`: the script of each step, where there are several, each run as a whole; else empty.
 /// * `with_rows`: count the rows of its tables, for those who show them; each table is read as a whole.
 ///
 /// Errors: those of SPI.
@@ -38,15 +44,16 @@ pub fn status<'a>(
     steps: &[ScriptStatement],
     expected: &'a ExpectedSchema,
     actual: &'a ActualSchema,
+    files: &[usize],
     with_rows: bool,
 ) -> Result<Status<'a>, Problem> {
-    let judge = Judge::new(expected, actual);
+    let judge = Judge::new(expected, actual, files);
     let mut lines: Vec<Line> = Vec::new();
     let mut names = RerunState::new(expected, &judge, actual)?;
-    for (at, step) in steps.iter().enumerate() {
+    let states = states(&judge, expected, files);
+    for (at, (step, (mut state, mut detail))) in steps.iter().zip(states).enumerate() {
         pgrx::check_for_interrupts!();
         let effects = &expected.effects[at];
-        let (mut state, mut detail) = judged(&judge, effects, at);
         if state == State::Missing
             && let Some(why) = blocked(expected, &judge, actual, effects, at, &lines)
         {
@@ -62,10 +69,14 @@ pub fn status<'a>(
         }
         // In order: what an earlier statement would make again is there for a later one.
         let raised = names.rerun_error(effects, at);
-        let again = raised.filter(|_| state == State::Present);
-        if let Some(code) = again {
-            state = State::WouldFail;
-            detail.insert(0, format!("as written; running it again raises {code}"));
+        let again = raised.filter(|_| matches!(state, State::Present | State::Unknown));
+        match again {
+            Some(code) if state == State::Present => {
+                state = State::WouldFail;
+                detail.insert(0, format!("as written; running it again raises {code}"));
+            }
+            Some(code) => detail.push(format!("running it now raises {code}")),
+            None => {}
         }
         if (state.is_judged() || state == State::Opaque) && !effects.not_compared.is_empty() {
             let mut not = effects.not_compared.clone();
@@ -96,24 +107,37 @@ pub fn status<'a>(
     })
 }
 
+/// What a step leaves to see by itself.
+enum Evidence {
+    /// This is its state.
+    State(State, Vec<String>),
+    /// All of it looks the same whether it was run or not.
+    None,
+}
+
 /// What its claims come to.
-fn judged(judge: &Judge, effects: &StatementEffects, at: usize) -> (State, Vec<String>) {
+fn evidence(judge: &Judge, effects: &StatementEffects, at: usize) -> Evidence {
     if let Some(what) = &effects.opaque {
-        return (State::Opaque, vec![what.clone()]);
+        return Evidence::State(State::Opaque, vec![what.clone()]);
     }
     if let Some(what) = &effects.skipped {
-        return (State::Skipped, vec![what.clone()]);
+        return Evidence::State(State::Skipped, vec![what.clone()]);
     }
     if effects.is_data {
-        return (
+        return Evidence::State(
             State::Data,
             vec!["writes data: whether it ran is not in the catalog".into()],
         );
     }
     if effects.claims.is_empty() {
-        return (State::Opaque, vec![]);
+        return Evidence::State(State::Opaque, vec![]);
     }
-    let verdicts: Vec<Verdict> = effects.claims.iter().map(|claim| judge.verdict(at, claim)).collect();
+    let claims = match effects.claims.first() {
+        // What it is made of says nothing of what is there instead of it.
+        Some(Claim::Created(id)) if judge.is_displaced(*id) => &effects.claims[..1],
+        _ => &effects.claims[..],
+    };
+    let verdicts: Vec<Verdict> = claims.iter().map(|claim| judge.verdict(at, claim)).collect();
     let mut differences: Vec<String> = verdicts
         .iter()
         .filter_map(|verdict| match verdict {
@@ -137,24 +161,57 @@ fn judged(judge: &Judge, effects: &StatementEffects, at: usize) -> (State, Vec<S
         if effects.quiet {
             differences.push("has IF NOT EXISTS or OR REPLACE: running the statement again would not raise an error for this difference".into());
         }
-        return (State::Differs, differences);
+        return Evidence::State(State::Differs, differences);
     }
     match () {
-        () if missing => (State::Missing, vec![]),
-        () if present => (State::Present, vec![]),
-        () if verdicts.first() == Some(&Verdict::Holds) => (
-            State::Present,
-            vec!["the schema is as this statement leaves it; whether it ran is unknown".into()],
-        ),
-        () if verdicts.contains(&Verdict::Either) => match judge.frontier.is_some_and(|frontier| at <= frontier) {
-            true => (State::Present, vec!["superseded by a later step".into()]),
-            false => (State::Missing, vec![]),
-        },
-        () => (
-            State::Present,
-            vec!["the schema is as this statement leaves it; whether it ran is unknown".into()],
-        ),
+        () if missing => Evidence::State(State::Missing, vec![]),
+        () if present => Evidence::State(State::Present, vec![]),
+        () if verdicts.contains(&Verdict::Open) => Evidence::State(State::Unknown, vec![UNKNOWN.into()]),
+        () => Evidence::None,
     }
+}
+
+/// The state of each step: those that leave nothing to see by themselves are where the others are.
+///
+/// * `files`: the script of each step, where there are several, each run as a whole; else empty.
+fn states(judge: &Judge, expected: &ExpectedSchema, files: &[usize]) -> Vec<(State, Vec<String>)> {
+    let all: Vec<Evidence> = expected
+        .effects
+        .iter()
+        .enumerate()
+        .map(|(at, effects)| evidence(judge, effects, at))
+        .collect();
+    // By script: what is seen of it.
+    let mut seen: BTreeMap<usize, BTreeSet<&'static str>> = BTreeMap::new();
+    for (file, evidence) in files.iter().zip(&all) {
+        if let Evidence::State(state, _) = evidence
+            && matches!(state, State::Present | State::Differs | State::Missing | State::Unknown)
+        {
+            seen.entry(*file).or_default().insert(state.as_str());
+        }
+    }
+    let only = |at: usize, states: &[State]| {
+        let seen = files.get(at).and_then(|file| seen.get(file));
+        seen.is_some_and(|seen| seen.iter().all(|one| states.iter().any(|state| state.as_str() == *one)))
+    };
+    let by_order = |at: usize| match () {
+        () if only(at, &[State::Present, State::Differs]) => State::Present,
+        () if only(at, &[State::Missing]) => State::Missing,
+        () if only(at, &[State::Unknown]) => State::Unknown,
+        () if at < judge.prefix.least => State::Present,
+        () if at >= judge.prefix.most => State::Missing,
+        () => State::Unknown,
+    };
+    all.into_iter()
+        .enumerate()
+        .map(|(at, evidence)| match evidence {
+            Evidence::State(state, detail) => (state, detail),
+            Evidence::None => match by_order(at) {
+                State::Unknown => (State::Unknown, vec![UNKNOWN.into()]),
+                state => (state, vec![BY_ORDER.into()]),
+            },
+        })
+        .collect()
 }
 
 /// Why a missing step cannot be made.
@@ -281,9 +338,7 @@ fn about(
     at: usize,
     with_rows: bool,
 ) -> Result<(Option<String>, Option<i64>), Problem> {
-    let principal = effects.claims.first().map(|claim| match claim {
-        Claim::Created(id) | Claim::Dropped(id) | Claim::Named(id, _) | Claim::Property(id, _) => *id,
-    });
+    let principal = effects.claims.first().map(Claim::object);
     let principal = principal.or(effects.data.first().copied());
     let Some(id) = principal else { return Ok((None, None)) };
     let countable = with_rows && (effects.is_data || expected.objects[id].kind == Kind::Table);

@@ -38,7 +38,11 @@ pub fn summarize(lines: &[Line]) -> (ScriptState, String) {
     let again: Vec<&&Line> = judged.iter().filter(|line| line.rerun_sqlstate.is_some()).collect();
     let first = |state: State| lines.iter().find(|line| line.state == state);
     let mut summary = vec![format!("{done} of {} steps are there", judged.len())];
-    for (state, what) in [(State::Data, "write data"), (State::Opaque, "cannot be judged")] {
+    for (state, what) in [
+        (State::Data, "write data"),
+        (State::Opaque, "cannot be judged"),
+        (State::Unknown, "leave nothing to see"),
+    ] {
         if count(state) > 0 {
             summary.push(format!("{} {what}", count(state)));
         }

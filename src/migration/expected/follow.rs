@@ -1,8 +1,10 @@
 //! What each kind of statement says.
 
-use super::{Claim, ExpectedSchema, Id, Need, Property, StatementEffects, class};
+use std::collections::BTreeSet;
+
+use super::{Claim, ExpectedSchema, Id, Need, Object, Property, StatementEffects, class};
 use crate::migration::actual::ActualSchema;
-use crate::script::ast::{Action, Kind, Name, SequenceOption, SequenceSetting, SequenceValue};
+use crate::script::ast::{Action, Kind, Name, Rule, SequenceOption, SequenceSetting, SequenceValue};
 
 impl ExpectedSchema {
     /// Adds what one action says.
@@ -135,6 +137,9 @@ impl ExpectedSchema {
                 effects.quiet |= *if_exists;
                 effects.cascades |= *cascade;
                 self.objects[id].dropped = Some(at);
+                for other in self.instead(id) {
+                    self.objects[other].dropped.get_or_insert(at);
+                }
                 self.bury(id);
                 self.goes_along(at, id, *cascade);
                 effects.claims.push(Claim::Dropped(id));
@@ -278,33 +283,85 @@ impl ExpectedSchema {
         self.objects[id].on.get_or_insert(to);
     }
 
-    /// What a DROP takes along without naming it.
+    /// What a DROP may take along without naming it.
     fn goes_along(&mut self, at: usize, id: Id, cascade: bool) {
-        let (kind, on) = (self.objects[id].kind, self.objects[id].on);
+        let going = if cascade { self.cascade(id) } else { BTreeSet::new() };
         for other in 0..self.objects.len() {
-            let object = &self.objects[other];
-            let of_column = kind == Kind::Column
-                && object.on == on
-                && matches!(
-                    object.kind,
-                    Kind::Constraint | Kind::Index | Kind::Trigger | Kind::Policy
-                );
-            let along = cascade
-                && matches!(
-                    object.kind,
-                    Kind::View
-                        | Kind::MaterializedView
-                        | Kind::Constraint
-                        | Kind::Policy
-                        | Kind::Trigger
-                        | Kind::Function
-                        | Kind::Column
-                        | Kind::Index
-                );
-            if other != id && (of_column || along) {
+            if other != id && (self.stands_on(other, id) || going.contains(&other)) {
                 self.objects[other].may_go.push(at);
             }
         }
+    }
+
+    /// What CASCADE may take: whatever has a word in its text that names something of it.
+    fn cascade(&self, dropped: Id) -> BTreeSet<Id> {
+        let mut going = BTreeSet::new();
+        let mut last = vec![dropped];
+        while let Some(one) = last.pop() {
+            for other in 0..self.objects.len() {
+                if other != dropped && !going.contains(&other) && self.may_cascade(other, one) {
+                    going.insert(other);
+                    last.push(other);
+                }
+            }
+        }
+        going
+    }
+
+    /// Does it go with a column without a word?
+    fn stands_on(&self, other: Id, column: Id) -> bool {
+        let (object, column) = (&self.objects[other], &self.objects[column]);
+        if column.kind != Kind::Column || object.on != column.on {
+            return false;
+        }
+        let called = |name: &String| column.names.iter().any(|(_, _, own)| own == name);
+        // What an expression names is not looked up: that the statement has such a word is enough.
+        let text = object.created.map(|made| self.texts[made].as_str());
+        let has = |name: &String| text.is_none_or(|text| has_word(text, &name.to_lowercase()));
+        let written = || column.names.iter().any(|(_, _, name)| has(name));
+        let uses = |property: &Property| match property {
+            Property::Constraint(made, _) if matches!(made.rule, Rule::Check(_) | Rule::Exclude(_)) => written(),
+            Property::Constraint(made, _) => made.columns.iter().any(called),
+            Property::Index(_) | Property::Trigger(_) | Property::Policy(_) => written(),
+            _ => false,
+        };
+        object.properties.iter().any(|(_, said)| uses(said))
+    }
+
+    /// Can CASCADE take it with this one?
+    fn may_cascade(&self, other: Id, dropped: Id) -> bool {
+        let (object, gone) = (&self.objects[other], &self.objects[dropped]);
+        let of_schema =
+            gone.kind == Kind::Schema && object.names.last().is_some_and(|(_, schema, _)| schema == gone.name());
+        // An extension's own objects have any name.
+        let of_extension = gone.kind == Kind::Extension && object.kind.is_relation();
+        let generated = || {
+            object
+                .properties
+                .iter()
+                .any(|(_, said)| matches!(said, Property::Generated(_)))
+        };
+        let can = match object.kind {
+            Kind::View | Kind::MaterializedView | Kind::Constraint | Kind::Function => true,
+            Kind::Policy | Kind::Trigger | Kind::Index => true,
+            Kind::Column => {
+                matches!(gone.kind, Kind::Type | Kind::Domain | Kind::Function | Kind::Extension) || generated()
+            }
+            _ => false,
+        };
+        of_schema || of_extension || can && self.writes_of(object, gone)
+    }
+
+    /// Does the statement that made it name the other, or its table?
+    fn writes_of(&self, object: &Object, named: &Object) -> bool {
+        let table = named.on.map_or(named, |on| &self.objects[on]);
+        let text = object.created.map(|made| self.texts[made].as_str());
+        text.is_none_or(|text| {
+            table
+                .names
+                .iter()
+                .any(|(_, _, name)| has_word(text, &name.to_lowercase()))
+        })
     }
 
     /// A schema has another name: so has what is in it.
@@ -330,6 +387,16 @@ impl ExpectedSchema {
             }
         }
     }
+}
+
+/// Does a text have this word, as a name of its own?
+fn has_word(text: &str, word: &str) -> bool {
+    let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + word.len()..].chars().next();
+        !before.is_some_and(part_of_name) && !after.is_some_and(part_of_name)
+    })
 }
 
 /// The privileges that ALL stands for (aclchk.c, ACL_ALL_RIGHTS_*), without what only newer versions have.

@@ -40,12 +40,7 @@ impl ExpectedSchema {
                         effects.quiet = true;
                         return;
                     }
-                    // Which of two different ones is there, is there to be seen.
-                    Some(_) => {
-                        let id = self.object(at, Kind::Table, None, place, true);
-                        effects.claims.push(Claim::Created(id));
-                        id
-                    }
+                    Some(id) => self.create_instead(at, Kind::Table, id, place, effects),
                     None => self.create(at, Kind::Table, None, place, effects),
                 };
                 self.set_rerun_error(effects, *if_not_exists, "42P07", id);
@@ -170,7 +165,12 @@ impl ExpectedSchema {
                 }
                 let schema = self.objects[table].names.last().map(|(_, schema, _)| schema.clone());
                 let place = (schema.unwrap_or_default(), index.name.clone().unwrap_or_default());
+                let known = self.live(Kind::Index, None, &place.0, &place.1);
+                let known = known.filter(|id| self.objects[*id].created.is_some() && index.if_not_exists);
                 let id = match index.name {
+                    Some(_) if known.is_some() => {
+                        self.create_instead(at, Kind::Index, known.unwrap_or_default(), place, effects)
+                    }
                     Some(_) => self.create(at, Kind::Index, None, place, effects),
                     None => {
                         let id = self.object(at, Kind::Index, None, place, true);

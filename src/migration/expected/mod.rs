@@ -31,6 +31,10 @@ pub struct Object {
     pub created: Option<usize>,
     /// The step that drops it.
     pub dropped: Option<usize>,
+    /// IF NOT EXISTS under a name that this one has by then: it is made where that was not.
+    pub instead_of: Option<Id>,
+    /// Of a constraint without a name: the one that Postgres chooses, where it is free.
+    pub chosen: Option<String>,
     /// What is said of it, and by which step.
     pub properties: Vec<(usize, Property)>,
     /// Of a function: the types of its arguments.
@@ -78,6 +82,15 @@ pub enum Claim {
     Named(Id, usize),
     /// This holds of it (index into `said`).
     Property(Id, usize),
+}
+
+impl Claim {
+    /// What it speaks of.
+    pub fn object(&self) -> Id {
+        match *self {
+            Claim::Created(id) | Claim::Dropped(id) | Claim::Named(id, _) | Claim::Property(id, _) => id,
+        }
+    }
 }
 
 /// Something without which a step cannot run.
@@ -146,6 +159,8 @@ pub struct ExpectedSchema {
     pub types: Vec<Id>,
     /// By step.
     pub effects: Vec<StatementEffects>,
+    /// By step: as it is written, in lower case.
+    texts: Vec<String>,
     /// The last step that renames something.
     pub last_rename: Option<usize>,
     /// The last step that adds a column to a table.
@@ -180,6 +195,7 @@ impl ExpectedSchema {
             ..ExpectedSchema::default()
         };
         for (at, step) in steps.iter().enumerate() {
+            expected.texts.push(step.text.to_lowercase());
             let mut effects = StatementEffects {
                 path: expected.path.clone(),
                 ..StatementEffects::default()
@@ -199,9 +215,7 @@ impl ExpectedSchema {
             let object = &self.objects[id];
             object.temporary || object.on.is_some_and(|on| self.objects[on].temporary)
         };
-        let about = effects.claims.first().map(|claim| match claim {
-            Claim::Created(id) | Claim::Dropped(id) | Claim::Named(id, _) | Claim::Property(id, _) => *id,
-        });
+        let about = effects.claims.first().map(Claim::object);
         if about.is_some_and(temporary) || effects.data.iter().any(|id| temporary(*id)) {
             effects.claims.clear();
             effects.needs.clear();
@@ -219,6 +233,8 @@ impl ExpectedSchema {
             names: vec![(at, schema.clone(), name.clone())],
             created: created.then_some(at),
             dropped: None,
+            instead_of: None,
+            chosen: None,
             properties: vec![],
             arguments: None,
             path: self.path.clone(),
@@ -391,17 +407,55 @@ impl ExpectedSchema {
         id
     }
 
+    /// IF NOT EXISTS: what has the name already stays, and is what later statements mean. Which of the two is there is there to be seen.
+    fn create_instead(
+        &mut self,
+        at: usize,
+        kind: Kind,
+        of: Id,
+        place: (String, String),
+        effects: &mut StatementEffects,
+    ) -> Id {
+        let id = self.object(at, kind, None, place.clone(), true);
+        self.objects[id].instead_of = Some(of);
+        if let Some(live) = self.live.get_mut(&(class(kind), None, place.0, place.1)) {
+            live.retain(|one| *one != id);
+        }
+        effects.claims.push(Claim::Created(id));
+        id
+    }
+
+    /// What may be there instead of this, and is meant by later statements then: under IF NOT EXISTS, or as a part of such a table.
+    fn instead(&self, id: Id) -> Vec<Id> {
+        let object = &self.objects[id];
+        let all = (0..self.objects.len()).filter(|other| {
+            let other = &self.objects[*other];
+            let part = other.kind == object.kind
+                && object.on.is_some()
+                && other.on.is_some_and(|on| self.objects[on].instead_of == object.on)
+                && other.name() == object.name();
+            other.instead_of == Some(id) || part
+        });
+        all.collect()
+    }
+
     /// The name that Postgres chooses for a constraint, where it is free (ChooseConstraintName, pg_constraint.c).
-    fn chosen_name(&self, table: Id, constraint: &ConstraintDefinition) -> String {
-        let table = self.objects[table].name();
+    fn chosen_name(&self, on: Id, constraint: &ConstraintDefinition) -> String {
+        let table = self.objects[on].name();
         let columns = constraint.columns.join("_");
-        match constraint.rule {
+        let chosen = match constraint.rule {
             Rule::Primary => format!("{table}_pkey"),
             Rule::Unique { .. } => format!("{table}_{columns}_key"),
             Rule::Foreign(_) => format!("{table}_{columns}_fkey"),
             Rule::Exclude(_) => format!("{table}_{columns}_excl"),
             Rule::Check(_) => format!("{table}_check"),
-        }
+        };
+        let free = |name: &String| self.live(Kind::Constraint, Some(on), "", name).is_none();
+        let numbered = (1..).map(|number| format!("{chosen}{number}"));
+        std::iter::once(chosen.clone())
+            .chain(numbered)
+            .find(free)
+            .unwrap_or(chosen)
     }
 
     /// A constraint that stands on an index takes its columns, and gives it its name.
@@ -546,6 +600,9 @@ impl ExpectedSchema {
                 effects.claims.push(Claim::Created(id));
                 // Later statements name it as Postgres does.
                 let chosen = self.chosen_name(table, constraint);
+                // That of a CHECK depends on the columns that it names.
+                let checks = matches!(constraint.rule, Rule::Check(_));
+                self.objects[id].chosen = Some(chosen.clone()).filter(|_| !checks);
                 let key = (class(Kind::Constraint), Some(table), String::new(), chosen);
                 self.live.entry(key).or_default().push(id);
                 id
@@ -585,6 +642,9 @@ impl ExpectedSchema {
         let (kind, on) = (self.objects[id].kind, self.objects[id].on);
         // Indexes are found by their own name, whatever they index.
         let on = if kind == Kind::Index { None } else { on };
+        for other in self.instead(id) {
+            self.objects[other].names.push((at, schema.clone(), name.clone()));
+        }
         self.objects[id].names.push((at, schema.clone(), name.clone()));
         effects.claims.push(Claim::Named(id, self.objects[id].names.len() - 1));
         self.live.entry((class(kind), on, schema, name)).or_default().push(id);

@@ -54,7 +54,7 @@ struct Candidate {
 pub fn plan(compared: &Compared, include: &[String], fresh: bool) -> Result<Plan, Problem> {
     let (expected, actual) = (&compared.expected, &compared.actual);
     // Rows are counted below, of what may go.
-    let status = status(&compared.steps, expected, actual, false)?;
+    let status = status(&compared.steps, expected, actual, &[], false)?;
     let own = CreatedObjects::of(expected, &status.judge);
     let mut kept = Vec::new();
     let mut candidates: Vec<Candidate> = Vec::new();
@@ -344,7 +344,12 @@ fn ordered(candidates: Vec<Candidate>) -> Result<Vec<Drop>, Problem> {
     let roots: Vec<Address> = candidates.iter().map(|c| c.address).collect();
     let graph = Graph::from(&roots)?;
     let along: Vec<BTreeSet<Address>> = roots.iter().map(|root| graph.along(*root)).collect();
-    let order = graph.order(&along);
+    let mut order = graph.order(&along);
+    // What would go along with another one goes first, as long as it is there.
+    for (second, going) in along.iter().enumerate() {
+        let first = (0..roots.len()).filter(|first| *first != second && going.contains(&roots[*first]));
+        order.extend(first.map(|first| (first, second)));
+    }
     let mut waiting: BTreeSet<usize> = (0..candidates.len()).collect();
     let mut done = Vec::new();
     while !waiting.is_empty() {
@@ -398,7 +403,8 @@ fn ordered(candidates: Vec<Candidate>) -> Result<Vec<Drop>, Problem> {
 fn changes(expected: &ExpectedSchema, status: &Status, compared: &Compared) -> Vec<ResetObject> {
     let mut kept = Vec::new();
     for (at, effects) in expected.effects.iter().enumerate() {
-        if !status.lines[at].state.is_done() {
+        let state = status.lines[at].state;
+        if !state.is_done() && state != State::Unknown {
             continue;
         }
         let reason = effects.claims.iter().find_map(|claim| {

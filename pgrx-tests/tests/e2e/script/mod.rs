@@ -4,6 +4,7 @@ mod again;
 mod corpus;
 mod differs;
 mod generate;
+mod history;
 mod property;
 mod rehearse;
 mod reset;
