@@ -374,6 +374,7 @@ fn references<'a>(
                 columns: vec![column.number],
                 parent,
                 unique: exactly_unique(parent, &key),
+                within_tenant: false,
                 key,
                 constraint: None,
                 state: KeyState::Missing,

@@ -15,7 +15,8 @@ use crate::validate::{self, ValidateRequest};
 /// * `root`: the table that holds the tenants; NULL: the setting `pg_mend.tenant_root`, else inferred; `''`: leave tenants out.
 /// * `table_name`: references of this table only; NULL: of all.
 /// * `include_inferred`: also references that no foreign key declares: by name and type (`domain_id`, `customerId`), and those of
-///   [`declare_reference`]. Likewise for the tenant of a row.
+///   [`declare_reference`]. Likewise for the tenant of a row. A column that means a table whose primary key is (tenant, id) is a reference
+///   together with its own row's tenant key; a row that only another tenant has is `cross_tenant`, not an orphan.
 /// * `samples`: how many keys of each kind of violation are shown.
 ///
 /// Returns one row per reference and a last one, `total`. `rows_checked`: rows whose reference is set, each of which was looked up

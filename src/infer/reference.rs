@@ -47,25 +47,35 @@ pub fn of(catalog: &Catalog, table: &Table, column: &Column) -> Option<Reference
         {
             return None;
         }
-        // The longest table name explains most of the column's name, so the shortest prefix goes first.
-        let stem = column_stem(&column.name);
-        for prefix in 0..stem.len() {
-            let named: Vec<(&Table, Reference)> = catalog
-                .tables_of_stem(&stem[prefix..])
-                .filter(|parent| parent.is_table() && !parent.is_partition && !parent.of_extension)
-                .filter(|parent| parent.schema == table.schema)
-                .filter_map(|parent| Some((parent, by_name(catalog, column, parent)?)))
-                .collect();
-            // A table that somebody else put beside it does not hide the one of the same owner.
-            let mut own = named.iter().filter(|(parent, _)| parent.owner == table.owner);
-            match (named.as_slice(), own.next(), own.next()) {
-                ([], ..) => continue,
-                ([(_, only)], ..) | (_, Some((_, only)), None) => return Some(only.clone()),
-                _ => return None,
-            }
-        }
-        None
+        named(catalog, table, column, |parent| by_name(catalog, column, parent))
     })
+}
+
+/// What `fits` says of the one table after which `column` is named. Two tables of that name: no answer.
+pub fn named<T: Clone>(
+    catalog: &Catalog,
+    table: &Table,
+    column: &Column,
+    fits: impl Fn(&Table) -> Option<T>,
+) -> Option<T> {
+    // The longest table name explains most of the column's name, so the shortest prefix goes first.
+    let stem = column_stem(&column.name);
+    for prefix in 0..stem.len() {
+        let named: Vec<(&Table, T)> = catalog
+            .tables_of_stem(&stem[prefix..])
+            .filter(|parent| parent.is_table() && !parent.is_partition && !parent.of_extension)
+            .filter(|parent| parent.schema == table.schema)
+            .filter_map(|parent| Some((parent, fits(parent)?)))
+            .collect();
+        // A table that somebody else put beside it does not hide the one of the same owner.
+        let mut own = named.iter().filter(|(parent, _)| parent.owner == table.owner);
+        match (named.as_slice(), own.next(), own.next()) {
+            ([], ..) => continue,
+            ([(_, only)], ..) | (_, Some((_, only)), None) => return Some(only.clone()),
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// `column` as an undeclared reference to `parent`: the types must be the same, and a primary key or generated column is

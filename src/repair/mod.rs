@@ -144,7 +144,9 @@ fn find<'a>(session: &'a Session, request: &RepairRequest) -> Result<KeyReferenc
                     .map(|(c, _)| *c)
                     .chain(r.columns.clone())
                     .collect();
-                r.columns == columns || with_type == columns
+                // The tenant goes without saying.
+                let without_tenant = r.within_tenant && r.columns[1..] == columns;
+                r.columns == columns || with_type == columns || without_tenant
             })
             .collect();
     }

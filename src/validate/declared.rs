@@ -103,6 +103,7 @@ impl Declaration {
             columns: columns.iter().map(|c| c.number).collect(),
             parent,
             unique: parent.is_unique(&key),
+            within_tenant: false,
             key,
             constraint: None,
             state: State::Missing,

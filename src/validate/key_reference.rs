@@ -24,8 +24,11 @@ pub struct KeyReference<'a> {
     pub discriminator: Option<(i16, String)>,
     /// The user said that it may lead to another tenant.
     pub may_cross_tenants: bool,
-    /// Several rows of the parent may have the same key.
+    /// One row of the parent at most has the key.
     pub unique: bool,
+    /// Where the first column is the row's tenant key and the first of the key that of the parent: which tenant's row is meant follows from
+    /// the row, so that a row of another tenant is found by the other columns alone.
+    pub within_tenant: bool,
     /// The declaration that it rests on, with the role that made it.
     pub declaration: Option<String>,
 }

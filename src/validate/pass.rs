@@ -44,6 +44,8 @@ pub struct Conditions {
     pub tenants: Option<Tenants>,
     /// The set rows are counted by this.
     counts_set: String,
+    /// Of rows without a parent, those whose parent another tenant has are no orphans.
+    within_tenant: bool,
 }
 
 /// The two tenants of a reference.
@@ -135,19 +137,29 @@ impl<'a> Pass<'a> {
                 self.parameters.len()
             )
         });
-        let all = all_set(&own);
+        let compared = self.comparable_tenants(reference);
+        // Without tenants to compare, the row of another one is as good as none.
+        let within_tenant = reference.within_tenant && compared;
+        // The tenant of a row may be unknown; that is told beside it.
+        let all = all_set(&own[usize::from(within_tenant)..]);
         let set = match (&when, reference.match_full) {
             (Some(when), _) => format!("{when} AND {all}"),
             (None, true) => any(&own.iter().map(|c| format!("{c} IS NOT NULL")).collect::<Vec<_>>()),
             (None, false) => all,
         };
-        let compared = self.comparable_tenants(reference);
         let parent_whose = compared.then(|| self.resolver.of(reference.parent));
         let (found, parent) = match reference.unique {
             true => self.one_parent(reference, when.as_deref(), parent_whose),
             false => self.parents_per_key(reference, when.as_deref(), parent_whose),
         };
-        let orphan = format!("{set} AND {found} IS NOT DISTINCT FROM NULL");
+        let elsewhere = within_tenant.then(|| self.of_any_tenant(reference));
+        let orphan = match &elsewhere {
+            Some(elsewhere) => format!(
+                "{set} AND {} IS NOT NULL AND {elsewhere} IS NOT DISTINCT FROM NULL",
+                own[0]
+            ),
+            None => format!("{set} AND {found} IS NOT DISTINCT FROM NULL"),
+        };
         let child_whose = self.resolver.of(self.table);
         let tenants = match (parent, compared) {
             (Some(parent), true) => self
@@ -155,6 +167,19 @@ impl<'a> Pass<'a> {
                 .side(self.table, "t", &child_whose)
                 .map(|own| self.tenants(reference, &set, &found, own, parent)),
             _ => None,
+        };
+        let tenants = match (tenants, &elsewhere) {
+            (Some(tenants), Some(elsewhere)) => Some(Tenants {
+                cross: format!(
+                    "{set} AND {} IS NOT NULL AND {found} IS NOT DISTINCT FROM NULL AND {elsewhere} IS DISTINCT FROM NULL",
+                    own[0]
+                ),
+                // The parent's tenant is the one that was looked for.
+                parent_null: "false".into(),
+                counts_parent: None,
+                ..tenants
+            }),
+            (tenants, _) => tenants,
         };
         // A count of a column counts where it is set; FILTER evaluates a condition for every row.
         let single = self
@@ -172,7 +197,20 @@ impl<'a> Pass<'a> {
             orphan,
             tenants,
             counts_set,
+            within_tenant,
         }
+    }
+
+    /// The parent rows of whatever tenant by the key without the tenant, once per key; an expression that is NULL where there is none.
+    fn of_any_tenant(&mut self, reference: &KeyReference<'a>) -> String {
+        let alone = KeyReference {
+            columns: reference.columns[1..].to_vec(),
+            key: reference.key[1..].to_vec(),
+            unique: false,
+            within_tenant: false,
+            ..reference.clone()
+        };
+        self.parents_per_key(&alone, None, None).0
     }
 
     /// Counts one reference in the pass.
@@ -181,7 +219,10 @@ impl<'a> Pass<'a> {
         let found = self.aggregate(format!("pg_catalog.count({})", conditions.found));
         let mut numbers = Numbers {
             checked: Number::Column(checked),
-            orphans: Number::Difference(checked, found),
+            orphans: match conditions.within_tenant {
+                true => self.counted(&conditions.orphan),
+                false => Number::Difference(checked, found),
+            },
             cross: Number::None,
             null_tenant: Number::None,
             parent_null: Number::None,

@@ -1,6 +1,7 @@
 //! Which references there are to check: declared foreign keys, those that are only meant, and those that the user declared.
 
-use crate::catalog::{Catalog, State, Table};
+use crate::catalog::{Catalog, Column, State, Table};
+use crate::identifier::Literal;
 use crate::infer::tenancy::keys;
 
 use super::declared::Declaration;
@@ -55,11 +56,19 @@ pub fn collect<'a>(
             }
         }
         if inferred && table.is_table() && !table.is_partition {
-            of_table.extend(
-                meant(catalog, table)
-                    .into_iter()
-                    .filter(|meant| !spoken_of.contains(&meant.columns[0])),
-            );
+            let spoken = |column: &i16| spoken_of.contains(column);
+            for meant in meant(catalog, table) {
+                match meant {
+                    Found::Reference(to) if !to.columns.last().is_some_and(spoken) => of_table.push(to),
+                    Found::Unchecked(to) => {
+                        let column = table.columns.iter().find(|c| c.name == to.columns);
+                        if !column.is_some_and(|column| spoken(&column.number)) {
+                            unchecked.push(to);
+                        }
+                    }
+                    Found::Reference(_) => {}
+                }
+            }
         }
         of_table.sort_by(|a, b| {
             let key = |r: &KeyReference| {
@@ -121,6 +130,7 @@ fn foreign_keys<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<
             discriminator: None,
             may_cross_tenants: false,
             unique: true,
+            within_tenant: false,
             declaration: None,
         })
     })
@@ -128,24 +138,58 @@ fn foreign_keys<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<
 }
 
 /// References that only a name speaks of.
-fn meant<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<KeyReference<'a>> {
-    let columns = table.columns.iter();
-    columns
-        .filter_map(|column| {
-            let to = keys::meant_by_name(catalog, table, column)?;
-            Some(KeyReference {
-                table,
-                columns: vec![column.number],
-                parent: catalog.table(to.parent)?,
-                key: vec![to.key],
-                constraint: None,
-                state: State::Missing,
-                match_full: false,
-                discriminator: None,
-                may_cross_tenants: false,
-                unique: true,
-                declaration: None,
-            })
-        })
-        .collect()
+fn meant<'a>(catalog: &'a Catalog, table: &'a Table) -> Vec<Found<'a>> {
+    let of = |column: &Column| {
+        let alone = keys::meant_by_name(catalog, table, column);
+        let (parent, columns, key, within_tenant) = match alone {
+            Some(to) => (to.parent, vec![column.number], vec![to.key], false),
+            None => match keys::meant_within_tenant(catalog, table, column)? {
+                Ok(to) => (
+                    to.parent,
+                    vec![to.own_tenant, column.number],
+                    vec![to.tenant, to.key],
+                    true,
+                ),
+                Err(parent) => {
+                    let parent = catalog.table(parent)?;
+                    return Some(Found::Unchecked(no_own_tenant(catalog, table, column, parent)));
+                }
+            },
+        };
+        Some(Found::Reference(KeyReference {
+            table,
+            columns,
+            parent: catalog.table(parent)?,
+            key,
+            constraint: None,
+            state: State::Missing,
+            match_full: false,
+            discriminator: None,
+            may_cross_tenants: false,
+            unique: true,
+            within_tenant,
+            declaration: None,
+        }))
+    };
+    table.columns.iter().filter_map(of).collect()
+}
+
+/// A column that means a key of (tenant, id), of a table whose rows do not say which tenant is theirs.
+fn no_own_tenant(catalog: &Catalog, table: &Table, column: &Column, parent: &Table) -> Unchecked {
+    let shown_table = catalog.display(table);
+    let key = parent.primary_key().map(|key| shown(&parent.names_of(&key.columns)));
+    Unchecked {
+        columns: shown(&[column.name.as_str()]),
+        parent: Some(catalog.display(parent)),
+        constraint: None,
+        state: Some(State::Missing),
+        why: format!(
+            "the key of {} is {}, and {shown_table} has no tenant key of its own: SELECT declare_tenant_key({}, '...') names it, or declare_reference() what is meant",
+            catalog.display(parent),
+            key.unwrap_or_default(),
+            Literal::new(&shown_table)
+        ),
+        declaration: None,
+        table: shown_table,
+    }
 }

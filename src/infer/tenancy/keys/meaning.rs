@@ -24,6 +24,68 @@ pub fn meant_by_name(catalog: &Catalog, table: &Table, column: &Column) -> Optio
     to.filter(|to| !to.declared && (to.parent, to.key) != (table.oid, column.number))
 }
 
+/// A row of the same tenant, of a table whose key is (tenant, id).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceWithinTenant {
+    /// The parent table.
+    pub parent: u32,
+    /// The referencing row's tenant key.
+    pub own_tenant: i16,
+    /// That of the parent.
+    pub tenant: i16,
+    /// The other column of the parent's primary key.
+    pub key: i16,
+}
+
+/// As [`meant_by_name`], where the primary key of the table after which the column is named is its tenant key and one more column: the
+/// column is a reference together with its own row's tenant key. `Err`: the parent, where the row has no tenant key to look for.
+pub fn meant_within_tenant(
+    catalog: &Catalog,
+    table: &Table,
+    column: &Column,
+) -> Option<Result<ReferenceWithinTenant, u32>> {
+    let declared = catalog
+        .foreign_keys_of(table.oid)
+        .any(|key| key.columns.contains(&column.number));
+    if declared || column.generated || names::words(&column.name).len() <= names::column_stem(&column.name).len() {
+        return None;
+    }
+    let keys = TenantKeys::of_root(catalog, root::known(catalog)?)?;
+    let tenant_of = |table: &Table| Some(keys.of(table).iter().find(|key| key.comparable)?.column);
+    let base = |type_oid: u32| Some(catalog.base_type(type_oid, -1)?.0.oid);
+    let (parent, tenant, key) = reference::named(catalog, table, column, |parent| {
+        let tenant = tenant_of(parent)?;
+        let [first, second] = parent.primary_key()?.columns[..] else {
+            return None;
+        };
+        let key = match tenant {
+            tenant if tenant == first => second,
+            tenant if tenant == second => first,
+            _ => return None,
+        };
+        let itself = (parent.oid, key) == (table.oid, column.number);
+        let same = base(column.type_oid)? == base(parent.column(key)?.type_oid)?;
+        (same && !itself).then_some((parent.oid, tenant, key))
+    })?;
+    let of_parent = catalog.table(parent)?.column(tenant)?;
+    let comparable = |own: &i16| {
+        let own = table.column(*own);
+        own.is_some_and(|own| catalog.comparable(own.type_oid, of_parent.type_oid))
+    };
+    match tenant_of(table) {
+        Some(own) if own == column.number => None,
+        own => Some(match own.filter(comparable) {
+            Some(own_tenant) => Ok(ReferenceWithinTenant {
+                parent,
+                own_tenant,
+                tenant,
+                key,
+            }),
+            None => Err(parent),
+        }),
+    }
+}
+
 /// The row that the values of a column mean: by its foreign key, else as declared, else by its name. `None`: nothing says so, it is
 /// declared to be no reference, or which table is meant depends on another column.
 pub fn meaning(catalog: &Catalog, table: &Table, column: &Column) -> Option<Reference> {

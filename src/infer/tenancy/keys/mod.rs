@@ -31,7 +31,7 @@ mod paths;
 
 use std::rc::Rc;
 
-pub use meaning::{infer, is_key, meaning, meant_by_name};
+pub use meaning::{infer, is_key, meaning, meant_by_name, meant_within_tenant};
 pub use order::{KeyPaths, in_order};
 pub use paths::{MOST_PATHS, NotFollowed, Paths, TenantSource};
 
