@@ -156,7 +156,8 @@ fn may_alter(session: &Session, facts: &Facts) -> Result<(), Problem> {
         Some(parent) => {
             let parent = session.catalog.display(parent);
             Err(denied(format!("permission denied to reference {parent}")).hint(format!(
-                "GRANT REFERENCES ON {parent} TO ...; or parent => '' for no foreign key"
+                "{}; or parent => '' for no foreign key",
+                session.grant("REFERENCES", &parent)
             )))
         }
     }

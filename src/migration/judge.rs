@@ -2,7 +2,7 @@
 //!
 //! Later statements supersede earlier ones, and names move: a column that a later step drops is not missing, and `t` may be the table
 //! that was called so first, or the one that took the name of it. What a single step leaves to see is a [`Verdict`]; where it leaves
-//! nothing, the [`Prefix`] decides: the number of steps that explains all that is there.
+//! nothing, the prefix decides: the number of steps that explains all that is there.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

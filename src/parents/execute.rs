@@ -157,7 +157,7 @@ fn blueprint<'a>(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied to insert into {shown}"),
         )
-        .hint(format!("GRANT INSERT ON {shown} TO ...")));
+        .hint(session.grant("INSERT", &shown)));
     }
     Ok(blueprint)
 }

@@ -135,7 +135,7 @@ impl<'a> Creation<'a> {
                     PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
                     format!("permission denied to insert into {shown}"),
                 )
-                .hint(format!("GRANT INSERT ON {shown} TO ...")),
+                .hint(work.session.grant("INSERT", &shown)),
             );
         }
         // Other keys of the parent and the rows of its own parents are looked at as well.

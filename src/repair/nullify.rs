@@ -99,7 +99,7 @@ impl<'a> Nullification<'a> {
                         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
                         format!("permission denied to update {} of {shown}", column.quoted),
                     )
-                    .hint(format!("GRANT UPDATE ({}) ON {shown} TO ...", column.quoted)),
+                    .hint(session.grant(&format!("UPDATE ({})", column.quoted), &shown)),
                 );
             }
         }

@@ -109,7 +109,8 @@ fn empty_columns<'a>(
     let shown = session.catalog.display(table);
     if !table.may_use_schema || columns.iter().any(|c| !c.may_select) {
         return Ok(Err(format!(
-            "permission denied to read {shown}: GRANT SELECT ON {shown} TO ..."
+            "permission denied to read {shown}: {}",
+            session.grant("SELECT", &shown)
         )));
     }
     if table.row_security_active {

@@ -4,8 +4,19 @@ use pgrx::prelude::PgSqlErrorCode;
 
 use super::Session;
 use crate::catalog::{Column, Table};
+use crate::identifier::Identifier;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
+
+impl Session {
+    /// The statement that gives the caller a right: `GRANT SELECT ON orders TO app`.
+    ///
+    /// * `right`: `SELECT`, `UPDATE (a)`.
+    /// * `on`: as SQL: a table, `SCHEMA s`.
+    pub fn grant(&self, right: &str, on: &str) -> String {
+        format!("GRANT {right} ON {on} TO {}", Identifier::new(&self.role))
+    }
+}
 
 /// Adds what keeps the caller from reading these columns of every row of `table`.
 ///
@@ -16,14 +27,14 @@ pub fn readable(session: &Session, table: &Table, columns: &[i16], whole: bool, 
     if !table.may_use_schema {
         problems.push(
             denied(format!("permission denied for schema {}", table.quoted_schema))
-                .hint(format!("GRANT USAGE ON SCHEMA {} TO ...", table.quoted_schema)),
+                .hint(session.grant("USAGE", &format!("SCHEMA {}", table.quoted_schema))),
         );
     }
     if whole && !table.may_select {
         problems.push(
             denied(format!("permission denied to read {shown}"))
                 .detail("rights on single columns are not enough for the table that is filled")
-                .hint(format!("GRANT SELECT ON {shown} TO ...")),
+                .hint(session.grant("SELECT", &shown)),
         );
         return;
     }
@@ -39,7 +50,7 @@ pub fn readable(session: &Session, table: &Table, columns: &[i16], whole: bool, 
                 "permission denied to read {} of {shown}",
                 unreadable.join(", ")
             ))
-            .hint(format!("GRANT SELECT ON {shown} TO ...")),
+            .hint(session.grant("SELECT", &shown)),
         );
     }
     if table.row_security_active {
@@ -64,6 +75,6 @@ pub fn updatable(session: &Session, table: &Table, column: &Column, problems: &m
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied to update {} of {shown}", column.quoted),
         )
-        .hint(format!("GRANT UPDATE ({}) ON {shown} TO ...", column.quoted)),
+        .hint(session.grant(&format!("UPDATE ({})", column.quoted), &shown)),
     );
 }

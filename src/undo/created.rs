@@ -115,7 +115,7 @@ impl<'a> Created<'a> {
                 .detail(
                     "its rows are locked first, so that nobody can refer to them meanwhile: that needs UPDATE as well",
                 )
-                .hint(format!("GRANT UPDATE, DELETE ON {shown} TO ...")),
+                .hint(self.session.grant("UPDATE, DELETE", &shown)),
             );
         }
         problems.into_result()?;

@@ -90,7 +90,7 @@ impl<'a> Deleted<'a> {
                     PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
                     format!("permission denied to insert into {shown}"),
                 )
-                .hint(format!("GRANT INSERT ON {shown} TO ...")),
+                .hint(self.session.grant("INSERT", &shown)),
             );
         }
         let parents = catalog.foreign_keys_of(self.table.oid).map(|key| key.parent);
