@@ -61,7 +61,7 @@ pub fn infer(catalog: &Catalog, table: &Table, column: &Column) -> Result<source
         return as_tenant_key;
     }
     let inferred = sources::infer(catalog, table, column)?;
-    let Some(party) = catalog.table(inferred.reference.parent) else {
+    let Some(party) = inferred.reference.as_ref().and_then(|to| catalog.table(to.parent)) else {
         return Ok(inferred);
     };
     let same = find(catalog, party, true)
@@ -70,7 +70,7 @@ pub fn infer(catalog: &Catalog, table: &Table, column: &Column) -> Result<source
     match same {
         Some(found) => Ok(sources::Inferred {
             sources: found.sources?,
-            reference: found.reference,
+            reference: Some(found.reference),
         }),
         None => Ok(inferred),
     }

@@ -6,13 +6,16 @@
 //! that of the column come first (`buyerPartyId` from `buyerContactId`); only where there are none, those without a role
 //! (`clientPartyId` from `contactId`).
 //!
+//! Before all of these, a column that is named after a sibling and a key of its parent is the copy of that key: `invoice_account_id` beside
+//! `invoice_id` is `invoices.account_id`.
+//!
 //! A tenant key is everybody's: there, every path along references says it (see `keys`). For any other column they say
 //! something else: who typed the invoice is not its client.
 
 use super::InferError;
 use super::reference::{self, Reference};
 use crate::catalog::{Catalog, Column, Table};
-use crate::names::prefix_before;
+use crate::names::{self, column_stem, prefix_before};
 use crate::rule::{Hop, Source};
 
 /// What was inferred for one column.
@@ -20,8 +23,8 @@ use crate::rule::{Hop, Source};
 pub struct Inferred {
     /// In order of precedence.
     pub sources: Vec<Source>,
-    /// The row that the value means.
-    pub reference: Reference,
+    /// The row that the value means, where that is known.
+    pub reference: Option<Reference>,
 }
 
 /// Infers the sources of `column`.
@@ -29,6 +32,12 @@ pub struct Inferred {
 /// Errors: 42703 if there is none, 42702 with the choices if several answers are equally good.
 pub fn infer(catalog: &Catalog, table: &Table, column: &Column) -> Result<Inferred, InferError> {
     let Some(reference) = reference::of(catalog, table, column) else {
+        if let Some((source, reference)) = copied(catalog, table, column) {
+            return Ok(Inferred {
+                sources: vec![source],
+                reference,
+            });
+        }
         return Err(InferError::NoSource {
             table: catalog.display(table),
             column: column.name.clone(),
@@ -39,7 +48,10 @@ pub fn infer(catalog: &Catalog, table: &Table, column: &Column) -> Result<Inferr
         });
     };
     let sources = infer_for(catalog, table, column, &reference)?;
-    Ok(Inferred { sources, reference })
+    Ok(Inferred {
+        sources,
+        reference: Some(reference),
+    })
 }
 
 /// As [`infer`], where it is known what the column refers to.
@@ -49,6 +61,12 @@ pub fn infer_for(
     column: &Column,
     reference: &Reference,
 ) -> Result<Vec<Source>, InferError> {
+    let same = |to: &Reference| (to.parent, to.key) == (reference.parent, reference.key);
+    if let Some((source, to)) = copied(catalog, table, column)
+        && to.as_ref().is_none_or(same)
+    {
+        return Ok(vec![source]);
+    }
     let siblings = match reference.parent == table.oid {
         // A parent of the same kind: nothing else in the row says which.
         true => vec![],
@@ -69,6 +87,51 @@ pub fn infer_for(
             None => "the referenced table is not visible".into(),
         },
     })
+}
+
+/// The key that a column keeps a copy of, and what that key means: `invoice_account_id` beside `invoice_id` is the `account_id` of the
+/// invoice. `None` where no name says so, or two do.
+fn copied(catalog: &Catalog, table: &Table, column: &Column) -> Option<(Source, Option<Reference>)> {
+    let words = names::words(&column.name);
+    let base = |type_oid: u32| Some(catalog.base_type(type_oid, -1)?.0.oid);
+    let own = base(column.type_oid)?;
+    let mut found: Vec<(usize, Source, Option<Reference>)> = Vec::new();
+    for sibling in table.columns.iter().filter(|c| c.number != column.number) {
+        let stem = column_stem(&sibling.name);
+        let Some(rest) = words.strip_prefix(stem.as_slice()).filter(|rest| rest.len() > 1) else {
+            continue;
+        };
+        let Some((to, parent)) =
+            reference::of(catalog, table, sibling).and_then(|to| Some((to.clone(), catalog.table(to.parent)?)))
+        else {
+            continue;
+        };
+        // A key: with an ending that says so, and not the one by which the parent is found.
+        let is_key = |c: &&Column| {
+            names::words(&c.name) == rest && column_stem(&c.name).len() < rest.len() && c.number != to.key
+        };
+        let mut keys = parent
+            .columns
+            .iter()
+            .filter(is_key)
+            .filter(|c| base(c.type_oid) == Some(own));
+        if let (Some(key), None) = (keys.next(), keys.next()) {
+            let hop = Hop {
+                parent: parent.oid,
+                key: vec![to.key],
+                columns: vec![key.number],
+            };
+            let source = Source::of_columns(&[sibling.number], vec![hop]);
+            found.push((stem.len(), source, reference::of(catalog, parent, key)));
+        }
+    }
+    // `sales_order_account_id` beside `sales_order_id` and `sales_id`: the longer name says more.
+    let longest = found.iter().map(|(length, ..)| *length).max()?;
+    found.retain(|(length, ..)| *length == longest);
+    match found.len() {
+        1 => found.pop().map(|(_, source, reference)| (source, reference)),
+        _ => None,
+    }
 }
 
 /// A sibling column that leads to a value.
@@ -220,6 +283,38 @@ mod tests {
                 .map(|s| s.to_path(catalog, table).to_string())
                 .collect()
         })
+    }
+
+    #[test]
+    fn a_key_of_the_parent_is_copied_by_name() {
+        let catalog = Builder::new()
+            .table("accounts", &["id"])
+            .table("invoices", &["id", "account_id?", "region_id?", "number?"])
+            .table(
+                "lines",
+                &[
+                    "id",
+                    "invoice_id?",
+                    "account_id?",
+                    "invoice_account_id?",
+                    "invoice_region_id?",
+                    "invoice_number?",
+                ],
+            )
+            .table("Line", &["id", "invoiceId?", "invoiceAccountId?"])
+            .references("invoices", "account_id", "accounts")
+            .references("lines", "invoice_id", "invoices")
+            .references("Line", "invoiceId", "invoices");
+        let catalog = catalog.build();
+        for (table, column, source) in [
+            ("lines", "invoice_account_id", "invoice_id -> invoices.account_id"),
+            ("lines", "invoice_region_id", "invoice_id -> invoices.region_id"),
+            ("Line", "invoiceAccountId", "invoiceId -> invoices.account_id"),
+        ] {
+            assert_eq!(inferred(&catalog, table, column).unwrap(), [source]);
+        }
+        // A number is no key: nothing says that it is kept as a copy.
+        assert!(inferred(&catalog, "lines", "invoice_number").is_err());
     }
 
     #[test]

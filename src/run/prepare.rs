@@ -217,7 +217,7 @@ fn sources_of(
             (sources.collect(), None)
         }
         (None, None, Some(column)) => match party::infer(catalog, table, column) {
-            Ok(inferred) => (inferred.sources, Some(inferred.reference)),
+            Ok(inferred) => (inferred.sources, inferred.reference),
             Err(error) => {
                 problems.push(error);
                 (vec![], None)

@@ -26,6 +26,43 @@ fn a_nullable_tenant_key_is_still_the_tenant_key() {
 }
 
 #[test]
+fn a_column_named_after_a_parent_and_its_key_is_a_copy_of_that_key() {
+    let (_database, mut client) = database_with(
+        r#"CREATE TABLE orgs (id int PRIMARY KEY); INSERT INTO orgs VALUES (1), (2);
+           CREATE TABLE accounts (id int PRIMARY KEY, org_id int NOT NULL REFERENCES orgs); INSERT INTO accounts VALUES (10, 1), (20, 2);
+           CREATE TABLE invoices (id int PRIMARY KEY, org_id int NOT NULL REFERENCES orgs, account_id int REFERENCES accounts, region_id int, total int);
+           INSERT INTO invoices VALUES (1, 1, 10, 7, 100), (2, 2, 20, 8, 200), (3, 1, NULL, NULL, 300);
+           CREATE TABLE lines (id int PRIMARY KEY, org_id int NOT NULL REFERENCES orgs, invoice_id int REFERENCES invoices, account_id int REFERENCES accounts,
+                               invoice_account_id int, invoice_region_id int, invoice_total int);
+           INSERT INTO lines VALUES (1, 1, 1, 20), (2, 2, 2, 10), (3, 1, 3, 10), (4, 2, 1, 20), (5, 1, NULL, 10);
+           CREATE TABLE "Note" (id int PRIMARY KEY, "invoiceId" int REFERENCES invoices, "invoiceAccountId" int);
+           INSERT INTO "Note" VALUES (1, 1), (2, 2)"#,
+    );
+    let filled =
+        |client: &mut postgres::Client, call: &str| one(client, &format!("SELECT filled, reasons FROM {call}"));
+    // Another tenant's invoice gives nothing.
+    assert_eq!(
+        filled(&mut client, "backfill('lines', 'invoice_account_id', dry_run => false)"),
+        r#"2|{"no_source": 1, "source_null": 1, "cross_tenant": 1}"#
+    );
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT string_agg(concat(id, ':', invoice_account_id), ',' ORDER BY id) FROM lines"
+        ),
+        "1:10,2:20,3:,4:,5:"
+    );
+    assert_eq!(
+        filled(&mut client, "backfill('lines', 'invoice_region_id')"),
+        r#"3|{"no_source": 1, "source_null": 1}"#
+    );
+    assert_eq!(filled(&mut client, "backfill('Note', 'invoiceAccountId')"), "2|{}");
+    // A total is no key: nothing says that it is a copy.
+    let refused = failure(&mut client, "SELECT * FROM backfill('lines', 'invoice_total')");
+    assert_eq!(refused.code, "42703", "{refused:?}");
+}
+
+#[test]
 fn a_lookup_table_that_both_sides_share_is_never_silently_the_tenant() {
     // As often shared, as well named, and NOT NULL where the tenant key is not: between these two tables alone that cannot be told apart.
     // The table that stands out among all is the tenant, as for everybody else who asks.

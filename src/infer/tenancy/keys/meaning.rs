@@ -141,7 +141,7 @@ pub fn infer(catalog: &Catalog, table: &Table, column: &Column) -> Option<Result
             looked_for: keys.why_no_path(table, &paths),
         }),
         false => Ok(Inferred {
-            reference: keys.reference(key),
+            reference: Some(keys.reference(key)),
             sources: paths.found.into_iter().map(|path| path.source).collect(),
         }),
     })
