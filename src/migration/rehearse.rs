@@ -5,8 +5,9 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use pgrx::prelude::*;
-use pgrx::spi::SpiError;
+use pgrx::spi::{SpiError, quote_identifier};
 
+use super::shown::qualified;
 use crate::pg::{Settings, run_any, subtransaction};
 use crate::problem::Problem;
 use crate::run::{Session, may_write};
@@ -49,8 +50,21 @@ pub struct RehearsalRequest {
 }
 
 /// Functions whose effect no rollback undoes: a statement that names one of them is not run. Prefixes end in `*`.
-const OUTSIDE: [&str; 22] = [
+const OUTSIDE: [&str; 34] = [
     "dblink*",
+    // Citus: what runs on other nodes, and what changes which nodes there are and where rows lie.
+    "run_command_on_*",
+    "master_run_on_*",
+    "citus_run_on_*",
+    "citus_add_*",
+    "citus_remove_node",
+    "citus_activate_node",
+    "citus_disable_node",
+    "citus_drain_node",
+    "citus_move_shard_placement",
+    "citus_copy_shard_placement",
+    "citus_rebalance_*",
+    "isolate_tenant_to_new_shard",
     "http_*",
     "http",
     "urlencode_post",
@@ -235,7 +249,11 @@ impl Stage<'_> {
 
     /// Runs one statement; false where it failed.
     fn one(&mut self, step: &ScriptStatement, in_block: bool) -> Result<bool, Problem> {
-        if let Some(why) = cannot_be_run(step) {
+        let why = match cannot_be_run(step) {
+            Some(why) => Some(why),
+            None => writes_elsewhere(step)?,
+        };
+        if let Some(why) = why {
             self.not_run(step, &why);
             return Ok(true);
         }
@@ -394,6 +412,43 @@ fn sqlstate(code: PgSqlErrorCode) -> String {
     (0..5)
         .map(|i| char::from(b'0' + ((code >> (6 * i)) & 0x3f) as u8))
         .collect()
+}
+
+/// Why a statement that writes is not run: its rows lie on another server, in a table as it is by now, or in a partition of it.
+///
+/// Errors: those of SPI.
+fn writes_elsewhere(step: &ScriptStatement) -> Result<Option<String>, Problem> {
+    let names = step.actions.iter().filter_map(|action| match action {
+        Action::Data { tables } => Some(tables),
+        _ => None,
+    });
+    for name in names.flatten() {
+        let quoted = match &name.schema {
+            Some(schema) => qualified(schema, &name.name),
+            None => quote_identifier(&name.name),
+        };
+        // Its partitions are themselves among what this returns.
+        let sql = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) AS t
+                   JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.relid
+                   WHERE c.relkind OPERATOR(pg_catalog.=) 'f'
+                   UNION ALL
+                   SELECT pg_catalog.count(*) FROM pg_catalog.pg_class AS c
+                   WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1) AND c.relkind OPERATOR(pg_catalog.=) 'f'";
+        let foreign: i64 = Spi::connect(|client| {
+            let rows = client.select(sql, None, &[quoted.as_str().into()])?;
+            let mut foreign = 0;
+            for row in rows {
+                foreign += row.get::<i64>(1)?.unwrap_or_default();
+            }
+            Ok::<_, SpiError>(foreign)
+        })?;
+        if foreign > 0 {
+            return Ok(Some(format!(
+                "{quoted} is a foreign table, or has partitions that are: another server may not undo what is written there"
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// Why a statement is not run.

@@ -9,6 +9,47 @@ const TABLES: &str = "
     CREATE SEQUENCE numbers;";
 
 #[test]
+fn what_no_rollback_takes_back_is_not_run() {
+    let (_database, mut client) = database_with(
+        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE SCHEMA far;
+         CREATE FOREIGN TABLE far.rows (id int) SERVER s;
+         CREATE TABLE parted (id int) PARTITION BY LIST (id);
+         CREATE TABLE near PARTITION OF parted FOR VALUES IN (1);
+         CREATE FUNCTION run_command_on_workers(text) RETURNS text LANGUAGE sql AS 'SELECT $1';
+         CREATE FUNCTION citus_add_node(text, int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    );
+    let script = "INSERT INTO parted VALUES (1);
+        CREATE FOREIGN TABLE beside PARTITION OF parted FOR VALUES IN (2) SERVER s;
+        INSERT INTO parted VALUES (1);
+        INSERT INTO far.rows VALUES (1);
+        UPDATE far.rows SET id = 2;
+        SET search_path = far, public;
+        DELETE FROM rows;
+        SELECT run_command_on_workers('DROP TABLE x');
+        SELECT citus_add_node('there', 5432)";
+    let got = lines(
+        &mut client,
+        &format!("SELECT kind, message FROM migration_rehearse($mend${script}$mend$) WHERE step IS NOT NULL"),
+    );
+    let foreign = "is a foreign table, or has partitions that are: another server may not undo what is written there";
+    let outside = "has effects that a rollback does not undo";
+    assert_eq!(
+        got,
+        [
+            "INSERT|-".to_string(),
+            "CREATE FOREIGN TABLE|-".into(),
+            format!("INSERT|not run: parted {foreign}"),
+            format!("INSERT|not run: far.rows {foreign}"),
+            format!("UPDATE|not run: far.rows {foreign}"),
+            "SET|-".into(),
+            format!("DELETE|not run: rows {foreign}"),
+            format!("SELECT|not run: run_command_on_workers {outside}"),
+            format!("SELECT|not run: citus_add_node {outside}"),
+        ]
+    );
+}
+
+#[test]
 fn statements_blocks_rows_and_locks() {
     let (_database, mut client) = database_with(TABLES);
     let script = "INSERT INTO parents VALUES (3, 'c'), (4, 'd');
