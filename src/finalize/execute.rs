@@ -12,6 +12,7 @@ use crate::catalog::Table;
 use crate::infer::tenancy::resolver::TenantResolver;
 use crate::pg::{self, Settings};
 use crate::problem::Problem;
+use crate::run::obstacles::rows_are_here;
 use crate::run::{Session, try_lock};
 use crate::validate::tenants;
 
@@ -133,6 +134,7 @@ fn somebody_else(session: &Session, table: &Table) -> Problem {
 }
 
 fn may_alter(session: &Session, facts: &Facts) -> Result<(), Problem> {
+    rows_are_here(session, facts.table)?;
     let shown = session.catalog.display(facts.table);
     let parts = if facts.guarantees.family.len() > 1 {
         ", or one of its children,"

@@ -1,10 +1,10 @@
 //! May the caller see what a call is about to count? Privileges, and policies that would hide rows.
 
 use pgrx::prelude::PgSqlErrorCode;
+use pgrx::spi::quote_identifier;
 
 use super::Session;
 use crate::catalog::{Column, Table};
-use crate::identifier::Identifier;
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 
@@ -14,7 +14,7 @@ impl Session {
     /// * `right`: `SELECT`, `UPDATE (a)`.
     /// * `on`: as SQL: a table, `SCHEMA s`.
     pub fn grant(&self, right: &str, on: &str) -> String {
-        format!("GRANT {right} ON {on} TO {}", Identifier::new(&self.role))
+        format!("GRANT {right} ON {on} TO {}", quote_identifier(&self.role))
     }
 }
 

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod obstacles;
 mod outcome;
 mod party;
+mod placement;
 mod prepare;
 pub mod query;
 mod reader;

@@ -24,6 +24,7 @@ pub fn relation_can_be_filled(session: &Session, table: &Table, problems: &mut P
                     .hint("pg_mend fills tables of your own"),
                 );
             }
+            problems.keep(rows_are_here(session, table));
             return;
         }
         'v' => "a view",
@@ -42,6 +43,30 @@ pub fn relation_can_be_filled(session: &Session, table: &Table, problems: &mut P
         'c' => problem.hint("name a table that uses the type"),
         _ => problem.hint("name the table below it"),
     });
+}
+
+/// Are the rows of a table on this server, and no other's business?
+///
+/// Citus keeps them in shards on several nodes: a lock, a snapshot and the ids of what was written hold on one node only, so that nothing
+/// of it can be proved. A dry run is refused as well: it would promise what the real run cannot do.
+///
+/// Errors: 0A000 for a distributed or reference table, and for every table where this node is a worker.
+pub fn rows_are_here(session: &Session, table: &Table) -> Result<(), Problem> {
+    let shown = session.catalog.display(table);
+    let refused = |message: String| Problem::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message);
+    if session.placement.worker {
+        return Err(
+            refused(format!("this server is a worker of Citus: {shown} is not written here"))
+                .detail("its tables are copies of the coordinator's, or shards of them")
+                .hint("run the call on the coordinator"),
+        );
+    }
+    match session.placement.tables.iter().find(|(oid, _)| *oid == table.oid) {
+        None => Ok(()),
+        Some((_, kind)) => Err(refused(format!("{shown} is a {kind} table of Citus, which pg_mend does not write yet"))
+            .detail("its rows are on several nodes, each with snapshots and transaction ids of its own: what was written cannot be proved")
+            .hint("SELECT undistribute_table(...) brings its rows back to the coordinator; or fill it before it is distributed")),
+    }
 }
 
 /// Adds why nobody can write this column.

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
+use super::placement::{CITUS_IS_THERE, Placement};
 use super::state_tables::{self, State};
 use crate::catalog::{self, Catalog, Table};
 use crate::pg::{self, Qualified, Settings, Watch};
@@ -40,6 +41,8 @@ pub struct Session {
     pub state: State,
     /// The id of the transaction that the call is part of, if it has written already.
     pub transaction: Option<u32>,
+    /// Which tables Citus keeps elsewhere.
+    pub(super) placement: Placement,
     /// The root that the call itself names.
     named_root: Cell<Option<u32>>,
     /// Tables that are locked and as they were found, since so many rollbacks.
@@ -53,7 +56,7 @@ impl Session {
     /// Reads the catalog. Assigns no transaction id.
     pub fn begin() -> Result<Session, Problem> {
         // The calls are qualified and use no operator, so they are safe under any search_path.
-        let (caller, transaction, schemas, role) = Spi::connect(|client| {
+        let (caller, transaction, schemas, role, citus) = Spi::connect(|client| {
             let names = ["search_path", "row_security"].into_iter();
             let names: Vec<&'static str> = names.chain(EXACT_TEXTS.map(|(name, _)| name)).collect();
             let settings: String = names
@@ -62,14 +65,14 @@ impl Session {
                 .collect();
             let sql = format!(
                 "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text,
-                        pg_catalog.current_schemas(true)::pg_catalog.text[], CURRENT_USER::pg_catalog.text{settings}"
+                        pg_catalog.current_schemas(true)::pg_catalog.text[], CURRENT_USER::pg_catalog.text, {CITUS_IS_THERE}{settings}"
             );
             let row = client.select(&sql, None, &[])?.first();
             let text = |column: usize| Ok::<_, spi::Error>(row.get::<String>(column)?.unwrap_or_default());
             let schemas = row.get::<Vec<Option<String>>>(2)?.unwrap_or_default();
             let mut caller = vec![];
             for (at, name) in names.into_iter().enumerate() {
-                let value = text(4 + at)?;
+                let value = text(5 + at)?;
                 // DateStyle has two parts, of which we set the first.
                 let ours = EXACT_TEXTS.iter().any(|(of_texts, exact)| {
                     *of_texts == name
@@ -82,7 +85,8 @@ impl Session {
                     caller.push((name, value));
                 }
             }
-            Ok::<_, spi::Error>((CallersSettings(caller), text(1)?, schemas, text(3)?))
+            let citus = row.get::<bool>(4)?.unwrap_or(false);
+            Ok::<_, spi::Error>((CallersSettings(caller), text(1)?, schemas, text(3)?, citus))
         })?;
         // Rows carry the lower half of the id in xmin.
         let transaction = transaction.parse::<u64>().ok().map(|id| id as u32);
@@ -90,6 +94,11 @@ impl Session {
         ours.extend(EXACT_TEXTS);
         let settings = Settings::push(&ours);
         let state = State::check()?;
+        let placement = if citus {
+            Placement::load()?
+        } else {
+            Placement::default()
+        };
         let mut catalog = catalog::load(schemas.into_iter().flatten().collect())?;
         state_tables::load_tenant_keys(&mut catalog)?;
         state_tables::load_declared_references(&mut catalog)?;
@@ -112,6 +121,7 @@ impl Session {
             role,
             state,
             transaction,
+            placement,
             named_root: Cell::new(None),
             held: RefCell::default(),
             _watch: watch,

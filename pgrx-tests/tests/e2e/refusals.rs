@@ -1,5 +1,6 @@
 //! What a wrong call says: SQLSTATE, message, and a hint with the next call; nothing is written.
 
+use pgrx_tests::database_with;
 use pgrx_tests::example::{failure, load_party, one};
 
 #[test]
@@ -303,5 +304,73 @@ fn an_ambiguous_tenant_root_lists_its_choices_and_the_setting_settles_it() {
             "SELECT filled FROM backfill('entry', 'party_id', tenant_guard => false)"
         ),
         "1"
+    );
+}
+
+/// Citus is not here; its catalog is, as far as pg_mend reads it (citus 13.2: pg_dist_partition, pg_dist_local_group).
+const CITUS: &str = "
+    SET allow_system_table_mods = on;
+    CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass, partmethod \"char\", repmodel \"char\");
+    CREATE TABLE pg_catalog.pg_dist_local_group (groupid int);
+    GRANT SELECT ON pg_catalog.pg_dist_partition, pg_catalog.pg_dist_local_group TO PUBLIC;
+    INSERT INTO pg_catalog.pg_dist_local_group VALUES (0);
+    RESET allow_system_table_mods;
+    CREATE TABLE orgs (id int PRIMARY KEY); INSERT INTO orgs VALUES (1);
+    CREATE TABLE users (id int PRIMARY KEY, org_id int REFERENCES orgs); INSERT INTO users VALUES (1, 1);
+    CREATE TABLE posts (id int PRIMARY KEY, org_id int REFERENCES orgs, user_id int); INSERT INTO posts VALUES (1, NULL, 1), (2, NULL, 9);
+    CREATE TABLE notes (id int PRIMARY KEY, org_id int REFERENCES orgs, user_id int); INSERT INTO notes VALUES (1, NULL, 1);
+    INSERT INTO pg_catalog.pg_dist_partition VALUES ('posts', 'h', 's'), ('orgs', 'n', 't'), ('users', 'n', 's');";
+
+#[test]
+fn what_lies_on_other_nodes_is_not_written() {
+    let (_database, mut client) = database_with(CITUS);
+    let calls = [
+        "SELECT * FROM backfill('posts', 'org_id', ARRAY['user_id -> users.org_id'])",
+        "SELECT * FROM backfill('posts', 'org_id', ARRAY['user_id -> users.org_id'], dry_run => false)",
+        "SELECT * FROM repair_orphans('posts', 'user_id', 'nullify')",
+        "SELECT * FROM repair_orphans('posts', 'user_id', 'quarantine', dry_run => false)",
+        "CALL finalize_backfill('posts', 'user_id', not_null => false, root => 'orgs')",
+    ];
+    for call in calls {
+        let refused = failure(&mut client, call);
+        assert_eq!(
+            (refused.code.as_str(), refused.message.as_str()),
+            (
+                "0A000",
+                "posts is a distributed table of Citus, which pg_mend does not write yet"
+            ),
+            "{call}: {refused:?}"
+        );
+        assert!(refused.hint.contains("undistribute_table"), "{call}: {refused:?}");
+    }
+    let refused = failure(
+        &mut client,
+        "SELECT * FROM repair_orphans('users', 'org_id', 'create_parent', dry_run => false)",
+    );
+    assert_eq!(
+        refused.message,
+        "orgs is a reference table of Citus, which pg_mend does not write yet"
+    );
+    // A local table that Citus knows of, and one that it does not, are written as ever.
+    let notes = "SELECT filled FROM backfill('notes', 'org_id', ARRAY['user_id -> users.org_id'], dry_run => false)";
+    assert_eq!(one(&mut client, notes), "1");
+    assert_eq!(
+        one(
+            &mut client,
+            "SELECT orphans FROM validate_tenant_fks() WHERE column_name = 'user_id' AND table_name = 'posts'"
+        ),
+        "1"
+    );
+    client
+        .batch_execute("UPDATE pg_catalog.pg_dist_local_group SET groupid = 2")
+        .unwrap();
+    let refused = failure(&mut client, notes);
+    assert_eq!(
+        (refused.code.as_str(), refused.message.as_str(), refused.hint.as_str()),
+        (
+            "0A000",
+            "this server is a worker of Citus: notes is not written here",
+            "run the call on the coordinator"
+        )
     );
 }
