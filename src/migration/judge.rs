@@ -10,8 +10,8 @@ use std::collections::{HashMap, HashSet};
 use super::actual::ActualSchema;
 use super::compare::{Difference, Entity};
 use super::expected::{Claim, ExpectedSchema, Id, Property, class};
-use super::matching::Score;
 use super::prefix::Prefix;
+use super::score::Score;
 use crate::script::ast::Kind;
 
 /// What becomes of one claim.

@@ -1,47 +1,18 @@
 //! Does the existing object match the definition in the script? Names are those of now: later steps may have changed them.
 
-use std::cmp::Ordering;
-
 use super::actual::Relation;
 use super::compare::{self, Difference, Entity};
 use super::expected::{Id, Object, Parent, Property};
 use super::judge::Judge;
+use super::score::Score;
 use crate::script::ast::{Kind, Rule};
-
-/// How well something fits: what does not, and whether the script makes it at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Score {
-    differs: usize,
-    made: bool,
-}
-
-impl Score {
-    fn expect(&mut self, fits: bool) {
-        self.differs += usize::from(!fits);
-    }
-}
-
-impl Ord for Score {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.differs.cmp(&self.differs).then(self.made.cmp(&other.made))
-    }
-}
-
-impl PartialOrd for Score {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
 
 impl<'a> Judge<'a> {
     /// How well this is what the script says of the object.
     pub(super) fn score(&self, id: Id, entity: Entity<'a>) -> Score {
         let object = &self.expected.objects[id];
         // Of what was there before, nothing is known.
-        let mut score = Score {
-            differs: 0,
-            made: object.created.is_some(),
-        };
+        let mut score = Score::of(object.created.is_some());
         let mut slots: Vec<&str> = object.properties.iter().map(|(_, property)| property.slot()).collect();
         slots.sort_unstable();
         slots.dedup();

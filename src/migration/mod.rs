@@ -6,7 +6,9 @@
 //! compare   is what is there what was written?
 //! lookup    what is there under a name of the script
 //! matching  does what is there fit what the script says of an object?
-//! prefix    how many steps explain what is there
+//! score     how well does it fit?
+//! explain   what speaks against each number of steps
+//! prefix    the number of steps that explains what is there
 //! judge     which object is which thing that is there; which claims hold
 //! depend    who depends on what
 //! again     what running it once more would raise
@@ -24,6 +26,7 @@ pub mod compare;
 mod depend;
 pub mod drift;
 pub mod expected;
+mod explain;
 pub mod judge;
 pub mod line;
 mod lookup;
@@ -33,6 +36,7 @@ pub mod rehearse;
 mod rerun;
 pub mod reset;
 pub mod root;
+mod score;
 mod shown;
 pub mod status;
 mod summary;
