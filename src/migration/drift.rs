@@ -166,19 +166,26 @@ type Made<'a> = (usize, &'a Vec<ColumnDefinition>);
 
 /// Tables that are made twice, otherwise; references between columns of different types.
 fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize]) -> Vec<Drift> {
+    let place = |at: usize| format!("{} (line {})", scripts[of[at]].0, compared.steps[at].line);
+    let mut details = made_twice(compared, &place);
+    details.extend(types_that_differ(&compared.expected, &place));
+    let row = |detail: String| Drift {
+        ordinal: None,
+        name: None,
+        state: "contradiction".into(),
+        done: None,
+        judged: None,
+        detail,
+    };
+    details.into_iter().map(row).collect()
+}
+
+/// Tables that two steps make, while both are there.
+///
+/// * `place`: a step in words.
+fn made_twice(compared: &Compared, place: &impl Fn(usize) -> String) -> Vec<String> {
     let expected = &compared.expected;
     let mut found = Vec::new();
-    let mut push = |detail: String| {
-        found.push(Drift {
-            ordinal: None,
-            name: None,
-            state: "contradiction".into(),
-            done: None,
-            judged: None,
-            detail,
-        });
-    };
-    let place = |at: usize| format!("{} (line {})", scripts[of[at]].0, compared.steps[at].line);
     let mut made: BTreeMap<(&str, &str), Vec<Made>> = BTreeMap::new();
     for (at, step) in compared.steps.iter().enumerate() {
         for action in &step.actions {
@@ -204,37 +211,48 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
                     continue;
                 }
             }
-            let mut differences = Vec::new();
-            for column in before {
-                match after.iter().find(|c| c.name == column.name) {
-                    None => differences.push(format!("{} only in the former", column.name)),
-                    Some(other) => {
-                        if other.type_name.text != column.type_name.text {
-                            differences.push(format!(
-                                "{} is {} there and {} here",
-                                column.name, column.type_name.text, other.type_name.text
-                            ));
-                        }
-                        if other.not_null != column.not_null {
-                            differences.push(format!("{} is NOT NULL in one of them only", column.name));
-                        }
-                    }
-                }
-            }
-            for column in after.iter().filter(|c| !before.iter().any(|b| b.name == c.name)) {
-                differences.push(format!("{} only in the latter", column.name));
-            }
-            let summary = match differences.is_empty() {
-                true => "with the same columns".to_string(),
-                false => differences.join(", "),
-            };
-            push(format!(
-                "table {table} is made by {} and by {}: {summary}",
+            found.push(format!(
+                "table {table} is made by {} and by {}: {}",
                 place(first),
-                place(second)
+                place(second),
+                columns_that_differ(before, after)
             ));
         }
     }
+    found
+}
+
+fn columns_that_differ(before: &[ColumnDefinition], after: &[ColumnDefinition]) -> String {
+    let mut differences = Vec::new();
+    for column in before {
+        match after.iter().find(|c| c.name == column.name) {
+            None => differences.push(format!("{} only in the former", column.name)),
+            Some(other) => {
+                if other.type_name.text != column.type_name.text {
+                    differences.push(format!(
+                        "{} is {} there and {} here",
+                        column.name, column.type_name.text, other.type_name.text
+                    ));
+                }
+                if other.not_null != column.not_null {
+                    differences.push(format!("{} is NOT NULL in one of them only", column.name));
+                }
+            }
+        }
+    }
+    for column in after.iter().filter(|c| !before.iter().any(|b| b.name == c.name)) {
+        differences.push(format!("{} only in the latter", column.name));
+    }
+    match differences.is_empty() {
+        true => "with the same columns".to_string(),
+        false => differences.join(", "),
+    }
+}
+
+/// Foreign keys between columns that scripts give different types.
+///
+/// * `place`: a step in words.
+fn types_that_differ(expected: &ExpectedSchema, place: &impl Fn(usize) -> String) -> Vec<String> {
     let type_at = |table: Id, name: &str, at: usize| -> Option<String> {
         let mut all = expected.objects.iter();
         let column =
@@ -249,6 +267,7 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
                 _ => None,
             })
     };
+    let mut found = Vec::new();
     for object in expected.objects.iter().filter(|o| o.kind == Kind::Constraint) {
         for (at, summary) in &object.properties {
             let (Property::Constraint(written, Some(parent)), Some(table)) = (summary, object.on) else {
@@ -261,7 +280,7 @@ fn contradictions(compared: &Compared, scripts: &[(String, String)], of: &[usize
                 if let (Some(a), Some(b)) = (type_at(table, own, *at), type_at(*parent, there, usize::MAX))
                     && plain(&a) != plain(&b)
                 {
-                    push(format!(
+                    found.push(format!(
                         "{}.{own} is {a} and references {}.{there}, which is {b}: {}",
                         expected.objects[table].name(),
                         expected.objects[*parent].name(),

@@ -1,6 +1,6 @@
 //! What is there under a name of the script.
 
-use super::actual::Constraint;
+use super::actual::{Constraint, Relation};
 use super::compare::{self, Entity};
 use super::expected::{Id, Property};
 use super::judge::Judge;
@@ -42,36 +42,7 @@ impl<'a> Judge<'a> {
                 let column = table.columns.iter().find(|c| c.name == name)?;
                 Some(Entity::Column(table, column))
             }
-            Kind::Constraint if name.is_empty() => {
-                let table = table?;
-                let free = table.constraints.iter().filter(|c| !self.is_taken(id, c.oid));
-                let like = |c: &&Constraint| self.is_defined_so(id, Entity::Constraint(table, c));
-                // By the name that Postgres gives it, where it has that; else by what it is, where its name is not for another one.
-                let named = |c: &&Constraint| object.chosen.as_ref() == Some(&c.name);
-                let others = |c: &&Constraint| {
-                    let mut all = self.expected.objects.iter().filter(|other| other.on == object.on);
-                    !all.any(|other| other.chosen.as_ref() == Some(&c.name))
-                };
-                let own = free.clone().filter(like).find(named);
-                let found = own.or_else(|| free.clone().filter(like).find(others)).or_else(|| {
-                    // Not as written: the primary key is the primary key, and a foreign key over these columns the one that is meant.
-                    let written = object.properties.iter().find_map(|(_, property)| match property {
-                        Property::Constraint(written, _) => Some(written),
-                        _ => None,
-                    })?;
-                    let kind = match written.rule {
-                        Rule::Primary => 'p',
-                        Rule::Foreign(_) => 'f',
-                        Rule::Unique { .. } => 'u',
-                        _ => return None,
-                    };
-                    let fits = |c: &&Constraint| c.kind == kind && (kind == 'p' || c.columns == written.columns);
-                    free.filter(fits)
-                        .find(|c| named(c) || others(c))
-                        .filter(|_| object.dropped.is_none())
-                });
-                found.map(|constraint| Entity::Constraint(table, constraint))
-            }
+            Kind::Constraint if name.is_empty() => self.unnamed_constraint(id, table?),
             Kind::Constraint => {
                 let table = table?;
                 let constraint = table.constraints.iter().find(|c| c.name == name)?;
@@ -103,6 +74,38 @@ impl<'a> Judge<'a> {
             }
             _ => None,
         }
+    }
+
+    /// A constraint that the script does not name.
+    fn unnamed_constraint(&self, id: Id, table: &'a Relation) -> Option<Entity<'a>> {
+        let object = &self.expected.objects[id];
+        let free = table.constraints.iter().filter(|c| !self.is_taken(id, c.oid));
+        let like = |c: &&Constraint| self.is_defined_so(id, Entity::Constraint(table, c));
+        // By the name that Postgres gives it, where it has that; else by what it is, where its name is not for another one.
+        let named = |c: &&Constraint| object.chosen.as_ref() == Some(&c.name);
+        let others = |c: &&Constraint| {
+            let mut all = self.expected.objects.iter().filter(|other| other.on == object.on);
+            !all.any(|other| other.chosen.as_ref() == Some(&c.name))
+        };
+        let own = free.clone().filter(like).find(named);
+        let found = own.or_else(|| free.clone().filter(like).find(others)).or_else(|| {
+            // Not as written: the primary key is the primary key, and a foreign key over these columns the one that is meant.
+            let written = object.properties.iter().find_map(|(_, property)| match property {
+                Property::Constraint(written, _) => Some(written),
+                _ => None,
+            })?;
+            let kind = match written.rule {
+                Rule::Primary => 'p',
+                Rule::Foreign(_) => 'f',
+                Rule::Unique { .. } => 'u',
+                _ => return None,
+            };
+            let fits = |c: &&Constraint| c.kind == kind && (kind == 'p' || c.columns == written.columns);
+            free.filter(fits)
+                .find(|c| named(c) || others(c))
+                .filter(|_| object.dropped.is_none())
+        });
+        found.map(|constraint| Entity::Constraint(table, constraint))
     }
 
     fn function(&self, id: Id, schema: &str, name: &str) -> Option<Entity<'a>> {

@@ -170,39 +170,6 @@ impl<'a> Judge<'a> {
     /// Does this hold of what is there? Names of tables and columns are those of now: later steps may have renamed them.
     pub(super) fn compare_strictly(&self, id: Id, at: usize, property: &Property, entity: Entity<'a>) -> Difference {
         let own = self.expected.objects[id].on;
-        let column = |table: Option<Id>, name: &String| -> String {
-            let current = table.and_then(|table| {
-                self.expected
-                    .objects
-                    .iter()
-                    .zip(&self.found)
-                    .find_map(|(object, found)| {
-                        let called = || {
-                            object
-                                .names
-                                .iter()
-                                .rev()
-                                .find(|(since, ..)| *since <= at)
-                                .is_some_and(|(_, _, n)| n == name)
-                        };
-                        match (object.kind, object.on == Some(table), found) {
-                            (Kind::Column, true, Some((Entity::Column(_, column), _))) if called() => {
-                                Some(column.name.clone())
-                            }
-                            _ => None,
-                        }
-                    })
-            });
-            current.unwrap_or_else(|| name.clone())
-        };
-        let columns = |table: Option<Id>, names: &mut Vec<String>| {
-            for name in names {
-                *name = column(table, name);
-            }
-        };
-        let later = |step: Option<usize>| step.is_some_and(|step| step > at);
-        let renamed = later(self.expected.last_rename)
-            || matches!(property, Property::View(..)) && later(self.expected.last_added);
         // A type of the script's is that type, whatever it is called by now.
         if let (Property::Type(name, _), Entity::Column(_, is)) = (property, entity)
             && let Some(made) = self.type_made(&name.text, at)
@@ -220,46 +187,82 @@ impl<'a> Judge<'a> {
         {
             return Some(format!("it is {}", index.definition));
         }
+        let later = |step: Option<usize>| step.is_some_and(|step| step > at);
+        let renamed = later(self.expected.last_rename)
+            || matches!(property, Property::View(..)) && later(self.expected.last_added);
         let mut now = property.clone();
-        let known = |parent: &mut Parent| {
-            if let Some((Entity::Relation(relation), _)) = self.found[parent.id] {
-                parent.name.schema = Some(relation.schema.clone());
-                parent.name.name = relation.name.clone();
-            }
-        };
         match &mut now {
-            Property::Partition(Some((whole, _))) => known(whole),
-            Property::Inherits(parents) => parents.iter_mut().for_each(known),
+            Property::Partition(Some((whole, _))) => self.call_as_now(whole),
+            Property::Inherits(parents) => parents.iter_mut().for_each(|parent| self.call_as_now(parent)),
             _ => {}
         }
         if renamed {
-            match &mut now {
-                Property::Constraint(written, parent) => {
-                    columns(own, &mut written.columns);
-                    if let Rule::Exclude(exclusion) = &mut written.rule {
-                        for part in &mut exclusion.index.parts {
-                            part.column = part.column.as_ref().map(|name| column(own, name));
-                        }
-                        columns(own, &mut exclusion.index.including);
-                    }
-                    if let Rule::Foreign(key) = &mut written.rule {
-                        columns(*parent, &mut key.parent_columns);
-                        if let Some((Entity::Relation(relation), _)) = parent.and_then(|parent| self.found[parent]) {
-                            key.parent.schema = Some(relation.schema.clone());
-                            key.parent.name = relation.name.clone();
-                        }
-                    }
-                }
-                Property::Index(written) => {
-                    for part in &mut written.parts {
-                        part.column = part.column.as_ref().map(|name| column(own, name));
-                    }
-                    columns(own, &mut written.including);
-                }
-                Property::Trigger(written) => columns(own, &mut written.columns),
-                _ => {}
-            }
+            self.rename_as_now(own, at, &mut now);
         }
         compare::holds(&now, entity, &self.expected.effects[at].path, renamed, self.actual)
+    }
+
+    /// A parent by the name that it has now.
+    fn call_as_now(&self, parent: &mut Parent) {
+        if let Some((Entity::Relation(relation), _)) = self.found[parent.id] {
+            parent.name.schema = Some(relation.schema.clone());
+            parent.name.name = relation.name.clone();
+        }
+    }
+
+    /// The columns and parents that a property names, by the names that they have now.
+    fn rename_as_now(&self, own: Option<Id>, at: usize, now: &mut Property) {
+        let column = |table: Option<Id>, name: &String| self.column_now(table, name, at);
+        let columns = |table: Option<Id>, names: &mut Vec<String>| {
+            for name in names {
+                *name = column(table, name);
+            }
+        };
+        match now {
+            Property::Constraint(written, parent) => {
+                columns(own, &mut written.columns);
+                if let Rule::Exclude(exclusion) = &mut written.rule {
+                    for part in &mut exclusion.index.parts {
+                        part.column = part.column.as_ref().map(|name| column(own, name));
+                    }
+                    columns(own, &mut exclusion.index.including);
+                }
+                if let Rule::Foreign(key) = &mut written.rule {
+                    columns(*parent, &mut key.parent_columns);
+                    if let Some((Entity::Relation(relation), _)) = parent.and_then(|parent| self.found[parent]) {
+                        key.parent.schema = Some(relation.schema.clone());
+                        key.parent.name = relation.name.clone();
+                    }
+                }
+            }
+            Property::Index(written) => {
+                for part in &mut written.parts {
+                    part.column = part.column.as_ref().map(|name| column(own, name));
+                }
+                columns(own, &mut written.including);
+            }
+            Property::Trigger(written) => columns(own, &mut written.columns),
+            _ => {}
+        }
+    }
+
+    /// What the column is called now that a step calls by this name.
+    fn column_now(&self, table: Option<Id>, name: &str, at: usize) -> String {
+        let current = table.and_then(|table| {
+            let mut all = self.expected.objects.iter().zip(&self.found);
+            all.find_map(|(object, found)| {
+                let called = || {
+                    let mut names = object.names.iter().rev();
+                    names
+                        .find(|(since, ..)| *since <= at)
+                        .is_some_and(|(_, _, n)| n == name)
+                };
+                match (object.kind, object.on == Some(table), found) {
+                    (Kind::Column, true, Some((Entity::Column(_, column), _))) if called() => Some(column.name.clone()),
+                    _ => None,
+                }
+            })
+        });
+        current.unwrap_or_else(|| name.to_string())
     }
 }

@@ -6,18 +6,19 @@ use pgrx::prelude::*;
 
 use super::actual::ActualSchema;
 use super::compare::{self, Entity};
-use super::expected::{Claim, ExpectedSchema, Id, Need, StatementEffects};
+use super::expected::{Claim, ExpectedSchema, Id, Need, Object, StatementEffects};
 use super::judge::{Judge, Verdict};
 pub use super::line::{Line, State};
 use super::rerun::RerunState;
 use super::summary::{ScriptState, summarize};
 use crate::identifier::Identifier;
+use crate::pg::ast::TypeName;
 use crate::pg::{self, Settings, subtransaction};
 use crate::problem::Problem;
 use crate::run::hold::{Found, hold};
 use crate::run::settings;
 use crate::script::ScriptStatement;
-use crate::script::ast::Kind;
+use crate::script::ast::{Kind, Name};
 
 const UNKNOWN: &str = "looks the same whether it was run or not";
 const BY_ORDER: &str = "leaves nothing to see by itself: judged by the steps around it";
@@ -55,7 +56,15 @@ pub fn status<'a>(
         pgrx::check_for_interrupts!();
         let effects = &expected.effects[at];
         if state == State::Missing
-            && let Some(why) = blocked(expected, &judge, actual, effects, at, &lines)
+            && let Some(why) = (MissingStep {
+                expected,
+                judge: &judge,
+                actual,
+                effects,
+                at,
+                lines: &lines,
+            })
+            .blocked()
         {
             // Whether a DO block makes it is known when it has run.
             let opaque = lines.iter().find(|line| line.state == State::Opaque);
@@ -214,114 +223,128 @@ fn states(judge: &Judge, expected: &ExpectedSchema, files: &[usize]) -> Vec<(Sta
         .collect()
 }
 
-/// Why a missing step cannot be made.
-fn blocked(
-    expected: &ExpectedSchema,
-    judge: &Judge,
-    actual: &ActualSchema,
-    effects: &StatementEffects,
+/// A missing step, and what is known when its turn comes.
+struct MissingStep<'w, 'a> {
+    expected: &'w ExpectedSchema,
+    judge: &'w Judge<'a>,
+    actual: &'w ActualSchema,
+    effects: &'w StatementEffects,
     at: usize,
-    lines: &[Line],
-) -> Option<String> {
-    let made_by = |id: Id| expected.objects[id].created.filter(|step| *step < at);
-    // What an extension brings is not known before it is there.
-    let extension_to_come = || {
-        expected.objects.iter().enumerate().any(|(id, object)| {
-            object.kind == Kind::Extension && object.created.is_some_and(|step| step < at) && judge.found(id).is_none()
+    /// Of the steps before it.
+    lines: &'w [Line],
+}
+
+impl MissingStep<'_, '_> {
+    /// Why it cannot be made.
+    fn blocked(&self) -> Option<String> {
+        self.effects.needs.iter().find_map(|need| match need {
+            Need::Object(id) => self.lacks_object(*id),
+            Need::Type(name) => self.lacks_type(name),
+            Need::Function(name) => self.lacks_function(name),
+            Need::Schema(name) => self.lacks_schema(name),
         })
-    };
-    let behind = |what: String, step: usize| match lines[step].state {
-        State::Blocked => Some(format!(
-            "needs {what}, which step {} makes; that is blocked",
-            lines[step].step
-        )),
-        _ => None,
-    };
-    for need in &effects.needs {
-        let why = match need {
-            Need::Object(id) => {
-                let object = &expected.objects[*id];
-                let shown = format!("{} {}", object.kind.as_str(), judge.shown(*id, at));
-                match (judge.found(*id), made_by(*id)) {
-                    (Some(_), _) => None,
-                    (None, Some(step)) => behind(shown, step),
-                    (None, None) if object.created == Some(at) => None,
-                    (None, None) => match object.on {
-                        // Of a table that is not there, or that has columns which the script does not name, nothing is known.
-                        Some(on) if expected.objects[on].open || judge.found(on).is_none() && made_by(on).is_none() => {
-                            None
-                        }
-                        _ => Some(format!(
-                            "needs {shown}, which neither exists nor is made earlier in the script"
-                        )),
-                    },
-                }
-            }
-            // The type of a column that is made meanwhile.
-            Need::Type(name) if name.text.contains("%TYPE") => None,
-            Need::Type(name) => match compare::type_of(name, &effects.path) {
-                Ok(Some(_)) => None,
-                Err(problem) => Some(problem.message),
-                Ok(None) => {
-                    let bare = name.text.rsplit('.').next().unwrap_or_default().trim_end_matches("[]");
-                    let made = (0..expected.objects.len()).find(|id| {
-                        let object = &expected.objects[*id];
-                        matches!(object.kind, Kind::Type | Kind::Domain | Kind::Table)
-                            && object.names.iter().any(|(_, _, name)| name == bare)
-                            && made_by(*id).is_some()
-                    });
-                    match made {
-                        Some(id) => made_by(id).and_then(|step| behind(format!("type {}", name.text), step)),
-                        None if extension_to_come() => None,
-                        None => Some(format!(
-                            "needs type {}, which neither exists nor is made earlier in the script",
-                            name.text
-                        )),
-                    }
-                }
+    }
+
+    fn made_by(&self, id: Id) -> Option<usize> {
+        self.expected.objects[id].created.filter(|step| *step < self.at)
+    }
+
+    /// The first object made before this step of which this holds.
+    fn made(&self, fits: impl Fn(&Object) -> bool) -> Option<usize> {
+        let all = self
+            .expected
+            .objects
+            .iter()
+            .enumerate()
+            .filter(|(_, object)| fits(object));
+        all.filter_map(|(id, _)| self.made_by(id)).next()
+    }
+
+    /// What an extension brings is not known before it is there.
+    fn extension_to_come(&self) -> bool {
+        self.expected.objects.iter().enumerate().any(|(id, object)| {
+            object.kind == Kind::Extension && self.made_by(id).is_some() && self.judge.found(id).is_none()
+        })
+    }
+
+    fn behind(&self, what: String, step: usize) -> Option<String> {
+        let line = &self.lines[step];
+        (line.state == State::Blocked).then(|| format!("needs {what}, which step {} makes; that is blocked", line.step))
+    }
+
+    fn lacks(&self, what: String) -> Option<String> {
+        Some(format!(
+            "needs {what}, which neither exists nor is made earlier in the script"
+        ))
+    }
+
+    fn lacks_object(&self, id: Id) -> Option<String> {
+        let object = &self.expected.objects[id];
+        let shown = format!("{} {}", object.kind.as_str(), self.judge.shown(id, self.at));
+        match (self.judge.found(id), self.made_by(id)) {
+            (Some(_), _) => None,
+            (None, Some(step)) => self.behind(shown, step),
+            (None, None) if object.created == Some(self.at) => None,
+            (None, None) => match object.on {
+                // Of a table that is not there, or that has columns which the script does not name, nothing is known.
+                Some(on) if self.expected.objects[on].open => None,
+                Some(on) if self.judge.found(on).is_none() && self.made_by(on).is_none() => None,
+                _ => self.lacks(shown),
             },
-            Need::Function(name) => {
-                let there = actual.functions.iter().any(|f| {
-                    f.name == name.name
-                        && match &name.schema {
-                            Some(schema) => *schema == f.schema,
-                            None => effects.path.contains(&f.schema),
-                        }
-                });
-                let made = (0..expected.objects.len()).find(|id| {
-                    let object = &expected.objects[*id];
-                    object.kind == Kind::Function && object.name() == name.name && made_by(*id).is_some()
-                });
-                match made {
-                    _ if there || of_postgres(&name.name) => None,
-                    Some(id) => made_by(id).and_then(|step| behind(format!("function {}", name.name), step)),
-                    None if extension_to_come() => None,
-                    None => Some(format!(
-                        "needs function {}, which neither exists nor is made earlier in the script",
-                        name.name
-                    )),
-                }
-            }
-            Need::Schema(name) => {
-                let made = (0..expected.objects.len()).find(|id| {
-                    expected.objects[*id].kind == Kind::Schema
-                        && expected.objects[*id].names.iter().any(|(_, _, n)| n == name)
-                        && made_by(*id).is_some()
-                });
-                match made {
-                    _ if actual.has_schema(name) => None,
-                    Some(id) => made_by(id).and_then(|step| behind(format!("schema {name}"), step)),
-                    None => Some(format!(
-                        "needs schema {name}, which neither exists nor is made earlier in the script"
-                    )),
-                }
-            }
-        };
-        if why.is_some() {
-            return why;
         }
     }
-    None
+
+    fn lacks_type(&self, name: &TypeName) -> Option<String> {
+        // The type of a column that is made meanwhile.
+        if name.text.contains("%TYPE") {
+            return None;
+        }
+        match compare::type_of(name, &self.effects.path) {
+            Ok(Some(_)) => None,
+            Err(problem) => Some(problem.message),
+            Ok(None) => {
+                let bare = name.text.rsplit('.').next().unwrap_or_default().trim_end_matches("[]");
+                let made = self.made(|object| {
+                    matches!(object.kind, Kind::Type | Kind::Domain | Kind::Table)
+                        && object.names.iter().any(|(_, _, name)| name == bare)
+                });
+                match made {
+                    Some(step) => self.behind(format!("type {}", name.text), step),
+                    None if self.extension_to_come() => None,
+                    None => self.lacks(format!("type {}", name.text)),
+                }
+            }
+        }
+    }
+
+    fn lacks_function(&self, name: &Name) -> Option<String> {
+        let there = self.actual.functions.iter().any(|f| {
+            f.name == name.name
+                && match &name.schema {
+                    Some(schema) => *schema == f.schema,
+                    None => self.effects.path.contains(&f.schema),
+                }
+        });
+        if there || of_postgres(&name.name) {
+            return None;
+        }
+        match self.made(|object| object.kind == Kind::Function && object.name() == name.name) {
+            Some(step) => self.behind(format!("function {}", name.name), step),
+            None if self.extension_to_come() => None,
+            None => self.lacks(format!("function {}", name.name)),
+        }
+    }
+
+    fn lacks_schema(&self, name: &str) -> Option<String> {
+        if self.actual.has_schema(name) {
+            return None;
+        }
+        let made = self.made(|object| object.kind == Kind::Schema && object.names.iter().any(|(_, _, n)| n == name));
+        match made {
+            Some(step) => self.behind(format!("schema {name}"), step),
+            None => self.lacks(format!("schema {name}")),
+        }
+    }
 }
 
 fn of_postgres(function: &str) -> bool {

@@ -5,9 +5,9 @@ use std::panic::AssertUnwindSafe;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
 
-use crate::catalog::{Catalog, Column, Table, numeric_modifier};
+use crate::catalog::{Catalog, Column, Table, Type, numeric_modifier};
 use crate::identifier::Literal;
-use crate::pg;
+use crate::pg::{self, Qualified};
 use crate::problem::Problem;
 use crate::rule::check::Problems;
 use crate::run::Session;
@@ -39,197 +39,262 @@ pub(super) fn column_expressions<'a>(
     (normalize, each): (Option<&Map<String, Value>>, bool),
     problems: &mut Problems,
 ) -> Result<Vec<ColumnExpression<'a>>, Problem> {
-    let catalog = &session.catalog;
+    let request = ExpressionRequest {
+        session,
+        table,
+        parent,
+        what,
+        normalize,
+        each,
+    };
     let mut found: Vec<ColumnExpression> = Vec::new();
     for (name, value) in asked {
-        let Some(column) = problems.keep(catalog.resolve_column(parent, name)) else {
+        let Some(column) = problems.keep(session.catalog.resolve_column(parent, name)) else {
             continue;
         };
-        let place = format!("{what}: {} of {}", column.quoted, catalog.display(parent));
-        if found.iter().any(|g| g.column.number == column.number) {
+        let known = found.iter().any(|g| g.column.number == column.number);
+        found.extend(request.column_expression(column, value, known, problems)?);
+    }
+    Ok(found)
+}
+
+/// Where expressions are read from, and for what.
+struct ExpressionRequest<'s, 'a> {
+    session: &'a Session,
+    table: &'s Table,
+    parent: &'a Table,
+    /// `match` or `set`.
+    what: &'s str,
+    normalize: Option<&'s Map<String, Value>>,
+    /// A parent for each row.
+    each: bool,
+}
+
+impl<'a> ExpressionRequest<'_, 'a> {
+    /// What one column of the parent is given; `None` where something is in the way, which is added.
+    ///
+    /// * `known`: the column was given something before.
+    fn column_expression(
+        &self,
+        column: &'a Column,
+        value: &Value,
+        known: bool,
+        problems: &mut Problems,
+    ) -> Result<Option<ColumnExpression<'a>>, Problem> {
+        let catalog = &self.session.catalog;
+        let place = format!("{}: {} of {}", self.what, column.quoted, catalog.display(self.parent));
+        if known {
             problems.push(Problem::invalid_parameter(
                 format!("{place} is named twice"),
                 "name it once",
             ));
-            continue;
+            return Ok(None);
         }
         if column.generated || column.identity_always {
             problems.push(Problem::invalid_parameter(
                 format!("{place} is computed by Postgres"),
-                format!("leave it out of {what}"),
+                format!("leave it out of {}", self.what),
             ));
-            continue;
+            return Ok(None);
         }
-        let expression = match value {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            Value::Bool(value) => value.to_string(),
-            Value::Null | Value::Array(_) | Value::Object(_) => {
-                problems.push(Problem::invalid_parameter(
-                    format!("{place} is no expression"),
-                    "give a text with an SQL expression over the row, a number or a boolean",
-                ));
-                continue;
-            }
+        let Some(expression) = problems.keep(typed(&place, value)) else {
+            return Ok(None);
         };
-        let (relation, caller) = (table.relation_sql(), session.caller.as_pairs());
+        let Some(read) = self.read(&place, &expression, problems) else {
+            return Ok(None);
+        };
+        let Some((base, _)) = catalog.base_type(column.type_oid, -1) else {
+            return Ok(None);
+        };
+        if problems
+            .keep(self.may_be_stored(&place, column, base, read.type_oid))
+            .is_none()
+        {
+            return Ok(None);
+        }
+        let (mut sql, misfit) = stored(catalog, column, base, &read)?;
+        if self.normalize.is_some() {
+            sql = self.normalized(&place, column, base, sql, problems);
+        }
+        if base.is_string() {
+            sql = compared_as_key(catalog, column, base, sql);
+        }
+        Ok(Some(ColumnExpression {
+            column,
+            expression,
+            sql,
+            type_oid: base.oid,
+            tree: Some(read.tree),
+            misfit,
+        }))
+    }
+
+    fn read(&self, place: &str, expression: &str, problems: &mut Problems) -> Option<Qualified> {
+        let (relation, caller) = (self.table.relation_sql(), self.session.caller.as_pairs());
         let read = pg::subtransaction(AssertUnwindSafe(|| {
-            pg::qualify_expression(&expression, &place, &relation, table.oid, "t", &caller)
+            pg::qualify_expression(expression, place, &relation, self.table.oid, "t", &caller)
         }));
         let read = read.map_err(|problem| Problem {
-            message: match problem.message.starts_with(&place) {
+            message: match problem.message.starts_with(place) {
                 true => problem.message.clone(),
                 false => format!("{place}: {}", problem.message),
             },
             hint: problem.hint.or_else(|| {
-                let columns: Vec<&str> = table.columns.iter().map(|c| c.quoted.as_str()).collect();
+                let columns: Vec<&str> = self.table.columns.iter().map(|c| c.quoted.as_str()).collect();
                 Some(format!(
                     "it is an expression over the columns of {}: {}",
-                    catalog.display(table),
+                    self.session.catalog.display(self.table),
                     columns.join(", ")
                 ))
             }),
             ..problem
         });
-        let Some(read) = problems.keep(read) else {
-            continue;
-        };
-        if problems.keep(session.hold(read.relations.iter().copied())).is_none() {
-            continue;
-        }
-        let (sql, volatile, from) = (read.prefixed, read.volatile, read.type_oid);
-        if volatile && !(each && what == "set") {
+        let read = problems.keep(read)?;
+        problems.keep(self.session.hold(read.relations.iter().copied()))?;
+        let refused = |message: String| Problem::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message);
+        if read.volatile && !(self.each && self.what == "set") {
             problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!("{place}: the expression is volatile: it returns a different value each time"),
-                )
-                .hint(
+                refused(format!("{place}: the expression is volatile: it returns a different value each time")).hint(
                     "rows that share a parent must agree on it; let a default of the column give it. A function of your own that always gives the same can be marked STABLE or IMMUTABLE",
                 ),
             );
-            continue;
+            return None;
         }
-        if let Some(name) = row_reference_in(&sql) {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!("{place}: the expression reads {name}"),
-                )
-                .hint("name the columns that it needs"),
-            );
-            continue;
+        if let Some(name) = row_reference_in(&read.prefixed) {
+            problems
+                .push(refused(format!("{place}: the expression reads {name}")).hint("name the columns that it needs"));
+            return None;
         }
-        let Some((base, _)) = catalog.base_type(column.type_oid, -1) else {
-            continue;
-        };
+        Some(read)
+    }
+
+    /// * `from`: the type of the expression.
+    fn may_be_stored(&self, place: &str, column: &Column, base: &Type, from: u32) -> Result<(), Problem> {
         if !base.is_trusted() {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    format!("{place} is of type {}, which belongs to another role", base.display),
-                )
-                .detail("comparing its values could run a cast of that role with your rights")
-                .hint("run it as that role"),
-            );
-            continue;
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("{place} is of type {}, which belongs to another role", base.display),
+            )
+            .detail("comparing its values could run a cast of that role with your rights")
+            .hint("run it as that role"));
         }
         if base.equality.is_none() || base.category == 'A' {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!(
-                        "{place} is of type {}, whose values cannot be compared here",
-                        base.display
-                    ),
-                )
-                .hint(format!("leave it out of {what}, and fill it afterwards")),
-            );
-            continue;
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "{place} is of type {}, whose values cannot be compared here",
+                    base.display
+                ),
+            )
+            .hint(format!("leave it out of {}, and fill it afterwards", self.what)));
         }
         if !base.is_built_in() && base.kind != 'e' && from != base.oid && from != column.type_oid {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                    format!("{place} is of type {}, the expression is not", base.display),
-                )
-                .detail("a cast between them may be a function of whoever owns the type, and is not run")
-                .hint(format!("write it as a value of its type: $$'...'::{}$$", base.display)),
-            );
-            continue;
+            return Err(Problem::new(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("{place} is of type {}, the expression is not", base.display),
+            )
+            .detail("a cast between them may be a function of whoever owns the type, and is not run")
+            .hint(format!("write it as a value of its type: $$'...'::{}$$", base.display)));
         }
-        let mut misfit = None;
-        // As it will be stored: an assignment rounds as a cast does. Of texts, a cast would cut what an assignment refuses.
-        let mut cast = match base.is_string() {
-            true => format!("({sql})::{}", base.sql()),
-            false => format!("({sql})::{}", catalog.stored_type(column)?),
-        };
-        if base.kind == 'e' {
-            let labels: Vec<String> = base
-                .labels
-                .iter()
-                .map(|label| Literal::new(label).to_string())
-                .collect();
-            let text = format!("({})", catalog.text_sql(&format!("({sql})"), from));
-            let fits = format!("{text} = ANY (ARRAY[{}]::pg_catalog.text[])", labels.join(", "));
-            misfit = Some((format!("NOT ({fits})"), base.display.clone()));
-            // Constants are read by the input function of the type; a cast from a text could be somebody's own function.
-            let cases = labels
-                .iter()
-                .map(|label| format!("WHEN {label} THEN {label}::{}", base.sql()));
-            cast = format!("CASE {text} {} END", cases.collect::<Vec<_>>().join(" "));
-        }
-        if let Some(condition) = not_a_number_condition(catalog, column, from, &sql).filter(|_| !volatile) {
-            cast = format!("CASE WHEN NOT ({condition}) THEN {cast} END");
-            misfit = Some((condition, base.display.clone()));
-        }
-        if let Some(normalize) = normalize {
-            let mine = normalize.iter().find(|(name, _)| {
-                catalog
-                    .resolve_column(parent, name)
-                    .is_ok_and(|c| c.number == column.number)
-            });
-            if let Some((_, ways)) = mine {
-                cast = match base.is_string() {
-                    true => normalized(&place, &cast, ways, problems),
-                    false => {
-                        problems.push(Problem::invalid_parameter(
-                            format!("normalize: {} is of type {}", column.quoted, base.display),
-                            "only texts are normalized",
-                        ));
-                        cast
-                    }
-                };
-                cast = format!("({cast})::{}", base.sql());
-            }
-            // An empty part says as little as none.
-            if base.is_string() {
-                cast = format!("NULLIF({cast}, ''::{})", base.sql());
-            }
-        }
-        if base.is_string() {
-            if let Some(length) = longest(catalog, column) {
-                // Blanks behind the end are cut by an assignment as well.
-                cast = format!(
-                    "CASE WHEN pg_catalog.char_length({cast}::pg_catalog.text) > {length} AND pg_catalog.char_length(pg_catalog.rtrim({cast}::pg_catalog.text, ' ')) <= {length} \
-                     THEN pg_catalog.\"left\"({cast}::pg_catalog.text, {length})::{} ELSE {cast} END",
-                    base.sql()
-                );
-            }
-            // Compared and grouped as the parent's own key is.
-            let collation = column.collation.as_deref().unwrap_or("pg_catalog.\"default\"");
-            cast = format!("({cast}) COLLATE {collation}");
-        }
-        found.push(ColumnExpression {
-            column,
-            expression,
-            sql: cast,
-            type_oid: base.oid,
-            tree: Some(read.tree),
-            misfit,
-        });
+        Ok(())
     }
-    Ok(found)
+
+    /// A value of `match`, in the ways that `normalize` names.
+    fn normalized(
+        &self,
+        place: &str,
+        column: &Column,
+        base: &Type,
+        mut cast: String,
+        problems: &mut Problems,
+    ) -> String {
+        let catalog = &self.session.catalog;
+        let mine = self.normalize.into_iter().flatten().find(|(name, _)| {
+            let named = catalog.resolve_column(self.parent, name);
+            named.is_ok_and(|c| c.number == column.number)
+        });
+        if let Some((_, ways)) = mine {
+            cast = match base.is_string() {
+                true => normalized(place, &cast, ways, problems),
+                false => {
+                    problems.push(Problem::invalid_parameter(
+                        format!("normalize: {} is of type {}", column.quoted, base.display),
+                        "only texts are normalized",
+                    ));
+                    cast
+                }
+            };
+            cast = format!("({cast})::{}", base.sql());
+        }
+        // An empty part says as little as none.
+        match base.is_string() {
+            true => format!("NULLIF({cast}, ''::{})", base.sql()),
+            false => cast,
+        }
+    }
+}
+
+/// The expression as typed.
+fn typed(place: &str, value: &Value) -> Result<String, Problem> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Bool(value) => Ok(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => Err(Problem::invalid_parameter(
+            format!("{place} is no expression"),
+            "give a text with an SQL expression over the row, a number or a boolean",
+        )),
+    }
+}
+
+/// The value as the column will store it, and when there is none, see [`ColumnExpression::misfit`].
+fn stored(
+    catalog: &Catalog,
+    column: &Column,
+    base: &Type,
+    read: &Qualified,
+) -> Result<(String, Option<(String, String)>), Problem> {
+    let (sql, from) = (&read.prefixed, read.type_oid);
+    let mut misfit = None;
+    // As it will be stored: an assignment rounds as a cast does. Of texts, a cast would cut what an assignment refuses.
+    let mut cast = match base.is_string() {
+        true => format!("({sql})::{}", base.sql()),
+        false => format!("({sql})::{}", catalog.stored_type(column)?),
+    };
+    if base.kind == 'e' {
+        let labels: Vec<String> = base
+            .labels
+            .iter()
+            .map(|label| Literal::new(label).to_string())
+            .collect();
+        let text = format!("({})", catalog.text_sql(&format!("({sql})"), from));
+        let fits = format!("{text} = ANY (ARRAY[{}]::pg_catalog.text[])", labels.join(", "));
+        misfit = Some((format!("NOT ({fits})"), base.display.clone()));
+        // Constants are read by the input function of the type; a cast from a text could be somebody's own function.
+        let cases = labels
+            .iter()
+            .map(|label| format!("WHEN {label} THEN {label}::{}", base.sql()));
+        cast = format!("CASE {text} {} END", cases.collect::<Vec<_>>().join(" "));
+    }
+    if let Some(condition) = not_a_number_condition(catalog, column, from, sql).filter(|_| !read.volatile) {
+        cast = format!("CASE WHEN NOT ({condition}) THEN {cast} END");
+        misfit = Some((condition, base.display.clone()));
+    }
+    Ok((cast, misfit))
+}
+
+/// A text as the column keeps it, compared and grouped as the parent's own key is.
+fn compared_as_key(catalog: &Catalog, column: &Column, base: &Type, mut cast: String) -> String {
+    if let Some(length) = longest(catalog, column) {
+        // Blanks behind the end are cut by an assignment as well.
+        cast = format!(
+            "CASE WHEN pg_catalog.char_length({cast}::pg_catalog.text) > {length} AND pg_catalog.char_length(pg_catalog.rtrim({cast}::pg_catalog.text, ' ')) <= {length} \
+             THEN pg_catalog.\"left\"({cast}::pg_catalog.text, {length})::{} ELSE {cast} END",
+            base.sql()
+        );
+    }
+    let collation = column.collation.as_deref().unwrap_or("pg_catalog.\"default\"");
+    format!("({cast}) COLLATE {collation}")
 }
 
 /// The condition under which a number, or a text, is no value of the number or uuid column that it is to be stored in.

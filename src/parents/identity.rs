@@ -50,6 +50,117 @@ pub struct Identity<'a> {
     pub each: Option<String>,
 }
 
+/// Adds why rows of `parent` cannot be created for rows of `table`.
+fn parents_can_be_made(
+    session: &Session,
+    (table, column): (&Table, &Column),
+    (parent, key): (&Table, &Column),
+    insertion: &Insertion,
+    problems: &mut Problems,
+) {
+    let catalog = &session.catalog;
+    let shown = catalog.display(parent);
+    for of in [key, column] {
+        if let Some((base, _)) = catalog
+            .base_type(of.type_oid, -1)
+            .filter(|(base, _)| !base.is_trusted())
+        {
+            problems.push(
+                Problem::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!(
+                        "{} is of type {}, which belongs to another role",
+                        of.quoted, base.display
+                    ),
+                )
+                .detail("comparing its values could run a cast of that role with your rights")
+                .hint(format!("run it as the owner of {shown}")),
+            );
+        }
+    }
+    if parent.oid == table.oid {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("{shown} is its own parent: rows that are created could lack a parent themselves"),
+            )
+            .hint("create them by hand, one level after the other"),
+        );
+    }
+    for rule in &insertion.rules {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("rule {rule} rewrites every INSERT into {shown}"),
+            )
+            .hint("disable it for the run: ALTER TABLE ... DISABLE RULE ..."),
+        );
+    }
+}
+
+/// Adds which columns of normalize nothing is found by.
+fn normalized_columns_are_matched<'n>(
+    session: &Session,
+    parent: &Table,
+    normalized: impl Iterator<Item = &'n String>,
+    matched: &[ColumnExpression],
+    problems: &mut Problems,
+) {
+    for name in normalized {
+        let known = session
+            .catalog
+            .resolve_column(parent, name)
+            .is_ok_and(|column| matched.iter().any(|m| m.column.number == column.number));
+        if !known {
+            problems.push(Problem::invalid_parameter(
+                format!("normalize: {name} is not in match"),
+                "normalize names columns of match, as in '{\"address\": [\"trim\", \"casefold\"]}'",
+            ));
+        }
+    }
+}
+
+/// Adds which columns are given twice.
+///
+/// * `shown`: the parent table.
+fn set_columns_are_not_matched(
+    shown: &str,
+    matched: &[ColumnExpression],
+    set: &[ColumnExpression],
+    problems: &mut Problems,
+) {
+    for twice in set
+        .iter()
+        .filter(|s| matched.iter().any(|m| m.column.number == s.column.number))
+    {
+        problems.push(Problem::invalid_parameter(
+            format!("{} of {shown} is in match and in set", twice.column.quoted),
+            "leave it out of set: a parent has what it is found by",
+        ));
+    }
+}
+
+/// Adds that new rows would have to reference each other.
+fn named_columns_reference_others(session: &Session, parent: &Table, named: &[i16], problems: &mut Problems) {
+    let shown = session.catalog.display(parent);
+    let itself = session
+        .catalog
+        .foreign_keys_of(parent.oid)
+        .find(|f| f.parent == parent.oid && f.columns.iter().any(|c| named.contains(c)));
+    if let Some(itself) = itself {
+        problems.push(
+            Problem::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "{} of {shown} references the same table: the result would depend on the order in which rows are created",
+                    itself.name
+                ),
+            )
+            .hint("leave its columns out, and fill them afterwards"),
+        );
+    }
+}
+
 impl<'a> Identity<'a> {
     /// Resolves a request whose `match` is given. `overlays`: the tables as they would be by now.
     ///
@@ -72,42 +183,7 @@ impl<'a> Identity<'a> {
             false => Insertion::default(),
         };
         let shown = catalog.display(parent);
-        for of in [key, column] {
-            if let Some((base, _)) = catalog
-                .base_type(of.type_oid, -1)
-                .filter(|(base, _)| !base.is_trusted())
-            {
-                problems.push(
-                    Problem::new(
-                        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                        format!(
-                            "{} is of type {}, which belongs to another role",
-                            of.quoted, base.display
-                        ),
-                    )
-                    .detail("comparing its values could run a cast of that role with your rights")
-                    .hint(format!("run it as the owner of {shown}")),
-                );
-            }
-        }
-        if parent.oid == table.oid {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!("{shown} is its own parent: rows that are created could lack a parent themselves"),
-                )
-                .hint("create them by hand, one level after the other"),
-            );
-        }
-        for rule in &insertion.rules {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!("rule {rule} rewrites every INSERT into {shown}"),
-                )
-                .hint("disable it for the run: ALTER TABLE ... DISABLE RULE ..."),
-            );
-        }
+        parents_can_be_made(session, (table, column), (parent, key), &insertion, &mut problems);
         let normalize = request.normalize.clone().unwrap_or_default();
         let empty = Map::new();
         let asked = request.matched.as_ref().unwrap_or(&empty);
@@ -121,17 +197,7 @@ impl<'a> Identity<'a> {
             (Some(&normalize), each),
             &mut problems,
         )?;
-        for name in normalize.keys() {
-            let known = catalog
-                .resolve_column(parent, name)
-                .is_ok_and(|column| matched.iter().any(|m| m.column.number == column.number));
-            if !known {
-                problems.push(Problem::invalid_parameter(
-                    format!("normalize: {name} is not in match"),
-                    "normalize names columns of match, as in '{\"address\": [\"trim\", \"casefold\"]}'",
-                ));
-            }
-        }
+        normalized_columns_are_matched(session, parent, normalize.keys(), &matched, &mut problems);
         let mut set = column_expressions(
             session,
             table,
@@ -141,15 +207,7 @@ impl<'a> Identity<'a> {
             (None, each),
             &mut problems,
         )?;
-        for twice in set
-            .iter()
-            .filter(|s| matched.iter().any(|m| m.column.number == s.column.number))
-        {
-            problems.push(Problem::invalid_parameter(
-                format!("{} of {shown} is in match and in set", twice.column.quoted),
-                "leave it out of set: a parent has what it is found by",
-            ));
-        }
+        set_columns_are_not_matched(&shown, &matched, &set, &mut problems);
         let tenant = tenant_expression(session, resolver, table, parent, (&matched, &set), each, &mut problems);
         let (tenant, unknown_tenant) = match tenant {
             Some((given, unknown)) => (Some(given), unknown),
@@ -207,21 +265,7 @@ impl<'a> Identity<'a> {
                 .hint("give it a default, or name it in match or set"),
             );
         }
-        let itself = catalog
-            .foreign_keys_of(parent.oid)
-            .find(|f| f.parent == parent.oid && f.columns.iter().any(|c| named.contains(c)));
-        if let Some(itself) = itself {
-            problems.push(
-                Problem::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!(
-                        "{} of {shown} references the same table: the result would depend on the order in which rows are created",
-                        itself.name
-                    ),
-                )
-                .hint("leave its columns out, and fill them afterwards"),
-            );
-        }
+        named_columns_reference_others(session, parent, &named, &mut problems);
         let all: Vec<i16> = parent.columns.iter().map(|c| c.number).collect();
         readable(session, parent, &all, false, &mut problems);
         let every: Vec<i16> = table.columns.iter().map(|c| c.number).collect();
