@@ -4,6 +4,7 @@ use pgrx::prelude::PgSqlErrorCode;
 
 use super::{Hop, Path, Source, SourceSpec};
 use crate::catalog::{Catalog, Column, Table};
+use crate::names;
 use crate::problem::Problem;
 
 /// Problems found so far; several become one error that lists them all.
@@ -101,7 +102,7 @@ pub fn source(
         );
         return None;
     }
-    let columns = look_up(catalog, table, &path.columns, problems);
+    let mut columns = look_up(catalog, table, &path.columns, problems);
     // `None` once a name was not found: later hops are still checked as far as they can be.
     let mut from: Option<(&Table, Vec<i16>)> = columns.clone().map(|columns| (table, columns));
     let mut hops = Vec::new();
@@ -110,10 +111,18 @@ pub fn source(
         let taken = look_up(catalog, parent, &hop.columns, problems);
         let key = match &hop.key {
             Some(key) => look_up(catalog, parent, key, problems),
-            None => match &from {
-                Some((child, columns)) => problems.keep(implied_key(catalog, child, columns, parent)),
-                None => None,
-            },
+            None => from.as_mut().and_then(|(child, named)| {
+                let (all, key) = problems.keep(implied_key(catalog, child, named, parent))?;
+                // The tenant of a row goes without saying.
+                if all != *named {
+                    match hops.last_mut() {
+                        Some(Hop { columns, .. }) => *columns = all.clone(),
+                        None => columns = Some(all.clone()),
+                    }
+                    *named = all;
+                }
+                Some(key)
+            }),
         };
         if let (Some((child, columns)), Some(key)) = (&from, &key) {
             comparable(catalog, child, columns, parent, key, problems);
@@ -154,40 +163,88 @@ fn look_up(catalog: &Catalog, table: &Table, names: &[String], problems: &mut Pr
     found.into_iter().collect()
 }
 
-/// The key of `parent` that `columns` of `child` mean: that of the foreign key, else the primary key.
-fn implied_key(catalog: &Catalog, child: &Table, columns: &[i16], parent: &Table) -> Result<Vec<i16>, Problem> {
-    let by_foreign_key = catalog
-        .foreign_keys_of(child.oid)
-        .filter(|key| key.parent == parent.oid && key.columns.len() == columns.len())
-        .find_map(|key| {
-            // Same columns in any order; the parent's in the order of ours.
-            columns
-                .iter()
-                .map(|c| key.columns.iter().position(|k| k == c).map(|at| key.parent_columns[at]))
-                .collect::<Option<Vec<i16>>>()
-        });
+/// The key of `parent` that `columns` of `child` mean: that of the foreign key, else the primary key. A single column may mean a key of
+/// two: by the foreign key that it is part of, or where it is named after one (`domain_id`, `id`) and the other has a namesake in `child`
+/// (`org_id`). Returns all columns, and the
+/// key in their order.
+fn implied_key(
+    catalog: &Catalog,
+    child: &Table,
+    columns: &[i16],
+    parent: &Table,
+) -> Result<(Vec<i16>, Vec<i16>), Problem> {
+    let foreign_keys = || {
+        catalog
+            .foreign_keys_of(child.oid)
+            .filter(|key| key.parent == parent.oid)
+    };
+    let by_foreign_key = || {
+        foreign_keys()
+            .filter(|key| key.columns.len() == columns.len())
+            .find_map(|key| {
+                // Same columns in any order; the parent's in the order of ours.
+                columns
+                    .iter()
+                    .map(|c| key.columns.iter().position(|k| k == c).map(|at| key.parent_columns[at]))
+                    .collect::<Option<Vec<i16>>>()
+            })
+    };
     let by_primary_key = || {
         parent
             .primary_key()
             .filter(|key| key.columns.len() == columns.len())
             .map(|key| key.columns.clone())
     };
-    by_foreign_key.or_else(by_primary_key).ok_or_else(|| {
-        let shown = catalog.display(parent);
-        Problem::new(
-            PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
-            format!("no key of {shown} is known for {}", child.names_of(columns).join(", ")),
-        )
-        .detail(format!(
-            "no foreign key leads there, and {shown} has no primary key of {} column{}",
-            columns.len(),
-            if columns.len() == 1 { "" } else { "s" }
-        ))
-        .hint(format!(
-            "name the key, as in \"{} -> {shown}(key_column).value\"",
-            child.names_of(columns).join(", ")
-        ))
-    })
+    let found = by_foreign_key()
+        .or_else(by_primary_key)
+        .map(|key| (columns.to_vec(), key));
+    let [only] = *columns else {
+        return found.ok_or_else(|| no_key(catalog, child, columns, parent));
+    };
+    let part_of_foreign_key = || {
+        let key = foreign_keys().find(|key| key.columns.len() == 2 && key.columns.contains(&only))?;
+        Some((key.columns.clone(), key.parent_columns.clone()))
+    };
+    let with_namesake = || {
+        let [a, b] = parent.primary_key()?.columns[..] else {
+            return None;
+        };
+        let namesake = |of: i16| Some(child.column_named(&parent.column(of)?.name)?.number);
+        let own = child.column(only)?;
+        let with = |tenant: i16, key: i16| {
+            let to = parent.column(key)?;
+            let other = namesake(tenant).filter(|other| *other != only)?;
+            // domain_id means the id, not the org_id.
+            let named = names::words(&own.name).ends_with(&names::words(&to.name));
+            (named && catalog.comparable(own.type_oid, to.type_oid)).then(|| (vec![other, only], vec![tenant, key]))
+        };
+        // Where both fit, which of them is meant cannot be told.
+        match (with(a, b), with(b, a)) {
+            (Some(found), None) | (None, Some(found)) => Some(found),
+            _ => None,
+        }
+    };
+    found
+        .or_else(part_of_foreign_key)
+        .or_else(with_namesake)
+        .ok_or_else(|| no_key(catalog, child, columns, parent))
+}
+
+fn no_key(catalog: &Catalog, child: &Table, columns: &[i16], parent: &Table) -> Problem {
+    let shown = catalog.display(parent);
+    Problem::new(
+        PgSqlErrorCode::ERRCODE_INVALID_FOREIGN_KEY,
+        format!("no key of {shown} is known for {}", child.names_of(columns).join(", ")),
+    )
+    .detail(format!(
+        "no foreign key leads there, and {shown} has no primary key of {} column{}",
+        columns.len(),
+        if columns.len() == 1 { "" } else { "s" }
+    ))
+    .hint(format!(
+        "name the key, as in \"{} -> {shown}(key_column).value\"",
+        child.names_of(columns).join(", ")
+    ))
 }
 
 fn comparable(catalog: &Catalog, child: &Table, columns: &[i16], parent: &Table, key: &[i16], problems: &mut Problems) {

@@ -63,6 +63,66 @@ fn a_column_named_after_a_parent_and_its_key_is_a_copy_of_that_key() {
 }
 
 #[test]
+fn a_path_finds_a_key_of_tenant_and_id_by_itself() {
+    for (foreign_key, key) in [
+        ("", "org_id, id"),
+        ("", "id, org_id"),
+        (
+            ", FOREIGN KEY (org_id, domain_id) REFERENCES domains (org_id, id)",
+            "org_id, id",
+        ),
+    ] {
+        let (_database, mut client) = database_with(&format!(
+            "CREATE TABLE orgs (id int PRIMARY KEY); INSERT INTO orgs VALUES (1), (2);
+             CREATE TABLE domains (org_id int NOT NULL REFERENCES orgs, id int, owner_id int, PRIMARY KEY ({key}), UNIQUE (org_id, id));
+             INSERT INTO domains VALUES (1, 10, 7), (2, 10, 8), (2, 20, 9);
+             CREATE TABLE pages (id int PRIMARY KEY, org_id int NOT NULL REFERENCES orgs, domain_id int, owner_id int{foreign_key});
+             INSERT INTO pages VALUES (1, 1, 10), (2, 2, 10), (3, 2, 20), (4, 1, NULL);
+             CREATE TABLE visits (id int PRIMARY KEY, org_id int NOT NULL REFERENCES orgs, page_id int REFERENCES pages, owner_id int);
+             INSERT INTO visits VALUES (1, 1, 1), (2, 2, 3)"
+        ));
+        let filled = one(
+            &mut client,
+            "SELECT filled, reasons, note FROM backfill('pages', 'owner_id', ARRAY['domain_id -> domains.owner_id'], dry_run => false)",
+        );
+        assert!(
+            filled.starts_with(r#"3|{"no_source": 1}|"#) && filled.contains("(org_id, domain_id) -> domains"),
+            "{filled}"
+        );
+        assert_eq!(
+            one(
+                &mut client,
+                "SELECT string_agg(concat(id, ':', owner_id), ',' ORDER BY id) FROM pages"
+            ),
+            "1:7,2:8,3:9,4:"
+        );
+        // In the middle of a path as well.
+        let through = one(
+            &mut client,
+            "SELECT filled FROM backfill('visits', 'owner_id', ARRAY['page_id -> pages.domain_id -> domains.owner_id'], dry_run => false)",
+        );
+        assert_eq!(through, "2");
+        assert_eq!(
+            one(
+                &mut client,
+                "SELECT string_agg(owner_id::text, ',' ORDER BY id) FROM visits"
+            ),
+            "7,9"
+        );
+    }
+    // What is not named after the key says nothing of it.
+    let (_database, mut client) = database_with(
+        "CREATE TABLE domains (org_id int, id int, owner_id int, PRIMARY KEY (org_id, id));
+         CREATE TABLE pages (id int PRIMARY KEY, org_id int, place int, owner_id int)",
+    );
+    let refused = failure(
+        &mut client,
+        "SELECT * FROM backfill('pages', 'owner_id', ARRAY['place -> domains.owner_id'])",
+    );
+    assert_eq!(refused.code, "42830", "{refused:?}");
+}
+
+#[test]
 fn a_lookup_table_that_both_sides_share_is_never_silently_the_tenant() {
     // As often shared, as well named, and NOT NULL where the tenant key is not: between these two tables alone that cannot be told apart.
     // The table that stands out among all is the tenant, as for everybody else who asks.
